@@ -1,0 +1,38 @@
+"""Unit scores over a labelled data set, and deficit curves for any Captum attribution."""
+
+from captum_ablate.attr import (
+    LayerClassSelectivity,
+    LayerDatasetAttribution,
+    LayerEntropy,
+    LayerKLSelectivity,
+    LayerLinearProbe,
+    LayerMeanActivity,
+    LayerMutualInformation,
+    LayerSelectivityActivity,
+    LayerUnitAblation,
+)
+from captum_ablate.comparison import Comparison
+from captum_ablate.curve import DeficitCurve
+from captum_ablate.data import Batch
+from captum_ablate.evaluator import CumulativeAblationEvaluator
+from captum_ablate.layers import list_layers
+from captum_ablate.scores import unit_scores
+
+__all__ = [
+    "Batch",
+    "Comparison",
+    "CumulativeAblationEvaluator",
+    "DeficitCurve",
+    "LayerClassSelectivity",
+    "LayerDatasetAttribution",
+    "LayerEntropy",
+    "LayerKLSelectivity",
+    "LayerLinearProbe",
+    "LayerMeanActivity",
+    "LayerMutualInformation",
+    "LayerSelectivityActivity",
+    "LayerUnitAblation",
+    "list_layers",
+    "unit_scores",
+]
+__version__ = "0.1.0"

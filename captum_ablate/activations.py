@@ -1,0 +1,149 @@
+"""Activations of layers, many layers in one hooked pass, pooled over positions to ``[n, units]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_ablate.class_statistics import Pooled
+from captum_ablate.data import Batch, Batches, call
+from captum_ablate.layers import ForwardFunc, instead_of, layer_name
+from captum_ablate.units import UnitAxis
+
+Take = Callable[[Tensor], Any]
+
+
+def tensor_parts(output: Any, layer: str) -> tuple[Tensor, ...]:
+    """Return the tensors of a layer's output: itself, or the tensor elements of a tuple or list."""
+    parts = output if isinstance(output, (tuple, list)) else (output,)
+    tensors = tuple(part for part in parts if isinstance(part, Tensor))
+    if not tensors:
+        raise ValueError(
+            f"layer {layer!r} gives {type(output).__name__}, which holds no tensor of units directly; name a layer "
+            "inside it whose output is a Tensor or a tuple of Tensors"
+        )
+    return tensors
+
+
+def layer_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what a layer receives, positional first: the tensors that ``attribute_to_layer_input`` means."""
+    return (*args, *kwargs.values())
+
+
+def layer_pass(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    batches: Batches,
+    take: Take,
+    *,
+    at_input: bool = False,
+) -> Iterator[tuple[Batch, list[list[Any]]]]:
+    """Yield each batch with ``take(tensor)`` for every tensor of each layer's output (or input).
+
+    ``take`` runs inside the hook, before later operations can write into the tensor. Each layer must run exactly once
+    in a forward pass.
+    """
+    names = [layer_name(forward_func, layer) for layer in layers]
+    for batch in batches:
+        with _taking(layers, names, take, at_input) as taken, torch.no_grad():
+            call(forward_func, batch)
+        for layer, name, calls in zip(layers, names, taken, strict=True):
+            check_calls(forward_func, layer, name, len(calls), partial(call, forward_func, batch))
+        yield batch, [calls[0] for calls in taken]
+
+
+@contextmanager
+def _taking(
+    layers: Sequence[nn.Module], names: Sequence[str], take: Take, at_input: bool
+) -> Iterator[list[list[list[Any]]]]:
+    taken: list[list[list[Any]]] = [[] for _ in layers]
+    handles = []
+
+    def note(name: str, calls: list[list[Any]], output: Any) -> None:
+        calls.append([take(part) for part in tensor_parts(output, name)])
+
+    for layer, name, calls in zip(layers, names, taken, strict=True):
+        if at_input:
+            handles.append(
+                layer.register_forward_pre_hook(
+                    lambda _, args, kwargs, name=name, calls=calls: note(name, calls, layer_inputs(args, kwargs)),
+                    with_kwargs=True,
+                )
+            )
+        else:
+            handles.append(
+                layer.register_forward_hook(lambda _, __, output, name=name, calls=calls: note(name, calls, output))
+            )
+    try:
+        yield taken
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def check_calls(forward_func: ForwardFunc, layer: nn.Module, name: str, calls: int, run: Callable[[], Any]) -> None:
+    """Raise unless the layer ran once in the forward pass; ``run`` repeats the pass to find what to name instead."""
+    if calls == 1:
+        return
+    if calls == 0:
+        raise ValueError(
+            f"layer {name!r} did not run in the forward pass (or its forward was called directly, which no hook "
+            "sees); list_layers(model, inputs) shows which layers run"
+        )
+    near = instead_of(forward_func, layer, run) if isinstance(forward_func, nn.Module) else ""
+    raise ValueError(
+        f"layer {name!r} runs {calls} times in one forward pass, so it has no single activation; "
+        + (f"name a layer that runs once instead, such as {near}" if near else "give each call a module of its own")
+    )
+
+
+def pooled_pass(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    batches: Batches,
+    axis: UnitAxis,
+    *,
+    at_input: bool = False,
+    shapes: list[list[torch.Size]] | None = None,
+) -> Iterator[list[Pooled]]:
+    """Yield for each batch the pooled activations of every tensor of every layer, in one list.
+
+    ``shapes`` (an empty list) is filled with the shape of each tensor, per layer, at the first batch.
+    """
+    passes = layer_pass(forward_func, layers, batches, lambda part: pool(part, axis), at_input=at_input)
+    names = [layer_name(forward_func, layer) for layer in layers]
+    for number, (batch, per_layer) in enumerate(passes):
+        if shapes is not None and not shapes:
+            shapes.extend([shape for _, _, shape in parts] for parts in per_layer)
+        target = batch.target.cpu()
+        pooled = []
+        for name, parts in zip(names, per_layer, strict=True):
+            for values, positions, _ in parts:
+                check_activations(values, len(target), name, number)
+                pooled.append(Pooled(values, target, positions))
+        yield pooled
+
+
+def pool(part: Tensor, axis: UnitAxis) -> tuple[Tensor, int, torch.Size]:
+    """Return the pooled values ``[n, units]`` (float64, on the CPU), the positions pooled, and the shape."""
+    return axis.pool(part).cpu().to(torch.float64), axis.positions(part.shape), part.shape
+
+
+def check_activations(values: Tensor, n: int, name: str, number: int) -> None:
+    """Raise if activations ``[n, units]`` are not one row per sample, or not finite."""
+    if len(values) != n:
+        raise ValueError(
+            f"layer {name!r} gives {len(values)} rows for {n} samples; the first axis of its output must be the samples"
+        )
+    if not bool(torch.isfinite(values).all()):
+        bad = (~torch.isfinite(values)).any(0).nonzero().flatten().tolist()
+        raise ValueError(
+            f"layer {name!r} has NaN or infinite activations in batch {number}, unit {bad[0]}"
+            + (f" and {len(bad) - 1} more" if len(bad) > 1 else "")
+            + "; check the inputs and the weights of the model"
+        )

@@ -1,0 +1,20 @@
+"""Layer attributions over a labelled data set, beside ``captum.attr``."""
+
+from captum_ablate.attr.activity import LayerMeanActivity
+from captum_ablate.attr.base import LayerDatasetAttribution
+from captum_ablate.attr.information import LayerEntropy, LayerKLSelectivity, LayerMutualInformation
+from captum_ablate.attr.probe import LayerLinearProbe
+from captum_ablate.attr.selectivity import LayerClassSelectivity, LayerSelectivityActivity
+from captum_ablate.attr.unit_ablation import LayerUnitAblation
+
+__all__ = [
+    "LayerClassSelectivity",
+    "LayerDatasetAttribution",
+    "LayerEntropy",
+    "LayerKLSelectivity",
+    "LayerLinearProbe",
+    "LayerMeanActivity",
+    "LayerMutualInformation",
+    "LayerSelectivityActivity",
+    "LayerUnitAblation",
+]

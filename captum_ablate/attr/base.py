@@ -1,0 +1,163 @@
+"""The one base class of attributions over a labelled data set, beside Captum's per-sample layer attributions."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from captum.attr import LayerAttribution
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from captum_ablate.activations import pooled_pass
+from captum_ablate.class_statistics import MomentsRequest, Pooled, Request, Statistic, collect
+from captum_ablate.data import Batches, UnpackBatch, batches_of_call, check_classes, device_of
+from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, refuse_training_mode
+from captum_ablate.unchanged import unchanged
+from captum_ablate.units import UnitAxis
+
+
+class LayerDatasetAttribution(LayerAttribution):
+    r"""One score per unit of a layer, from a labelled data set; higher means more important.
+
+    Unlike Captum's per-sample layer attributions, whose result has the shape of the layer's output, the result here
+    has no axis of samples: ``attribute`` returns ``[units]``.
+
+    Args:
+        forward_func: the model, or a function that runs it.
+        layer: a module, its dotted name, or a list of either (then ``attribute`` returns a list).
+        device_ids: as in Captum; batches are moved to the device of the model's parameters.
+        unit_dim: axis of the layer's output that holds the units: 1 for neurons and channels, -1 for token layers
+            ``[n, tokens, units]`` and channels-last networks, None to make every element a unit. All other
+            axes are positions, averaged before the statistic.
+        layer_mask: ``[units]``, group numbers 0, 1, ... along ``unit_dim``: the indices of a group are one unit.
+
+    A new attribution is a subclass with ``score(statistic) -> [units]``, and ``requests`` where it needs other
+    statistics than ``ClassMoments``::
+
+        class LayerMeanRange(LayerDatasetAttribution):
+            def score(self, moments: ClassMoments) -> Tensor:
+                return moments.means.amax(0) - moments.means.amin(0)
+    """
+
+    requests: tuple[Request, ...] = (MomentsRequest(),)
+    """The statistics that ``score`` and ``score_per_class`` receive, in this order."""
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: Layer | Sequence[Layer],
+        device_ids: list[int] | None = None,
+        *,
+        unit_dim: int | None = 1,
+        layer_mask: Tensor | None = None,
+    ) -> None:
+        model = as_model(forward_func)
+        found = (
+            [find_layer(model, one) for one in layer] if isinstance(layer, (list, tuple)) else find_layer(model, layer)  # type: ignore[arg-type]  # not a sequence, by the line above
+        )
+        super().__init__(model, found, device_ids)
+        self.axis = UnitAxis.of(unit_dim, layer_mask)
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Return the class name as words: "Layer KL Selectivity"."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", cls.__name__)
+
+    @abstractmethod
+    def score(self, *statistics: Any) -> Tensor:
+        """Return one score per unit, ``[units]``, from the requested statistics."""
+
+    def score_per_class(self, *statistics: Any) -> Tensor:
+        """Return the scores per class, ``[classes, units]``, classes in ascending order of their labels."""
+        raise ValueError(f"{self.get_name()} has no score per class; call attribute without per_class=True")
+
+    def attribute(
+        self,
+        inputs: Any,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+        *,
+        batch_size: int | None = None,
+        unpack_batch: UnpackBatch | None = None,
+        per_class: bool = False,
+        keepdim: bool = False,
+        show_progress: bool = False,
+    ) -> Any:
+        """Return one float64 score per unit, ``[units]``.
+
+        Args:
+            inputs: a Tensor or tuple of Tensors, with ``target``; or a re-iterable of batches ``(*inputs, labels)``
+                such as a DataLoader.
+            target: the class of each sample, ``[n]`` integers (also ``[n, 1]``, a list, or numpy).
+            additional_forward_args: further arguments of the model, as in Captum.
+            attribute_to_layer_input: score the units of the layer's input instead.
+            batch_size: how many samples to run at a time where ``inputs`` are tensors.
+            unpack_batch: turns a batch of another form (a dict, say) into ``Batch(inputs, target)``.
+            per_class: return ``[classes, units]``, classes in ascending order.
+            keepdim: return ``[1, units, 1, 1]``, which broadcasts against the layer's output.
+            show_progress: show a progress bar.
+
+        A layer with a tuple of tensors gives a tuple of scores, a list of layers gives a list.
+        """
+        batches = batches_of_call(
+            inputs,
+            target,
+            additional_forward_args,
+            forward_func=self.forward_func,
+            batch_size=batch_size,
+            unpack_batch=unpack_batch,
+        )
+        if per_class and type(self).score_per_class is LayerDatasetAttribution.score_per_class:
+            self.score_per_class()
+        layers = list(self.layer) if isinstance(self.layer, list) else [self.layer]
+        shapes: list[list[torch.Size]] = []
+        with unchanged(self.forward_func, batches.owner, *layers):
+            refuse_training_mode(self.forward_func, *layers)
+            statistics = iter(self._statistics(layers, batches, attribute_to_layer_input, shapes, show_progress))
+        device = device_of(self.forward_func)
+
+        def result(shape: torch.Size, found: tuple[Statistic, ...]) -> Tensor:
+            check_classes(found[0].classes)
+            scores = self.score_per_class(*found) if per_class else self.score(*found)
+            if keepdim:
+                scores = self.axis.spread(scores if per_class else scores[None], shape)
+            if device is not None and device.type == "mps":
+                scores = scores.float()  # MPS has no float64
+            return scores.to(device) if device is not None else scores
+
+        results = [tuple(result(shape, next(statistics)) for shape in parts) for parts in shapes]
+        per_layer = [parts[0] if len(parts) == 1 else parts for parts in results]
+        return per_layer if isinstance(self.layer, list) else per_layer[0]
+
+    def _statistics(
+        self,
+        layers: list[nn.Module],
+        batches: Batches,
+        at_input: bool,
+        shapes: list[list[torch.Size]],
+        show_progress: bool,
+    ) -> list[tuple[Statistic, ...]]:
+        """Return the requested statistics of each tensor of each layer, and fill ``shapes`` with theirs."""
+
+        def start_pass() -> Iterator[list[Pooled]]:
+            passes = pooled_pass(self.forward_func, layers, batches, self.axis, at_input=at_input, shapes=shapes)
+            return progress(passes, batches, self.get_name(), show_progress)
+
+        return [tuple(found[r] for r in self.requests) for found in collect(start_pass, self.requests)]
+
+
+def progress(passes: Iterator[Any], batches: Batches, name: str, show: bool) -> Iterator[Any]:
+    """Return ``passes`` with a progress bar over its batches, if it is to be shown."""
+    try:
+        total = len(batches)
+    except TypeError:
+        total = None
+    return iter(tqdm(passes, total=total, desc=name, unit="batch", disable=not show))
+
+
+SelectivityFactory = Callable[..., LayerDatasetAttribution]

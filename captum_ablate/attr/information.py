@@ -1,0 +1,144 @@
+"""Entropy, mutual information and KL selectivity of a quantised unit T with the class Y, in bits.
+
+Amjad, Liu and Geiger (IEEE TNNLS 2022, arXiv 1804.06679) name the three quantities; the formulas are their natural
+form, the plug-in estimates and the quantiser ours. For every unit I(T;Y) <= H(T) and
+I(T;Y) <= KL <= log2(1 / min P(c)).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from math import log
+
+import torch
+from torch import Tensor
+
+from captum_ablate.attr.base import LayerDatasetAttribution
+from captum_ablate.class_statistics import ClassHistogram, HistogramRequest, Quantiser, Request
+from captum_ablate.layers import ForwardFunc, Layer
+
+EMPTY_BITS = 0.01
+"""A unit with less entropy than this tells nothing under its quantiser."""
+
+
+class _QuantisedAttribution(LayerDatasetAttribution):
+    """Scores from the histogram of quantised activations; the options are those of ``Quantiser``."""
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: Layer | Sequence[Layer],
+        device_ids: list[int] | None = None,
+        *,
+        unit_dim: int | None = 1,
+        layer_mask: Tensor | None = None,
+        threshold: float | Tensor | str | None = None,
+        bins: int | None = None,
+        edges: str = "width",
+    ) -> None:
+        super().__init__(forward_func, layer, device_ids, unit_dim=unit_dim, layer_mask=layer_mask)
+        self.quantiser = Quantiser.of(threshold, bins, edges)
+
+    @property
+    def requests(self) -> tuple[Request, ...]:  # type: ignore[override]  # the histogram under our quantiser
+        return (HistogramRequest(self.quantiser),)
+
+
+class LayerEntropy(_QuantisedAttribution):
+    r"""Entropy of the quantised unit, :math:`H(T) = -\sum_t P(t) \log_2 P(t)`, in bits.
+
+    Quantiser: ``threshold`` (a number, ``[units]``, or "median") gives one bit, ``a > threshold``; ``bins`` with
+    ``edges="width"`` or ``"mass"`` gives that many bins over the whole layer's pooled activations. Default: one
+    bit at 0 for layers without positions whose outputs are >= 0 (the paper's dense ReLU setting), else 16 bins of equal
+    width.
+    """
+
+    def score(self, histogram: ClassHistogram) -> Tensor:
+        return _entropy(histogram)
+
+
+class LayerMutualInformation(_QuantisedAttribution):
+    r"""Mutual information of the quantised unit and the class, in bits:
+
+    .. math:: I(T;Y) = \sum_c P(c) D(P(T|c) \| P(T)), \quad D(p \| q) = \sum_t p(t) \log_2 \frac{p(t)}{q(t)}
+
+    ``per_class`` gives the specific information :math:`D(P(T|c) \| P(T))`, whose mean under P(c) is I.
+    Quantiser as for ``LayerEntropy``. ``bias_correction`` subtracts the Miller-Madow bias
+    :math:`(B'-1)(C'-1) / (2N \ln 2)` of the plug-in estimate (B' bins and C' classes that occur).
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: Layer | Sequence[Layer],
+        device_ids: list[int] | None = None,
+        *,
+        unit_dim: int | None = 1,
+        layer_mask: Tensor | None = None,
+        threshold: float | Tensor | str | None = None,
+        bins: int | None = None,
+        edges: str = "width",
+        bias_correction: bool = False,
+    ) -> None:
+        super().__init__(
+            forward_func,
+            layer,
+            device_ids,
+            unit_dim=unit_dim,
+            layer_mask=layer_mask,
+            threshold=threshold,
+            bins=bins,
+            edges=edges,
+        )
+        self.bias_correction = bias_correction
+
+    def score(self, histogram: ClassHistogram) -> Tensor:
+        _warn_if_empty(_entropy(histogram))
+        bits = histogram.p_class @ specific_information(histogram)
+        return bits - _miller_madow(histogram) if self.bias_correction else bits
+
+    def score_per_class(self, histogram: ClassHistogram) -> Tensor:
+        return specific_information(histogram)
+
+
+class LayerKLSelectivity(_QuantisedAttribution):
+    r"""KL selectivity, :math:`\max_c D(P(T|c) \| P(T))`, in bits, at most :math:`\log_2(1 / \min P(c))`.
+
+    The maximum over classes is our reading of the paper's KL class selectivity. ``per_class`` gives the specific
+    information of each class, whose maximum is the score. Quantiser as for ``LayerEntropy``.
+    """
+
+    def score(self, histogram: ClassHistogram) -> Tensor:
+        _warn_if_empty(_entropy(histogram))
+        return specific_information(histogram).amax(dim=0)
+
+    def score_per_class(self, histogram: ClassHistogram) -> Tensor:
+        return specific_information(histogram)
+
+
+def specific_information(histogram: ClassHistogram) -> Tensor:
+    """Return D(P(T given c) to P(T)) in bits, ``[classes, units]``."""
+    given, marginal = histogram.p_bin_given_class, histogram.p_bin
+    ratio = torch.where(given > 0, given / marginal, 1.0)  # 0 log 0 = 0; given > 0 implies marginal > 0
+    return (given * ratio.log2()).sum(dim=-1).clamp(min=0)
+
+
+def _entropy(histogram: ClassHistogram) -> Tensor:
+    return -torch.special.xlogy(histogram.p_bin, histogram.p_bin).sum(dim=-1).clamp(max=0) / log(2)
+
+
+def _miller_madow(histogram: ClassHistogram) -> Tensor:
+    used_bins = (histogram.counts.sum(0) > 0).sum(-1)
+    n = histogram.counts[:, 0].sum()
+    return (used_bins - 1) * (len(histogram.classes) - 1) / (2 * n * log(2))
+
+
+def _warn_if_empty(entropy: Tensor) -> None:
+    empty = int((entropy < EMPTY_BITS).sum())
+    if 2 * empty > len(entropy):
+        warnings.warn(
+            f"{empty} of {len(entropy)} units have an entropy below {EMPTY_BITS} bit under this quantiser, so their "
+            'scores tell little; try threshold="median", or bins=16 with edges="mass"',
+            stacklevel=5,
+        )

@@ -1,0 +1,94 @@
+"""What a linear probe of the class reads from each unit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from torch import Tensor
+
+from captum_ablate.attr.base import LayerDatasetAttribution
+from captum_ablate.class_statistics import ActivationTable, Request, TableRequest
+from captum_ablate.layers import ForwardFunc, Layer
+
+STRENGTHS = tuple(10.0**k for k in (-4, -3, -2, -1, 0, 1))
+"""Values of C among which cross-validation chooses; beyond 10 a standardised probe is hardly regularised."""
+FOLDS = 3
+
+
+class LayerLinearProbe(LayerDatasetAttribution):
+    r"""L2 norm over classes of a unit's centred weights in a multinomial linear probe of the class.
+
+    .. math:: s_u = \sqrt{\sum_c (w_{cu} - \bar w_u)^2}
+
+    The probe is scikit-learn's logistic regression on standardised pooled activations; ``C`` (inverse strength
+    of the L2 penalty) is chosen by cross-validated log-likelihood where it is None. Two classes are the softmax
+    :math:`(-w/2, +w/2)` of the binary probe. Units that never vary score 0. ``per_class`` gives the centred weights.
+    Probes against ablation is the question of Hayne et al. (2022, arXiv 2211.04367); this probe is ours.
+    """
+
+    requests: tuple[Request, ...] = (TableRequest(),)
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: Layer | Sequence[Layer],
+        device_ids: list[int] | None = None,
+        *,
+        unit_dim: int | None = 1,
+        layer_mask: Tensor | None = None,
+        C: float | None = None,
+    ) -> None:
+        super().__init__(forward_func, layer, device_ids, unit_dim=unit_dim, layer_mask=layer_mask)
+        if C is not None and not C > 0:
+            raise ValueError(f"C must be positive, or None for cross-validation; got {C!r}")
+        self.C = C
+
+    def score(self, table: ActivationTable) -> Tensor:
+        return torch.linalg.vector_norm(self.score_per_class(table), dim=0)
+
+    def score_per_class(self, table: ActivationTable) -> Tensor:
+        values, target = table.values.numpy(), table.target.numpy()
+        spread = values.std(axis=0)
+        alive = spread > 1e-12 * np.abs(values).max(axis=0, initial=0)
+        weights = np.zeros((len(np.unique(target)), values.shape[1]))
+        if alive.any():
+            standardised = (values[:, alive] - values[:, alive].mean(axis=0)) / spread[alive]
+            weights[:, alive] = _weights(standardised, target, self.C)
+        return torch.from_numpy(weights)
+
+
+def _weights(values: np.ndarray, target: np.ndarray, strength: float | None) -> np.ndarray:
+    """Return the centred weights ``[classes, units]`` of the probe."""
+    order = np.lexsort((values @ np.cos(np.arange(values.shape[1])), target))  # folds must not depend on the order
+    values, target = values[order], target[order]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # near the optimum the ranking no longer moves
+        if strength is None:
+            strength = _best_strength(values, target)
+        weights = LogisticRegression(C=strength, tol=1e-6, max_iter=1000).fit(values, target).coef_
+    if len(weights) == 1:
+        weights = np.concatenate([-weights / 2, weights / 2])
+    centred: np.ndarray = weights - weights.mean(axis=0)
+    return centred
+
+
+def _best_strength(values: np.ndarray, target: np.ndarray) -> float:
+    fewest = int(np.unique(target, return_counts=True)[1].min())
+    if fewest < 2:
+        raise ValueError(
+            "cross-validation of C needs at least 2 samples of every class, and one class has 1; "
+            "bring more samples, or choose C yourself: LayerLinearProbe(..., C=1.0)"
+        )
+    folds = StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
+
+    def quality(strength: float) -> float:
+        probe = LogisticRegression(C=strength, tol=1e-3, max_iter=200)
+        return float(cross_val_score(probe, values, target, cv=folds, scoring="neg_log_loss").mean())
+
+    return max(STRENGTHS, key=quality)

@@ -1,0 +1,87 @@
+"""What the network loses when a unit alone is ablated: measured, not estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from captum_ablate.activations import layer_pass
+from captum_ablate.attr.base import LayerDatasetAttribution
+from captum_ablate.class_statistics import ClassMoments, Statistic
+from captum_ablate.data import Batches
+from captum_ablate.layers import ForwardFunc, Layer, layer_name
+from captum_ablate.metrics import Metric, as_metric
+from captum_ablate.replay import Engine, Plan, ReferenceOption, Site, fit_of, plain_reference
+
+
+class LayerUnitAblation(LayerDatasetAttribution):
+    r"""Deficit when the unit alone is ablated: mean over samples of :math:`v_i - v_{i \setminus u}`.
+
+    ``metric``: "log_likelihood" (nats, which moves where accuracy does not), "accuracy", "logit", "margin", or
+    ``f(outputs, target) -> [n]``, higher is better. ``reference``: what stands in the unit's place, "zero", "mean",
+    "resample", a Tensor, or ``f(activation, target)``; "mean" and "resample" learn from the same data in a pass of
+    their own. ``per_class`` gives the mean over the samples of each class. Captum's ``LayerFeatureAblation`` with a
+    mask of channels measures the same for ``metric="logit"``, at one full forward pass per unit.
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: Layer | Sequence[Layer],
+        device_ids: list[int] | None = None,
+        *,
+        unit_dim: int | None = 1,
+        layer_mask: Tensor | None = None,
+        reference: ReferenceOption = "zero",
+        metric: str | Metric = "log_likelihood",
+    ) -> None:
+        super().__init__(forward_func, layer, device_ids, unit_dim=unit_dim, layer_mask=layer_mask)
+        fit_of(reference, self.axis, seed=0)  # an unknown reference is refused here
+        self.reference, self.metric = reference, as_metric(metric)
+
+    def score(self, deficits: ClassMoments) -> Tensor:
+        return deficits.mean
+
+    def score_per_class(self, deficits: ClassMoments) -> Tensor:
+        return deficits.means
+
+    def _statistics(
+        self,
+        layers: list[nn.Module],
+        batches: Batches,
+        at_input: bool,
+        shapes: list[list[torch.Size]],
+        show_progress: bool,
+    ) -> list[tuple[Statistic, ...]]:
+        batches.refuse_one_shot("unit ablation looks at the layer first, then ablates")
+        first = next(parts for _, parts in layer_pass(self.forward_func, layers, batches, _shape_of, at_input=at_input))
+        shapes.extend(first)
+        return [
+            (self._deficits(Site(layer, name, self.axis, at_input, k), shape, batches, show_progress),)
+            for layer, parts in zip(layers, first, strict=True)
+            for name in [layer_name(self.forward_func, layer)]
+            for k, shape in enumerate(parts)
+        ]
+
+    def _deficits(self, site: Site, shape: torch.Size, batches: Batches, show_progress: bool) -> ClassMoments:
+        fit = fit_of(self.reference, self.axis, seed=0)
+        if fit is None:
+            reference = plain_reference(self.reference)
+        else:
+            taken = layer_pass(self.forward_func, [site.layer], batches, lambda part: part, at_input=site.at_input)
+            for _, (parts,) in taken:
+                fit.add(parts[site.element])
+            reference = fit.finish()
+        plan = Plan.singles(self.axis.count(shape))
+        with tqdm(desc=self.get_name(), unit="pass", disable=not show_progress) as bar:
+            engine = Engine(self.forward_func, site, reference, self.metric, plan, tick=bar.update)
+            measured = engine.run(batches)
+        deficits = (measured.intact - measured.values).to(torch.float64)  # [units, n]
+        return ClassMoments.of(deficits.T.contiguous(), measured.target)
+
+
+def _shape_of(part: Tensor) -> torch.Size:
+    return part.shape

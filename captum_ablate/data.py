@@ -1,0 +1,240 @@
+"""Data in one form: tensors, or any iterable of batches, become checked batches on the model's device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+TENSOR_BATCH = 256
+"""Samples at a time where tensors come without ``batch_size``: large enough for speed, small enough for memory."""
+
+
+class Batch(NamedTuple):
+    """Samples with the class of each: the model is called as ``model(*inputs, *additional_forward_args)``."""
+
+    inputs: tuple[Any, ...]
+    target: Any
+    additional_forward_args: tuple[Any, ...] = ()
+
+
+UnpackBatch = Callable[[Any], Any]
+
+
+class Batches:
+    """A re-iterable of checked ``Batch`` es, on one device, whose targets are int64 ``[n]``."""
+
+    def __init__(self, source: Iterable[Any], unpack_batch: UnpackBatch | None, device: torch.device | None) -> None:
+        self._source, self._unpack, self._device = source, unpack_batch or _unpack, device
+        self.one_shot = iter(source) is source if isinstance(source, Iterator) else False
+        self._started = False
+
+    @property
+    def owner(self) -> object:
+        """What the batches come from: its random generator, if it has one, is given back after use."""
+        return self._source
+
+    def __len__(self) -> int:
+        """Return the number of batches, where the source knows it (else ``TypeError``, as usual)."""
+        return len(self._source)  # type: ignore[arg-type]  # TypeError is what len() promises here
+
+    def refuse_one_shot(self, why: str) -> None:
+        """Raise if the data can be iterated once only."""
+        if self.one_shot:
+            raise ValueError(
+                f"the data are a one-shot generator, and more than one pass over them is needed: {why}; "
+                "pass a list of batches, a DataLoader, or another object that can be iterated again"
+            )
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._started:
+            self.refuse_one_shot("this is the second")
+        self._started = True
+        empty = True
+        for number, item in enumerate(self._source):
+            batch = self._checked(self._unpack(item), number)
+            if len(batch.target):
+                empty = False
+                yield batch
+        if empty:
+            raise ValueError("the data set is empty: no batch with at least one sample came")
+
+    def _checked(self, item: Any, number: int) -> Batch:
+        batch = _as_batch(item, number)
+        target = as_target(batch.target, where=f" of batch {number}")
+        for part in batch.inputs:
+            if isinstance(part, Tensor) and (part.ndim == 0 or len(part) != len(target)):
+                raise ValueError(
+                    f"batch {number} has {len(target)} labels for inputs of shape {tuple(part.shape)}; "
+                    "the first axis of every input must be the samples, with one label each"
+                )
+        if self._device is None:
+            return Batch(batch.inputs, target, batch.additional_forward_args)
+        move = self._device
+        inputs, extra = tree_map(
+            lambda x: x.to(move) if isinstance(x, Tensor) else x, (batch.inputs, batch.additional_forward_args)
+        )
+        return Batch(inputs, target.to(move), extra)
+
+
+def as_batches(
+    data: Any,
+    *,
+    forward_func: Any = None,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+) -> Batches:
+    """Return the batches of ``data``: ``(inputs, target)``, a ``Batch``, a data set, or an iterable of batches."""
+    device = device_of(forward_func)
+    if isinstance(data, Batches):
+        return data
+    if isinstance(data, Batch) or (isinstance(data, tuple) and len(data) == 2 and _is_target(data[1])):
+        batch = data if isinstance(data, Batch) else Batch(_as_tuple(data[0]), data[1])
+        return Batches(_split(batch, batch_size), None, device)
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        return Batches(DataLoader(data, batch_size=batch_size or TENSOR_BATCH), unpack_batch, device)
+    if isinstance(data, (Tensor, np.ndarray, Mapping, str)) or not isinstance(data, Iterable):
+        raise TypeError(
+            "data must be a tuple (inputs, target), or an iterable of batches such as a DataLoader; "
+            f"got {type(data).__name__}"
+        )
+    return Batches(data, unpack_batch, device)
+
+
+def batches_of_call(
+    inputs: Any,
+    target: Any,
+    additional_forward_args: Any,
+    *,
+    forward_func: Any,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+) -> Batches:
+    """Return the batches of ``attribute(inputs, target=...)``: tensors mean inputs, anything else batches."""
+    extra = () if additional_forward_args is None else _as_tuple(additional_forward_args)
+    is_tensors = isinstance(inputs, tuple) and len(inputs) > 0 and all(isinstance(x, Tensor) for x in inputs)
+    if (isinstance(inputs, Tensor) or is_tensors) and not isinstance(inputs, Batch):
+        if target is None:
+            raise ValueError(
+                "target is missing: pass target=, the class of each sample ([n] integers), because a score over a "
+                "labelled data set compares classes; or pass an iterable of batches (*inputs, labels)"
+            )
+        return as_batches(Batch(_as_tuple(inputs), target, extra), forward_func=forward_func, batch_size=batch_size)
+    if target is not None or extra:
+        raise ValueError(
+            "target and additional_forward_args go with tensor inputs; an iterable of batches brings its own, "
+            "as (*inputs, labels) or through unpack_batch"
+        )
+    return as_batches(inputs, forward_func=forward_func, batch_size=batch_size, unpack_batch=unpack_batch)
+
+
+def as_target(target: Any, where: str = "") -> Tensor:
+    """Return the class of each sample as int64 ``[n]``, from any integer dtype, ``[n, 1]``, a list or numpy."""
+    if target is None:
+        raise ValueError(f"the labels{where} are missing: one integer class per sample is needed, [n]")
+    if isinstance(target, (int, np.integer)) or (isinstance(target, Tensor) and target.ndim == 0):
+        raise ValueError(
+            f"target{where} must hold the class of each sample, [n]; got the single number {int(target)}. "
+            "One output index for all samples is what Captum's per-sample methods take, not a labelled data set."
+        )
+    try:
+        labels = torch.as_tensor(target).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"target{where} must be integers [n]: a tensor, numpy array or list; got {type(target).__name__}"
+        ) from error
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
+        raise ValueError(
+            f"target{where} must hold one integer class per sample, [n]; got {labels.dtype} {tuple(labels.shape)}. "
+            "Soft labels, multi-label targets and regression are not supported: choose one class per sample "
+            "(such as target.argmax(1) or target.long()), or evaluate with metric=f."
+        )
+    return labels.to(torch.int64)
+
+
+def check_classes(classes: Tensor) -> None:
+    """Raise if fewer than two classes are present."""
+    if len(classes) < 2:
+        raise ValueError(
+            f"the data hold one class only (label {int(classes[0])}); a score over labelled data needs two or more"
+        )
+
+
+def device_of(forward_func: Any) -> torch.device | None:
+    """Return the device of the model's first parameter or buffer, or None where there is none to ask."""
+    model = getattr(forward_func, "__self__", forward_func)
+    if not isinstance(model, nn.Module):
+        return None
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return None if first is None else first.device
+
+
+def call(forward_func: Callable[..., Any], batch: Batch) -> Any:
+    """Return the model's outputs for ``batch``; it gets copies, so that a model that writes into its inputs may."""
+    inputs, extra = tree_map(
+        lambda x: x.detach().clone() if isinstance(x, Tensor) else x, (batch.inputs, batch.additional_forward_args)
+    )
+    return forward_func(*inputs, *extra)
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _is_target(value: Any) -> bool:
+    """Tell whether the second of two things is labels, not a batch: batches are tuples or hold tensors."""
+    if isinstance(value, (Tensor, np.ndarray, int)) or value is None:
+        return True
+    return isinstance(value, (list, tuple)) and all(isinstance(v, (int, float, np.generic)) for v in value)
+
+
+def _split(batch: Batch, batch_size: int | None) -> list[Batch]:
+    """Return the samples ``batch_size`` at a time; additional tensors with one entry per sample go along."""
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"batch_size must be a positive int or None; got {batch_size!r}")
+    checked = Batches([batch], None, None)._checked(batch, 0)
+    n, size = len(checked.target), batch_size or TENSOR_BATCH
+
+    def part(value: Any, start: int) -> Any:
+        per_sample = isinstance(value, Tensor) and value.ndim > 0 and len(value) == n
+        return value[start : start + size] if per_sample else value
+
+    return [
+        Batch(
+            tuple(part(x, start) for x in checked.inputs),
+            checked.target[start : start + size],
+            tuple(part(x, start) for x in checked.additional_forward_args),
+        )
+        for start in range(0, n, size)
+    ]
+
+
+def _unpack(item: Any) -> Any:
+    if isinstance(item, (Batch, tuple, list)):
+        return item if isinstance(item, Batch) else Batch(tuple(item[:-1]), item[-1] if item else None)
+    raise TypeError(
+        f"each batch must be (*inputs, labels); got {type(item).__name__}. "
+        "Pass unpack_batch=f, where f(batch) returns Batch(inputs, target, additional_forward_args)."
+    )
+
+
+def _as_batch(item: Any, number: int) -> Batch:
+    if isinstance(item, (tuple, list)) and not isinstance(item, Batch) and len(item) in (2, 3):
+        item = Batch(*item)
+    if not isinstance(item, Batch):
+        raise TypeError(
+            f"unpack_batch must return Batch(inputs, target, additional_forward_args=()); got {type(item).__name__}"
+        )
+    extra = item.additional_forward_args
+    inputs = tuple(item.inputs) if isinstance(item.inputs, list) else _as_tuple(item.inputs)
+    if not inputs:
+        raise ValueError(f"batch {number} has no inputs: each batch must be (*inputs, labels)")
+    return Batch(inputs, item.target, () if extra is None else _as_tuple(extra))

@@ -1,0 +1,300 @@
+"""Score an attribution by ablating units in its order: the deficit curve, on data that did not make the ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import captum
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from captum_ablate.activations import layer_pass
+from captum_ablate.comparison import Comparison, RandomOrders
+from captum_ablate.curve import DeficitCurve, deficit_areas, frozen
+from captum_ablate.data import Batches, UnpackBatch, as_batches, check_classes
+from captum_ablate.intervals import Interval, exceedance_p, two_way_interval
+from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, layer_name, refuse_training_mode
+from captum_ablate.metrics import Metric, as_metric, metric_name
+from captum_ablate.ranking import Ranker
+from captum_ablate.replay import (
+    Chain,
+    Engine,
+    Measured,
+    Plan,
+    ReferenceOption,
+    Site,
+    fit_of,
+    plain_reference,
+    reference_name,
+)
+from captum_ablate.unchanged import unchanged
+from captum_ablate.units import UnitAxis
+
+
+class CumulativeAblationEvaluator:
+    r"""Ablates the units of a layer in the order of a ranking and scores the ranking by its deficit curve.
+
+    Implements the idea of information-ordered cumulative ablation (Amjad, Liu and Geiger, IEEE TNNLS 2022,
+    arXiv 1804.06679) for any attribution. With :math:`v_{ik}` the metric of sample i at step k and :math:`f_k` the
+    fraction of units ablated, :math:`D_i = v_{i0} - \sum_k (f_{k+1} - f_k)(v_{ik} + v_{i,k+1}) / 2`; ``deletion`` is
+    the mean :math:`D_i` of the descending order, ``insertion`` minus that of the ascending order, and ``gap`` their sum
+    (symmetric relevance gain), the headline: with zero reference the reverse of a good order also beats random orders,
+    so deletion alone flatters.
+
+    Args:
+        forward_func: an ``nn.Module`` is replayed from the layer on; any other function runs whole each time.
+        layer: the module whose units are ablated, or its dotted name. Of a tuple output, the first tensor.
+        reference: what stands in an ablated unit's place: "zero"; "mean" (one number per unit, over samples and
+            positions of the ranking data); "resample" (the activation of one other ranking sample); a Tensor that
+            broadcasts to one sample's output; or ``f(activation [n, ...], target [n]) -> same shape``.
+        metric: "accuracy", "log_likelihood" (nats), "logit", "margin", or ``f(outputs, target) -> [n]``, higher is
+            better.
+        steps: a number of evenly spaced counts, a sequence of counts, or None for one unit at a time.
+        ascending: whether to run the reverse order too, which ``insertion`` and ``gap`` need.
+        n_random: random orders to hold every ranking against.
+        unit_dim: axis of the units, as in the attributions.
+        layer_mask: groups of units, as in the attributions.
+        seed: of random orders, ties and donors.
+        batch_size: how many samples to run at a time where data are tensors.
+        unpack_batch: turns a batch of another form into ``Batch(inputs, target)``.
+        show_progress: show a progress bar over forward passes.
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: Layer,
+        *,
+        reference: ReferenceOption = "zero",
+        metric: str | Metric = "accuracy",
+        steps: int | Sequence[int] | None = 20,
+        ascending: bool = True,
+        n_random: int = 20,
+        unit_dim: int | None = 1,
+        layer_mask: Tensor | None = None,
+        seed: int = 0,
+        batch_size: int | None = None,
+        unpack_batch: UnpackBatch | None = None,
+        show_progress: bool = False,
+    ) -> None:
+        self.forward_func = as_model(forward_func)
+        self.layer = find_layer(self.forward_func, layer)
+        self.axis = UnitAxis.of(unit_dim, layer_mask)
+        fit_of(reference, self.axis, seed)  # an unknown reference is refused here
+        self.reference, self.metric, self._metric = reference, metric, as_metric(metric)
+        self.steps = _checked_steps(steps)
+        if isinstance(n_random, bool) or not isinstance(n_random, int) or n_random < 0:
+            raise ValueError(f"n_random must be an int of at least 0; got {n_random!r}")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed must be an int of at least 0; got {seed!r}")
+        self.ascending, self.n_random, self.seed = ascending, n_random, seed
+        self.batch_size, self.unpack_batch, self.show_progress = batch_size, unpack_batch, show_progress
+
+    def evaluate(self, attribution: Any, data: Any, *, ranking_data: Any = None) -> DeficitCurve:
+        """Return the deficit curve of one attribution, or of ``scores [units]``; ``compare`` says more."""
+        name = _name_of(attribution)
+        return self.compare({name: attribution}, data, ranking_data=ranking_data)[name]
+
+    def compare(self, attributions: Mapping[str, Any], data: Any, *, ranking_data: Any = None) -> Comparison:
+        """Return the deficit curves of several attributions on the same data, as a leaderboard.
+
+        Args:
+            attributions: by name: a Captum layer attribution, one of ours, ``functools.partial(unit_scores, ...)``, or
+                a Tensor ``[units]``. One that fails is reported as not applicable, with its reason; the others go on.
+            data: what to evaluate on, ``(inputs, target)`` or a re-iterable of batches ``(*inputs, labels)``.
+            ranking_data: what to rank on (and to take the mean or donors from). Without it the ranking is made on
+                ``data`` itself, and the result says in-sample.
+        """
+        if not isinstance(attributions, Mapping) or not attributions:
+            raise TypeError("attributions must be a mapping of at least one name to an attribution or a Tensor [units]")
+        batches = self._batches(data)
+        batches.refuse_one_shot("the evaluator looks at the layer first, then ablates")
+        ranking_batches = batches if ranking_data is None else self._batches(ranking_data)
+        layer_owner = () if isinstance(self.forward_func, nn.Module) else (self.layer,)
+        with unchanged(self.forward_func, *layer_owner, batches.owner, ranking_batches.owner):
+            refuse_training_mode(self.forward_func, *layer_owner)
+            torch.manual_seed(self.seed)  # for attributions that draw; the user's random state is given back
+            units = self._units(batches)
+            scores, failed, reference, in_sample = self._rank(attributions, ranking_batches, units)
+            in_sample &= ranking_data is None
+            plan = self._plan(scores, units)
+            measured = self._measure(plan, reference, batches)
+        check_classes(torch.unique(measured.target))
+        return self._comparison(scores, failed, plan, measured, in_sample)
+
+    def _batches(self, data: Any) -> Batches:
+        return as_batches(
+            data, forward_func=self.forward_func, batch_size=self.batch_size, unpack_batch=self.unpack_batch
+        )
+
+    def _units(self, batches: Batches) -> int:
+        """Return the number of units, from one forward pass."""
+        first = next(iter(batches))
+        one = Batches([first], None, None)
+        _, (shapes,) = next(layer_pass(self.forward_func, [self.layer], one, lambda part: part.shape))
+        if shapes[0][0] != len(first.target):
+            raise ValueError(
+                f"layer {layer_name(self.forward_func, self.layer)!r} gives {shapes[0][0]} rows for "
+                f"{len(first.target)} samples; the first axis of its output must be the samples"
+            )
+        return self.axis.count(shapes[0])
+
+    def _rank(
+        self, attributions: Mapping[str, Any], batches: Batches, units: int
+    ) -> tuple[dict[str, Tensor], dict[str, str], Any, bool]:
+        """Return the scores by method, the reasons of those that failed, the reference, and whether data were used."""
+        ranker = Ranker(self.forward_func, self.layer, self.axis, attributions)
+        fit = fit_of(self.reference, self.axis, self.seed)
+        uses_data = ranker.needs_data or fit is not None
+        ranking = ranker.run(batches, fit)
+        name = layer_name(self.forward_func, self.layer)
+        failed = dict(ranking.failed)
+        scores = {}
+        for method in attributions:
+            if method in ranking.scores:
+                try:
+                    scores[method] = _checked_scores(ranking.scores[method].cpu().to(torch.float64), units, name)
+                except ValueError as error:
+                    failed[method] = str(error)
+        if not scores:
+            reasons = "; ".join(f"{method}: {reason}" for method, reason in failed.items())
+            raise ValueError(reasons if len(failed) == 1 else f"no attribution is applicable: {reasons}")
+        reference = plain_reference(self.reference) if ranking.reference is None else ranking.reference
+        return scores, failed, reference, uses_data
+
+    def _plan(self, scores: dict[str, Tensor], units: int) -> Plan:
+        """Return the plan: for every method, then every random order, its chain and (``ascending``) the reverse."""
+        counts = _counts(self.steps, units)
+        stream = torch.Generator().manual_seed(self.seed)
+        ties = torch.randperm(units, generator=stream)
+        orders = [ties[values[ties].argsort(descending=True, stable=True)] for values in scores.values()]
+        orders += [torch.randperm(units, generator=stream) for _ in range(self.n_random)]
+        directions = (False, True) if self.ascending else (False,)
+        return Plan.of((Chain(o.flip(0) if up else o, counts) for o in orders for up in directions), units)
+
+    def _measure(self, plan: Plan, reference: Any, batches: Batches) -> Measured:
+        name = layer_name(self.forward_func, self.layer)
+        site = Site(self.layer, name, self.axis)
+        with tqdm(desc=f"ablating {name}", unit="pass", disable=not self.show_progress) as bar:
+            return Engine(self.forward_func, site, reference, self._metric, plan, tick=bar.update).run(batches)
+
+    def _comparison(
+        self, scores: dict[str, Tensor], failed: dict[str, str], plan: Plan, measured: Measured, in_sample: bool
+    ) -> Comparison:
+        intact = measured.intact.to(torch.float64)
+        curves = [torch.cat([intact[None], measured.values[list(row)].to(torch.float64)]) for row in plan.rows]
+        step = 2 if self.ascending else 1
+        descending, ascending = curves[::step], curves[1::2] if self.ascending else []
+        m = len(scores)
+        n_ablated = torch.tensor([0, *plan.chains[0].counts])
+        fraction = n_ablated.to(torch.float64) / plan.masks.shape[1]
+        provenance = frozen(
+            {
+                "layer": layer_name(self.forward_func, self.layer),
+                "units": plan.masks.shape[1],
+                "reference": reference_name(self.reference),
+                "metric": metric_name(self.metric),
+                "intact": float(intact.mean()),
+                "n": len(intact),
+                "ascending": self.ascending,
+                "n_random": self.n_random,
+                "seed": self.seed,
+                "in_sample": in_sample,
+                "engine": measured.engine,
+                "versions": {"torch": torch.__version__, "captum": captum.__version__},
+            }
+        )
+        orders = _random_orders(descending[m:], ascending[m:] if self.ascending else None, fraction, len(intact))
+        null = orders.areas if orders.ascending_areas is None else orders.areas - orders.ascending_areas
+        result = {}
+        for k, (name, values) in enumerate(scores.items()):
+            curve = DeficitCurve(
+                name=name,
+                scores=values,
+                order=plan.chains[k * step].order,
+                n_ablated=n_ablated,
+                values=descending[k],
+                ascending_values=ascending[k] if self.ascending else None,
+                target=measured.target,
+                **_against_random(descending[k], ascending[k] if self.ascending else None, fraction, null),
+                ties=len(values) - len(torch.unique(values)),
+                provenance=provenance,
+            )
+            result[name] = curve
+        return Comparison(frozen(result), frozen(failed), orders, provenance)
+
+
+def _random_orders(descending: list[Tensor], ascending: list[Tensor] | None, fraction: Tensor, n: int) -> RandomOrders:
+    def joined(curves: list[Tensor]) -> tuple[Tensor, Tensor]:
+        if not curves:
+            return torch.zeros(0, len(fraction), dtype=torch.float64), torch.zeros(0, n, dtype=torch.float64)
+        return torch.stack([c.mean(dim=1) for c in curves]), torch.stack([deficit_areas(c, fraction) for c in curves])
+
+    score, areas = joined(descending)
+    ascending_score, ascending_areas = joined(ascending) if ascending is not None else (None, None)
+    return RandomOrders(score, ascending_score, areas, ascending_areas)
+
+
+def _against_random(descending: Tensor, ascending: Tensor | None, fraction: Tensor, null: Tensor) -> dict[str, Any]:
+    """Return the fields that hold a curve's headline against ``null [orders, n]``, that of the random orders."""
+    if not len(null):
+        return {"over_random": np.nan, "over_random_interval": Interval(np.nan, np.nan), "p": np.nan}
+    areas = deficit_areas(descending, fraction)
+    if ascending is not None:
+        areas = areas - deficit_areas(ascending, fraction)
+    over = (areas[:, None] - null.T).numpy()  # [n, orders]
+    return {
+        "over_random": float(over.mean()),
+        "over_random_interval": two_way_interval(over),
+        "p": exceedance_p(float(areas.mean()), null.mean(dim=1).numpy()),
+    }
+
+
+def _checked_steps(steps: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
+    if steps is None:
+        return None
+    if isinstance(steps, (int, np.integer)) and not isinstance(steps, bool):
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, a sequence of counts, or None for every count; got {steps}")
+        return int(steps)
+    try:
+        counts = [int(count) for count in steps]  # type: ignore[union-attr]  # TypeError says so below
+        whole = all(int(count) == count for count in steps)  # type: ignore[union-attr]
+    except TypeError as error:
+        raise TypeError(f"steps must be an int, a sequence of counts, or None; got {steps!r}") from error
+    if not counts or not whole or min(counts) < 0 or max(counts) == 0:
+        raise ValueError(f"steps must be counts of units to ablate, whole numbers from 1 on; got {list(steps)!r}")  # type: ignore[arg-type]
+    return tuple(sorted(set(counts) - {0}))
+
+
+def _counts(steps: int | tuple[int, ...] | None, units: int) -> tuple[int, ...]:
+    """Return the counts of units ablated after step 0, ascending; the last is all units."""
+    if steps is None:
+        return tuple(range(1, units + 1))
+    if isinstance(steps, int):
+        return tuple(sorted({round(k * units / steps) for k in range(1, steps + 1)} - {0}))
+    if steps[-1] > units:
+        raise ValueError(f"steps must not exceed the number of units, {units}; got {steps[-1]}")
+    return tuple(sorted({*steps, units}))
+
+
+def _checked_scores(scores: Tensor, units: int, layer: str) -> Tensor:
+    flat = scores.flatten() if scores.ndim and max(scores.shape) == scores.numel() else scores
+    if flat.shape != (units,):
+        raise ValueError(
+            f"scores must have one value for each of the {units} units of {layer!r}; got shape {tuple(scores.shape)}"
+        )
+    if not bool(torch.isfinite(flat).all()):
+        bad = (~torch.isfinite(flat)).nonzero().flatten().tolist()
+        raise ValueError(f"scores must be finite; unit {bad[0]} has {float(flat[bad[0]])} ({len(bad)} such units)")
+    return flat
+
+
+def _name_of(attribution: Any) -> str:
+    inner = attribution.args[0] if getattr(attribution, "args", None) else attribution
+    if isinstance(inner, (Tensor, np.ndarray, list)):
+        return "scores"
+    return inner.get_name() if hasattr(inner, "get_name") else type(inner).__name__

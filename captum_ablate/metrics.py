@@ -1,0 +1,97 @@
+"""Metrics of an evaluation: what the network outputs for a sample, as one number, higher is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+"""``f(outputs [n, classes], target [n]) -> values [n]``, higher is better."""
+
+
+def accuracy(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return 1 where the largest output is the label's, else 0, ``[n]``."""
+    outputs = _class_outputs(outputs, target)
+    right = (outputs.argmax(dim=1) == target).to(torch.float32)
+    return right.masked_fill(outputs.isnan().any(dim=1), torch.nan)
+
+
+def log_likelihood(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return log p of the label under the softmax of ``outputs``, in nats, ``[n]``."""
+    return _of_label(torch.log_softmax(_class_outputs(outputs, target), dim=1), target)
+
+
+def logit(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the output of the label, ``[n]``."""
+    return _of_label(_class_outputs(outputs, target), target)
+
+
+def margin(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return the output of the label minus the largest other one, ``[n]``."""
+    outputs = _class_outputs(outputs, target)
+    others = outputs.scatter(1, target[:, None], -torch.inf)
+    return _of_label(outputs, target) - others.amax(dim=1)
+
+
+_BY_NAME: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "log_likelihood": log_likelihood,
+    "logit": logit,
+    "margin": margin,
+}
+
+
+def as_metric(metric: str | Metric) -> Metric:
+    """Return the metric of that name, or the function itself."""
+    if callable(metric):
+        return metric
+    if metric in _BY_NAME:
+        return _BY_NAME[metric]
+    raise ValueError(
+        f"metric must be one of {', '.join(map(repr, _BY_NAME))}, or a function (outputs, target) -> [n]; "
+        f"got {metric!r}"
+    )
+
+
+def metric_name(metric: str | Metric) -> str:
+    """Return the name that results show for ``metric``."""
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+
+
+def check_labels(metric: Metric, outputs: object, target: Tensor) -> None:
+    """Raise if one of our metrics is to look up a label that the model has no output for."""
+    if metric not in _BY_NAME.values() or not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        return
+    low, high = int(target.min()), int(target.max())
+    if low < 0 or high >= outputs.shape[1]:
+        raise ValueError(
+            f"labels must be 0..{outputs.shape[1] - 1}, the indices of the model's {outputs.shape[1]} outputs; "
+            f"got {low if low < 0 else high}"
+        )
+
+
+def class_outputs(outputs: object) -> object:
+    """Return the logits where ``outputs`` carries them as ``.logits`` (Hugging Face), else ``outputs``."""
+    logits = getattr(outputs, "logits", None)
+    return outputs if logits is None else logits
+
+
+def _class_outputs(outputs: Tensor, target: Tensor) -> Tensor:
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(target):
+        got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(
+            f"this metric needs model outputs [n, classes] with n = {len(target)}; got {got}. "
+            "Pass metric=f with f(outputs, target) -> [n], or a forward_func that returns the class outputs."
+        )
+    if outputs.shape[1] < 2:
+        raise ValueError(
+            f"this metric needs at least two class outputs; got outputs {tuple(outputs.shape)}. For a network with "
+            "one output for two classes pass metric=f with f(outputs, target) -> [n]."
+        )
+    return outputs if outputs.dtype == torch.float64 else outputs.to(torch.float32)
+
+
+def _of_label(outputs: Tensor, target: Tensor) -> Tensor:
+    return outputs.gather(1, target[:, None]).squeeze(1)

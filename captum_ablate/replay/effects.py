@@ -1,0 +1,58 @@
+"""What a forward pass does to tensors in place: which storages are read, written and made, operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Return a number for the memory of ``tensor``, unique while it lives; 0 where it has none of its own."""
+    try:
+        return int(tensor.untyped_storage().data_ptr())
+    except (NotImplementedError, RuntimeError):
+        return 0
+
+
+class Effects(TorchDispatchMode):
+    """Reports each operator: ``before(reads, writes)`` and ``after(made)``, as storages."""
+
+    def __init__(self, before: Callable[[set[int], set[int]], None], after: Callable[[set[int]], None]) -> None:
+        super().__init__()
+        self._before, self._after = before, after
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        is_view, written = signature_of(func)
+        writes = {storage_of(t) for value in written_values(written, args, kwargs) for t in _tensors(value)}
+        reads = set() if is_view else {storage_of(t) for t in _tensors((args, kwargs))}
+        self._before(reads, writes)
+        result = func(*args, **kwargs)
+        self._after(set() if is_view else {storage_of(t) for t in _tensors(result)} - writes)
+        return result
+
+
+@cache
+def signature_of(func: Any) -> tuple[bool, tuple[tuple[int, str], ...]]:
+    """Return whether an operator only makes views, and the arguments that it writes to (place and name)."""
+    aliases = [(i, a.name, a.alias_info) for i, a in enumerate(func._schema.arguments) if a.alias_info is not None]
+    written = tuple((i, name) for i, name, alias in aliases if alias.is_write)
+    return bool(aliases) and not written, written
+
+
+def written_values(written: tuple[tuple[int, str], ...], args: Any, kwargs: Any) -> Iterator[Any]:
+    """Yield the values of the arguments that are written to."""
+    for place, name in written:
+        if place < len(args):
+            yield args[place]
+        elif name in kwargs:
+            yield kwargs[name]
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]

@@ -1,0 +1,293 @@
+"""The fastest exact way to a metric under many masks: record once per batch, replay or add up, and check.
+
+The loops stand in this order: batches outside, masks inside. One recording serves every mask, equal masks run once, and
+memory is one batch. A batch whose check fails is thrown away and done again by the plain hook loop, which is said once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from captum_ablate.data import Batch
+from captum_ablate.layers import ForwardFunc
+from captum_ablate.metrics import Metric, check_labels, class_outputs
+from captum_ablate.replay.affine import AffineTail, affine_tail
+from captum_ablate.replay.hook_loop import find_path, full_forward
+from captum_ablate.replay.plan import Plan
+from captum_ablate.replay.recording import CannotReplay, Path, Recording, record, unablated
+from captum_ablate.replay.reference import Reference
+from captum_ablate.replay.site import Site
+
+TOLERANCE = 1e-5
+"""Outputs that should be equal differ by no more, relative to the largest: kernels may round by memory format."""
+TRIAL_SAMPLES = 2
+"""Samples of the checks before use: enough for a network that mixes samples to show it."""
+
+Outputs = Iterator[tuple[int, Any]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """``intact [n]`` and ``values [masks, n]`` of the metric, ``target [n]``, and how it was computed."""
+
+    intact: Tensor
+    values: Tensor
+    target: Tensor
+    engine: str
+
+
+class Engine:
+    """Measures a metric under every mask of a plan, batch by batch."""
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        site: Site,
+        reference: Reference,
+        metric: Metric,
+        plan: Plan,
+        tick: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.forward_func, self.site = forward_func, site
+        self.reference, self.metric, self.plan, self.tick = reference, metric, plan, tick
+        self._path: Path | None = None
+        self._tried: set[tuple[Any, ...]] = set()
+        self._why_hooks: str | None = None
+        self._ways: set[str] = set()
+        self._tail: AffineTail | str | None = None
+        self._largest_output: Any = None
+        if not isinstance(forward_func, nn.Module):
+            self._why_hooks = "forward_func is not an nn.Module"
+
+    def run(self, batches: Iterable[Batch]) -> Measured:
+        """Return the metric of every sample, intact and under every mask."""
+        tables, targets, first = [], [], 0
+        last: tuple[Batch, Tensor] | None = None
+        for batch in batches:
+            table, reference = self._batch(batch, first)
+            if not bool(torch.isfinite(table).all()):
+                raise ValueError(
+                    f"the metric is NaN or infinite for some samples with units of {self.site.name!r} ablated; "
+                    "check the model's outputs, the metric and the reference"
+                )
+            first += len(batch.target)
+            last = batch, reference
+            tables.append(table.cpu())
+            targets.append(batch.target.cpu())
+        assert last is not None
+        if self._why_hooks is None and not self._largest_is_right(*last):
+            self._fall_back("the last step differs from a full forward pass")
+            return self.run(batches)
+        table = torch.cat(tables, dim=1)
+        return Measured(table[0], table[1:], torch.cat(targets), self.description)
+
+    @property
+    def description(self) -> str:
+        """How the outputs were computed: "replay", "closed form" or "hook loop (reason)"."""
+        names = sorted(self._ways) or ["hook loop"]
+        return " and ".join(f"{n} ({self._why_hooks})" if n == "hook loop" else n for n in names)
+
+    def _batch(self, batch: Batch, first: int) -> tuple[Tensor, Tensor]:
+        """Return the metric ``[1 + masks, n]`` of one batch, intact first, and the reference values used."""
+        if self._why_hooks is not None:
+            return self._hooked(batch, first)
+        try:
+            return self._replayed(batch, first)
+        except CannotReplay as error:
+            reason = str(error)
+        except Exception as error:  # the fault of the replay or of the user; the hook loop tells
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        result = self._hooked(batch, first)
+        self._fall_back(reason)
+        return result
+
+    def _fall_back(self, reason: str) -> None:
+        self._why_hooks = reason
+        self._ways = {"hook loop"}
+        warnings.warn(
+            f"{self.site.name!r}: replaying is not possible ({reason}); full forward passes are used instead, which "
+            "are exact but slower",
+            stacklevel=2,
+        )
+
+    def _replayed(self, batch: Batch, first: int) -> tuple[Tensor, Tensor]:
+        key = tuple(tuple(x.shape[1:]) for x in tree_leaves(batch.inputs) if isinstance(x, Tensor))
+        if key not in self._tried:
+            try:
+                self._trial(_few(batch), first)
+            except Exception:  # a model made for one batch size, say
+                self._trial(batch, first)
+            self._tried.add(key)
+        assert self._path is not None
+        with torch.no_grad():
+            recording = record(self.forward_func, self.site, batch, self._path)
+            reference = self.reference(recording.activation, batch.target, first)
+            way = self._closed_form(batch, recording, reference) or self._replays(recording, reference)
+            table = self._table(batch, recording.outputs, way)
+            if not isinstance(self._tail, AffineTail):
+                _check_equal(recording.replay(unablated(self.site, recording.activation)), recording.outputs)
+        self._ways.add("closed form" if isinstance(self._tail, AffineTail) else "replay")
+        return table, reference
+
+    def _trial(self, batch: Batch, first: int) -> None:
+        """Check on a few samples that the model repeats itself, and that a half-ablated replay is a full forward."""
+        self._path, intact = find_path(self.forward_func, self.site, batch)
+        if self._path is None:
+            raise CannotReplay("the layer runs in another thread, or out of reach")
+        self._check_repeats(batch, intact)
+        with torch.no_grad():
+            recording = record(self.forward_func, self.site, batch, self._path)
+            reference = self.reference(recording.activation, batch.target, first)
+            mask = self.plan.masks[self.plan.half].to(recording.activation.device)
+            replayed = recording.replay(self.site.ablated(recording.activation, mask, reference))
+        full = self._full(batch, mask, reference)
+        _check_equal(replayed, full)
+
+    def _check_repeats(self, batch: Batch, intact: Any) -> None:
+        again = full_forward(self.forward_func, self.site, batch, lambda a: unablated(self.site, a))
+        if not _equal(intact, again):
+            raise ValueError(
+                "the model does not repeat itself: two intact forward passes on the same batch differ (by "
+                f"{_difference(intact, again):.2g}). Random layers, state kept between calls, or code that needs the "
+                f"very tensor that {self.site.name!r} gave would do this; ablation cannot be told from it"
+            )
+
+    def _replays(self, recording: Recording, reference: Tensor) -> Outputs:
+        masks = self.plan.masks.to(recording.activation.device)
+        for number, mask in enumerate(masks):
+            yield number, recording.replay(self.site.ablated(recording.activation, mask, reference))
+
+    def _closed_form(self, batch: Batch, recording: Recording, reference: Tensor) -> Outputs | None:
+        """Return the outputs by the closed form, where the tail is affine and it pays."""
+        if isinstance(self._tail, str):
+            return None
+        n, outputs = len(recording.activation), class_outputs(recording.outputs)
+        if self._tail is None:
+            wide = isinstance(outputs, Tensor) and len(self.plan.masks) < 4 + 3 * (outputs.shape[-1] / n)
+            if wide:  # backward passes for the Jacobian would cost more than the replays
+                return None
+            self._tail = affine_tail(self.forward_func, recording, reference)
+            if isinstance(self._tail, str):
+                return None
+        everything = torch.ones(self.plan.masks.shape[1], dtype=torch.bool, device=recording.activation.device)
+        ablated = class_outputs(recording.replay(self.site.ablated(recording.activation, everything, reference)))
+        assert isinstance(ablated, Tensor)
+        if not _equal(self._tail.intact(recording, reference, ablated), outputs):
+            self._tail = "the closed form does not give the recorded outputs"
+            return None
+        if "closed form" not in self._ways and not self._half_is_right(batch, recording, reference, ablated):
+            self._tail = "the closed form does not give the half-ablated outputs"
+            return None
+        return self._tail.outputs(recording, reference, self.plan, ablated)
+
+    def _half_is_right(self, batch: Batch, recording: Recording, reference: Tensor, ablated: Tensor) -> bool:
+        """Check the closed form against a full forward pass once, at the half-ablated step."""
+        assert isinstance(self._tail, AffineTail)
+        half = self.plan.half
+        closed = next(o for k, o in self._tail.outputs(recording, reference, self.plan, ablated) if k == half)
+        mask = self.plan.masks[half].to(recording.activation.device)
+        full = self._full(batch, mask, reference)
+        return _equal(closed, class_outputs(full))
+
+    def _hooked(self, batch: Batch, first: int) -> tuple[Tensor, Tensor]:
+        kept: list[Tensor] = []
+
+        def keep(activation: Tensor) -> Tensor:
+            kept.append(activation.detach().clone())
+            return unablated(self.site, activation)
+
+        intact = full_forward(self.forward_func, self.site, batch, keep)
+        with torch.no_grad():
+            reference = self.reference(kept[0], batch.target, first)
+        if "hook loop" not in self._ways:
+            self._check_repeats(batch, full_forward(self.forward_func, self.site, batch))
+
+        def outputs() -> Outputs:
+            for number, mask in enumerate(self.plan.masks.to(kept[0].device)):
+                yield number, self._full(batch, mask, reference)
+
+        table = self._table(batch, intact, outputs())
+        if "hook loop" not in self._ways:
+            self._check_repeats(batch, intact)
+        self._ways.add("hook loop")
+        return table, reference
+
+    def _full(self, batch: Batch, mask: Tensor, reference: Tensor) -> Any:
+        """Return the outputs of a full forward pass with the units of ``mask`` ablated."""
+        return full_forward(self.forward_func, self.site, batch, lambda a: self.site.ablated(a, mask, reference))
+
+    def _table(self, batch: Batch, intact: Any, outputs: Outputs) -> Tensor:
+        check_labels(self.metric, class_outputs(intact), batch.target)
+        first = self._value(intact, batch)
+        table = first.new_empty(1 + len(self.plan.masks), len(first))
+        table[0] = first
+        for number, output in outputs:
+            table[1 + number] = self._value(output, batch)
+            if number == self.plan.largest:
+                self._largest_output = output
+            self.tick()
+        return table
+
+    def _value(self, outputs: Any, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            value = self.metric(class_outputs(outputs), batch.target)  # type: ignore[arg-type]  # metrics check
+        if not isinstance(value, Tensor) or value.shape != batch.target.shape:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"metric must return one value per sample, [{len(batch.target)}]; got {got}")
+        return value.detach() if value.is_floating_point() else value.detach().float()
+
+    def _largest_is_right(self, batch: Batch, reference: Tensor) -> bool:
+        """Check the largest step of the last batch once more, against a full forward pass."""
+        mask = self.plan.masks[self.plan.largest].to(reference.device)
+        full = self._full(batch, mask, reference)
+        return _equal(class_outputs(full), class_outputs(self._largest_output))
+
+
+def _few(batch: Batch) -> Batch:
+    n = len(batch.target)
+
+    def few(value: Any) -> Any:
+        per_sample = isinstance(value, Tensor) and value.ndim > 0 and len(value) == n
+        return value[:TRIAL_SAMPLES] if per_sample else value
+
+    inputs, extra = tree_map(few, (batch.inputs, batch.additional_forward_args))
+    return Batch(inputs, batch.target[:TRIAL_SAMPLES], extra)
+
+
+def _check_equal(replayed: Any, full: Any) -> None:
+    if not _equal(replayed, full):
+        raise CannotReplay(f"a replay differs from the full forward pass by {_difference(replayed, full):.2g}")
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Tell whether two outputs are equal, to ``TOLERANCE`` of the largest number; NaN equals NaN."""
+    pairs = list(zip(_tensors(a), _tensors(b), strict=False))
+    return len(_tensors(a)) == len(_tensors(b)) and all(
+        x.shape == y.shape
+        and (torch.equal(x, y) or torch.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE * _largest(y), equal_nan=True))
+        for x, y in pairs
+    )
+
+
+def _difference(a: Any, b: Any) -> float:
+    pairs = zip(_tensors(a), _tensors(b), strict=False)
+    return max(
+        (float((x.double() - y.double()).abs().max()) for x, y in pairs if x.shape == y.shape), default=torch.inf
+    )
+
+
+def _largest(x: Tensor) -> float:
+    finite = x[torch.isfinite(x)].abs()
+    return float(finite.max()) if finite.numel() else 0.0
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    logits = class_outputs(outputs)
+    return [leaf for leaf in tree_leaves(logits) if isinstance(leaf, Tensor)]

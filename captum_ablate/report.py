@@ -1,0 +1,144 @@
+"""A comparison as HTML: one self-contained page, and the table that notebooks show."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from numbers import Integral, Real
+
+import pandas as pd
+from jinja2 import Environment
+from matplotlib.figure import Figure
+
+FOOTNOTE = "gap = deletion + insertion: larger means that the attribution finds the units that the network needs"
+
+_ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+_TABLE = _ENVIRONMENT.from_string("""\
+<div class="captum-ablate">
+<style>
+.captum-ablate { overflow-x: auto; }
+.captum-ablate table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6em 0; }
+.captum-ablate table th, .captum-ablate table td { padding: .3em .9em .3em 0; text-align: left;
+  white-space: nowrap; border: 0; border-bottom: 1px solid rgba(128, 128, 128, .3);
+  background: none; color: inherit; }
+.captum-ablate table th { font-weight: 600; border-bottom: 2px solid rgba(128, 128, 128, .6); }
+.captum-ablate table .number { text-align: right; }
+.captum-ablate table .interval { opacity: .65; font-size: .88em; }
+.captum-ablate .note { opacity: .75; font-size: .9em; margin: .3em 0; }
+</style>
+<p>{{ header }}</p>
+<table>
+<thead><tr>
+{% for column in columns %}
+<th{{ ' class="number"' | safe if column.numeric }}>{{ column.name }}\
+{% if column.interval %} <span class="interval">[95 %]</span>{% endif %}</th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for row in rows %}
+<tr>
+{% for column, cell in row %}
+<td{{ ' class="number"' | safe if column.numeric }}>{{ cell.value }}\
+{% if column.interval %} <span class="interval">{{ cell.interval }}</span>{% endif %}</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+{% for name, reason in failed.items() %}
+<p class="note"><b>not applicable:</b> {{ name }} ({{ reason }})</p>
+{% endfor %}
+<p class="note">{{ footnote }}</p>
+</div>
+""")
+
+_PAGE = _ENVIRONMENT.from_string("""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+:root { color-scheme: light dark; --ink: #1d2530; --paper: #fdfdfc; }
+@media (prefers-color-scheme: dark) { :root { --ink: #dfe3e8; --paper: #171a1f; } }
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 68rem; margin: 3rem auto; padding: 0 1.5rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; }
+figure { margin: 2rem 0; }
+figure img { max-width: 100%; background: #fff; border-radius: 6px; padding: 10px; box-sizing: border-box; }
+@media print { body { margin: 0; max-width: none; } figure { break-inside: avoid; } }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+{{ table | safe }}
+{% for image in images %}
+<figure><img alt="{{ image.alt }}" src="data:image/png;base64,{{ image.data }}"></figure>
+{% endfor %}
+</body>
+</html>
+""")
+
+
+def render(title: str, header: str, leaderboard: pd.DataFrame, failed: dict[str, str], figures: list[Figure]) -> str:
+    """Return one HTML page that needs no other file: leaderboard, what was not applicable, figures."""
+    images = [{"data": _png(figure), "alt": _alt(figure)} for figure in figures]
+    return _PAGE.render(title=title, table=table_html(leaderboard, header, failed), images=images)
+
+
+def table_html(leaderboard: pd.DataFrame, header: str, failed: dict[str, str]) -> str:
+    """Return the leaderboard as an HTML fragment.
+
+    Columns ``x, x_low, x_high`` become one, written as ``0.214 [0.197, 0.231]``; an index of names is shown.
+    """
+    numbered = isinstance(leaderboard.index, pd.RangeIndex) and leaderboard.index.name is None
+    frame = leaderboard if numbered else leaderboard.reset_index()
+    ends = {end for name in frame.columns for end in _ends(name) if _has_interval(frame, name)}
+    columns = [
+        {
+            "name": str(name).replace("_", " "),
+            "interval": _has_interval(frame, name),
+            "numeric": pd.api.types.is_numeric_dtype(frame[name]),
+        }
+        for name in frame.columns
+        if name not in ends
+    ]
+    rows = [
+        list(zip(columns, [_cell(row, name) for name in frame.columns if name not in ends], strict=True))
+        for row in frame.to_dict("records")
+    ]
+    return _TABLE.render(header=header, columns=columns, rows=rows, failed=failed, footnote=FOOTNOTE)
+
+
+def _ends(name: object) -> tuple[str, str]:
+    return f"{name}_low", f"{name}_high"
+
+
+def _has_interval(frame: pd.DataFrame, name: object) -> bool:
+    return set(_ends(name)) <= set(frame.columns)
+
+
+def _cell(row: dict[object, object], name: object) -> dict[str, str]:
+    low, high = (_text(row.get(end)) for end in _ends(name))
+    return {"value": _text(row[name]), "interval": f"[{low}, {high}]" if low + high else ""}
+
+
+def _text(value: object) -> str:
+    """Return a float to three decimals with a true minus sign, NaN as nothing, others as they are."""
+    if isinstance(value, Integral) or not isinstance(value, Real):
+        return "" if value is None else str(value)
+    return "" if pd.isna(float(value)) else f"{float(value):.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _png(figure: Figure) -> str:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, bbox_inches="tight", facecolor="white")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _alt(figure: Figure) -> str:
+    """Return the titles in a figure, which say what it shows."""
+    titles = (axes.get_title(loc) for axes in figure.axes for loc in ("left", "center", "right"))
+    return "; ".join(title for title in titles if title)

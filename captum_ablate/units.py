@@ -1,0 +1,103 @@
+"""Units of a layer: which axis of its output holds them, and what is averaged away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class UnitAxis:
+    """The units of an output ``[n, ...]``: indices along ``unit_dim``, or every element for ``None``.
+
+    ``groups`` (from Captum's ``layer_mask``) joins indices into one unit: ``groups[i]`` is the unit of index i.
+    """
+
+    unit_dim: int | None = 1
+    groups: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, unit_dim: int | None = 1, layer_mask: Tensor | None = None) -> UnitAxis:
+        """Return the axis of the public arguments ``unit_dim`` and ``layer_mask``, checked."""
+        if unit_dim is not None and (isinstance(unit_dim, bool) or not isinstance(unit_dim, int)):
+            raise TypeError(f"unit_dim must be an int or None (every element is a unit); got {unit_dim!r}")
+        if unit_dim == 0:
+            raise ValueError("unit_dim=0 is the axis of the samples; units need another axis, such as 1 or -1")
+        return cls(unit_dim, None if layer_mask is None else _groups(layer_mask))
+
+    def shape(self, shape: torch.Size | tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape ``[1, ..., units, ..., 1]`` in which one value per index broadcasts against an output."""
+        if self.unit_dim is None:
+            if len(shape) < 2:
+                raise ValueError(f"a layer output of shape {tuple(shape)} has no axis for units beside the samples")
+            return (1, *shape[1:])
+        dim = self.unit_dim if self.unit_dim >= 0 else len(shape) + self.unit_dim
+        if not 1 <= dim < len(shape):
+            raise ValueError(
+                f"unit_dim={self.unit_dim} is no unit axis of a layer output of shape {tuple(shape)}; "
+                f"choose one of 1..{len(shape) - 1}, -1, or None for every element"
+            )
+        return tuple(size if d == dim else 1 for d, size in enumerate(shape))
+
+    def count(self, shape: torch.Size | tuple[int, ...]) -> int:
+        """Return the number of units of an output of this shape."""
+        indices = prod(self.shape(shape))
+        if self.groups is None:
+            return indices
+        if len(self.groups) != indices:
+            raise ValueError(
+                f"layer_mask must have one group number for each of the {indices} indices along "
+                f"unit_dim={self.unit_dim}; got {len(self.groups)}"
+            )
+        return max(self.groups) + 1
+
+    def positions(self, shape: torch.Size | tuple[int, ...]) -> int:
+        """Return how many positions of an output are averaged into one index."""
+        return prod(shape[1:]) // max(1, prod(self.shape(shape)))
+
+    def pool(self, output: Tensor) -> Tensor:
+        """Return the mean over positions, in float64, ``[n, units]``."""
+        return self._by_unit(output, mean=True)
+
+    def total(self, output: Tensor) -> Tensor:
+        """Return the sum over positions (and over the indices of a group), in float64, ``[n, units]``."""
+        return self._by_unit(output, mean=False)
+
+    def _by_unit(self, output: Tensor, mean: bool) -> Tensor:
+        units = self.count(output.shape)
+        kept = self.shape(output.shape)
+        dims = [d for d in range(1, output.ndim) if kept[d] == 1 and output.shape[d] != 1]
+        output = output.detach()
+        wide = torch.float32 if output.device.type == "mps" else torch.float64  # MPS has no float64
+        if dims:
+            output = output.mean(dims, dtype=wide) if mean else output.sum(dims, dtype=wide)
+        values = output.to(wide).flatten(1)
+        if self.groups is None:
+            return values
+        groups = torch.tensor(self.groups, device=values.device)
+        joined = values.new_zeros(len(values), units).index_add(1, groups, values)
+        return joined / torch.bincount(groups, minlength=units) if mean else joined
+
+    def spread(self, values: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
+        """Return ``values [..., units]`` with one value for each index, ``[..., *self.shape(shape)[1:]]``."""
+        kept = self.shape(shape)
+        if self.groups is not None:
+            values = values[..., torch.tensor(self.groups, device=values.device)]
+        return values.reshape(*values.shape[:-1], *kept[1:])
+
+
+def _groups(layer_mask: Tensor) -> tuple[int, ...]:
+    mask = torch.as_tensor(layer_mask).detach().cpu()
+    if mask.is_floating_point() or mask.is_complex() or mask.numel() == 0 or int(mask.min()) < 0:
+        raise ValueError(f"layer_mask must hold group numbers 0, 1, ...; got {mask.dtype} {tuple(mask.shape)}")
+    if max(mask.shape, default=1) != mask.numel():
+        raise ValueError(
+            f"layer_mask must vary along unit_dim only, as [units] or [1, units, 1, 1]; got shape {tuple(mask.shape)}"
+        )
+    numbers = [int(g) for g in mask.flatten()]
+    if set(numbers) != set(range(max(numbers) + 1)):
+        raise ValueError(f"layer_mask must use every group number from 0 to {max(numbers)}; some are missing")
+    return tuple(numbers)
