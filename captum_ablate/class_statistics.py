@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -166,11 +167,13 @@ class Quantiser:
     @classmethod
     def of(cls, threshold: float | Tensor | str | None, bins: int | None, edges: str) -> Quantiser:
         """Return the quantiser of the public arguments, checked."""
-        if isinstance(threshold, str) and threshold != "median":
+        if isinstance(threshold, (int, float)) and not isinstance(threshold, bool):
+            threshold = torch.tensor(float(threshold), dtype=torch.float64)
+        if threshold is not None and not isinstance(threshold, Tensor) and threshold != "median":
             raise ValueError(f'threshold must be a number, a Tensor [units], "median" or None; got {threshold!r}')
         if threshold is not None and bins is not None:
             raise ValueError("threshold gives one bit and bins gives several: pass one of them, not both")
-        if bins is not None and (isinstance(bins, bool) or not isinstance(bins, int) or bins < 2):
+        if bins is not None and (isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 2):
             raise ValueError(f"bins must be an int of at least 2; got {bins!r}")
         if edges not in ("width", "mass"):
             raise ValueError(f'edges must be "width" or "mass"; got {edges!r}')
@@ -178,9 +181,10 @@ class Quantiser:
             if threshold.ndim > 1 or not bool(torch.isfinite(threshold).all()):
                 raise ValueError(f"threshold must be finite, a number or [units]; got shape {tuple(threshold.shape)}")
             return cls(tuple(threshold.tolist()) if threshold.ndim else float(threshold))
+        bins = bins if bins is None else int(bins)
         if bins is None and threshold is None and edges == "mass":
             bins = 16
-        return cls(float(threshold) if isinstance(threshold, int) else threshold, bins, edges)
+        return cls(threshold, bins, edges)
 
     @property
     def needs_table(self) -> bool:
@@ -285,6 +289,11 @@ class _StreamState:
 
     def add(self, batch: Pooled) -> None:
         values, target, positions = batch
+        if self.moments is not None and self.moments.sums.shape[1] != values.shape[1]:
+            raise ValueError(
+                f"the number of units changes between batches, from {self.moments.sums.shape[1]} to {values.shape[1]}; "
+                "choose the axis of the units with unit_dim (-1 for tokens of varying number)"
+            )
         self.moments = _plus(self.moments, ClassMoments.of(values, target))
         self.span = _plus(self.span, ValueRange.of(values, positions))
         for request in self._histograms(fixed=True):

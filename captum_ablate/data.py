@@ -151,6 +151,8 @@ def as_target(target: Any, where: str = "") -> Tensor:
         ) from error
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.shape == (0,):
+        return labels.to(torch.int64)
     if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
         raise ValueError(
             f"target{where} must hold one integer class per sample, [n]; got {labels.dtype} {tuple(labels.shape)}. "

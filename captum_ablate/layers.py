@@ -40,7 +40,9 @@ def as_model(forward_func: ForwardFunc) -> ForwardFunc:
 
 def find_layer(forward_func: ForwardFunc, layer: Layer) -> nn.Module:
     """Return the module that ``layer`` (a module, or its dotted name) means in ``forward_func``."""
-    modules = dict(forward_func.named_modules()) if isinstance(forward_func, nn.Module) else None
+    modules = None
+    if isinstance(forward_func, nn.Module):
+        modules = dict(forward_func.named_modules(remove_duplicate=False))  # a module may have several names
     if isinstance(layer, str):
         if modules is None:
             raise TypeError(f"layer {layer!r} is a name, but forward_func is no nn.Module; pass the module itself")

@@ -27,8 +27,8 @@ COLOURS = (
 """Six colours of Okabe and Ito (2008) and six found by search: any two differ by at least 15 in CIELAB for
 readers with protanopia or deuteranopia, and by 26 for the others."""
 
-MARKERS = ("o", "s", "^", "D", "v", "*", "<", "p", ">", "h", "d")
-"""Eleven, so that colour and marker repeat together only after 132 methods."""
+MARKERS = ("o", "s", "^", "D", "v", "*", "<", "p", ">", "h", "d", "P", "X")
+"""Thirteen, so that colour and marker repeat together only after 156 methods."""
 
 PLAIN = 5
 """Up to this many methods colour alone tells the curves apart; more get markers too, and lighter bands."""
@@ -127,7 +127,7 @@ def _method(ax: Axes, rows: pd.DataFrame, label: str, colour: str, marker: str, 
         color=colour,
         linewidth=1.8,
         marker=marker,
-        markersize=8 if marker == "*" else 5.5,
+        markersize=8 if marker in "*PX" else 5.5,
         markeredgecolor="white",
         markeredgewidth=0.6,
         markevery=(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_ablate.activations import check_activations, layer_pass, pool
-from captum_ablate.attr import LayerDatasetAttribution, LayerUnitAblation
+from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.class_statistics import Gathering, Pooled, Request
 from captum_ablate.data import Batch, Batches, check_classes
 from captum_ablate.layers import ForwardFunc, Layer, find_layer, layer_name
@@ -42,7 +42,7 @@ class Ranker:
         self.failed: dict[str, str] = {}
         self.given: dict[str, Tensor] = {}
         self.statistical: dict[str, LayerDatasetAttribution] = {}
-        self.measured: dict[str, LayerUnitAblation] = {}
+        self.measured: dict[str, LayerDatasetAttribution] = {}
         self.by_sample: dict[str, SampleScoring] = {}
         self.partials: dict[str, dict[str, Any]] = {}
         for name, method in methods.items():
@@ -74,8 +74,7 @@ class Ranker:
                         f"the attribution has unit_dim={method.axis.unit_dim} and the evaluator unit_dim="
                         f"{self.axis.unit_dim} (or another layer_mask); give both the same"
                     )
-                target = self.measured if isinstance(method, LayerUnitAblation) else self.statistical
-                target[name] = method
+                (self.statistical if method.streams else self.measured)[name] = method
             else:
                 self.by_sample[name], self.partials[name] = self._sample_scoring(method, options)
 
@@ -109,7 +108,7 @@ class Ranker:
         """Return the scores of every method; ``fit`` is fed with the layer's outputs in the same pass."""
         scores = dict(self.given)
         if self.measured:
-            batches.refuse_one_shot("LayerUnitAblation makes passes of its own")
+            batches.refuse_one_shot("measured unit ablation makes passes of its own")
         if self.statistical or self.by_sample or fit is not None:
             self._one_pass(batches, fit, scores)
         for name, method in self.measured.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,6 +16,9 @@ from torch import nn
 @contextmanager
 def unchanged(*owners: Any) -> Iterator[None]:
     """Give back hooks, modes, attributes, buffers and gradients of every module of ``owners``, and all random states.
+
+    An attribute gets back its value, and a list, dict, set, deque or tensor its content; what lies deeper (a list in a
+    list) is not looked at.
 
     An owner is a module, a bound method of one, or anything else (a plain function owns no module, a data loader
     may own a random generator). Captum's methods leave hooks and attributes behind when the model raises inside
@@ -35,7 +39,7 @@ def _modules(owners: Iterable[Any]) -> list[nn.Module]:
 
 @contextmanager
 def _random_states(owners: Iterable[Any]) -> Iterator[None]:
-    samplers = [o for owner in owners for o in (owner, getattr(owner, "sampler", None))]
+    samplers = [sampler for owner in owners for sampler in _with_samplers(owner)]
     generators = [g for s in samplers if isinstance(g := getattr(s, "generator", None), torch.Generator)]
     states = [g.get_state() for g in generators]
     python, legacy_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the user's state, not ours
@@ -50,6 +54,15 @@ def _random_states(owners: Iterable[Any]) -> Iterator[None]:
             generator.set_state(state)
 
 
+def _with_samplers(owner: Any) -> Iterator[Any]:
+    """Yield a data loader and the samplers inside it."""
+    yield owner
+    for name in ("sampler", "batch_sampler"):
+        inner = getattr(owner, name, None)
+        if inner is not None:
+            yield from _with_samplers(inner)
+
+
 class _remember:
     """One module's own state: called, it writes that state back."""
 
@@ -59,9 +72,10 @@ class _remember:
         self.containers = {
             name: (value, value.copy())
             for name, value in module.__dict__.items()
-            if isinstance(value, (dict, list, set))
+            if isinstance(value, (dict, list, set, deque))
         }
-        self.buffers = [(b, b.detach().clone()) for b in module._buffers.values() if b is not None]
+        tensors = [*module._buffers.values(), *module.__dict__.values()]
+        self.tensors = [(t, t.detach().clone()) for t in tensors if isinstance(t, torch.Tensor)]
         self.parameters = [
             (p, p.detach(), p.requires_grad, p.grad, None if p.grad is None else p.grad.detach().clone())
             for p in module._parameters.values()
@@ -75,10 +89,10 @@ class _remember:
         own.update(self.attributes)
         for value, copy in self.containers.values():
             _refill(value, copy)
-        for buffer, saved in self.buffers:
-            if not _same(buffer, saved):
+        for tensor, saved in self.tensors:
+            if not _same(tensor, saved):
                 with torch.no_grad():
-                    buffer.copy_(saved)
+                    tensor.copy_(saved)
         for parameter, data, requires_grad, grad, saved_grad in self.parameters:
             if parameter.data_ptr() != data.data_ptr():
                 parameter.data = data
@@ -90,10 +104,10 @@ class _remember:
 
 def _refill(container: Any, copy: Any) -> None:
     """Put the old content back into the same container: hook handles and users hold on to the object."""
-    if isinstance(container, list):
-        container[:] = copy
+    container.clear()
+    if isinstance(container, (list, deque)):
+        container.extend(copy)
     else:
-        container.clear()
         container.update(copy)
 
 

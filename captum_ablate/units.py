@@ -74,7 +74,7 @@ class UnitAxis:
         wide = torch.float32 if output.device.type == "mps" else torch.float64  # MPS has no float64
         if dims:
             output = output.mean(dims, dtype=wide) if mean else output.sum(dims, dtype=wide)
-        values = output.to(wide).flatten(1)
+        values = output.to(wide, copy=not dims).flatten(1)  # never a view of what the model may write into
         if self.groups is None:
             return values
         groups = torch.tensor(self.groups, device=values.device)

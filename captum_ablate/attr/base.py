@@ -56,11 +56,18 @@ class LayerDatasetAttribution(LayerAttribution):
         layer_mask: Tensor | None = None,
     ) -> None:
         model = as_model(forward_func)
+        if isinstance(layer, (list, tuple)) and not layer:
+            raise ValueError("the list of layers is empty; name at least one")
         found = (
             [find_layer(model, one) for one in layer] if isinstance(layer, (list, tuple)) else find_layer(model, layer)  # type: ignore[arg-type]  # not a sequence, by the line above
         )
         super().__init__(model, found, device_ids)
         self.axis = UnitAxis.of(unit_dim, layer_mask)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the statistics come from one pass over the activations, which several attributions can share."""
+        return type(self)._statistics is LayerDatasetAttribution._statistics
 
     @classmethod
     def get_name(cls) -> str:

@@ -7,7 +7,6 @@ I(T;Y) <= KL <= log2(1 / min P(c)).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from math import log
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.class_statistics import ClassHistogram, HistogramRequest, Quantiser, Request
 from captum_ablate.layers import ForwardFunc, Layer
+from captum_ablate.warning import warn
 
 EMPTY_BITS = 0.01
 """A unit with less entropy than this tells nothing under its quantiser."""
@@ -125,7 +125,7 @@ def specific_information(histogram: ClassHistogram) -> Tensor:
 
 
 def _entropy(histogram: ClassHistogram) -> Tensor:
-    return -torch.special.xlogy(histogram.p_bin, histogram.p_bin).sum(dim=-1).clamp(max=0) / log(2)
+    return torch.special.xlogy(histogram.p_bin, histogram.p_bin).sum(dim=-1).abs() / log(2)
 
 
 def _miller_madow(histogram: ClassHistogram) -> Tensor:
@@ -137,8 +137,7 @@ def _miller_madow(histogram: ClassHistogram) -> Tensor:
 def _warn_if_empty(entropy: Tensor) -> None:
     empty = int((entropy < EMPTY_BITS).sum())
     if 2 * empty > len(entropy):
-        warnings.warn(
+        warn(
             f"{empty} of {len(entropy)} units have an entropy below {EMPTY_BITS} bit under this quantiser, so their "
-            'scores tell little; try threshold="median", or bins=16 with edges="mass"',
-            stacklevel=5,
+            'scores tell little; try threshold="median", or bins=16 with edges="mass"'
         )

@@ -65,7 +65,8 @@ class LayerLinearProbe(LayerDatasetAttribution):
 
 def _weights(values: np.ndarray, target: np.ndarray, strength: float | None) -> np.ndarray:
     """Return the centred weights ``[classes, units]`` of the probe."""
-    order = np.lexsort((values @ np.cos(np.arange(values.shape[1])), target))  # folds must not depend on the order
+    key = np.sort(values, axis=1) @ np.cos(np.arange(values.shape[1]))
+    order = np.lexsort((key, target))  # so that folds depend neither on the order of samples nor on that of units
     values, target = values[order], target[order]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near the optimum the ranking no longer moves

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from captum_ablate.attr.activity import LayerMeanActivity
 from captum_ablate.attr.base import LayerDatasetAttribution, SelectivityFactory
 from captum_ablate.class_statistics import ClassMoments, MomentsRequest, Request, Statistic
+from captum_ablate.data import Batches
 from captum_ablate.layers import ForwardFunc, Layer
+from captum_ablate.units import UnitAxis
 
 
 class LayerClassSelectivity(LayerDatasetAttribution):
@@ -75,6 +78,15 @@ class LayerSelectivityActivity(LayerDatasetAttribution):
                 "selectivity must be a function (forward_func, layer) -> an attribution over a data set, such as "
                 f"LayerClassSelectivity; it gave {type(self.selectivity).__name__}"
             )
+        if self.selectivity.axis not in (UnitAxis(), self.axis):
+            raise ValueError(
+                "the selectivity has another unit_dim or layer_mask than the product; give both the same, or it none"
+            )
+        self.selectivity.axis = self.axis
+
+    @property
+    def streams(self) -> bool:
+        return self.selectivity.streams
 
     @property
     def requests(self) -> tuple[Request, ...]:  # type: ignore[override]  # those of both factors
@@ -85,3 +97,14 @@ class LayerSelectivityActivity(LayerDatasetAttribution):
 
     def score_per_class(self, moments: ClassMoments, *selectivity: Statistic) -> Tensor:
         return (self.selectivity.score_per_class(*selectivity) * moments.absolute_means).clamp(min=0)
+
+    def _statistics(
+        self, layers: list[nn.Module], batches: Batches, at_input: bool, shapes: list[list[torch.Size]], show: bool
+    ) -> list[tuple[Statistic, ...]]:
+        if self.selectivity.streams:
+            return super()._statistics(layers, batches, at_input, shapes, show)
+        activity = LayerMeanActivity(self.forward_func, layers)
+        activity.axis = self.axis
+        moments = activity._statistics(layers, batches, at_input, shapes, show)
+        selectivity = self.selectivity._statistics(layers, batches, at_input, [], show)
+        return [(*m, *s) for m, s in zip(moments, selectivity, strict=True)]

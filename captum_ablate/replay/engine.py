@@ -6,7 +6,6 @@ memory is one batch. A batch whose check fails is thrown away and done again by 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from captum_ablate.activations import check_activations
 from captum_ablate.data import Batch
 from captum_ablate.layers import ForwardFunc
 from captum_ablate.metrics import Metric, check_labels, class_outputs
@@ -24,6 +24,7 @@ from captum_ablate.replay.plan import Plan
 from captum_ablate.replay.recording import CannotReplay, Path, Recording, record, unablated
 from captum_ablate.replay.reference import Reference
 from captum_ablate.replay.site import Site
+from captum_ablate.warning import warn
 
 TOLERANCE = 1e-5
 """Outputs that should be equal differ by no more, relative to the largest: kernels may round by memory format."""
@@ -68,11 +69,13 @@ class Engine:
 
     def run(self, batches: Iterable[Batch]) -> Measured:
         """Return the metric of every sample, intact and under every mask."""
-        tables, targets, first = [], [], 0
+        tables: list[Tensor] = []
+        targets, first = [], 0
         last: tuple[Batch, Tensor] | None = None
         for batch in batches:
             table, reference = self._batch(batch, first)
             if not bool(torch.isfinite(table).all()):
+                full_forward(self.forward_func, self.site, batch, self._check_finite(batch, len(tables)))
                 raise ValueError(
                     f"the metric is NaN or infinite for some samples with units of {self.site.name!r} ablated; "
                     "check the model's outputs, the metric and the reference"
@@ -87,6 +90,15 @@ class Engine:
             return self.run(batches)
         table = torch.cat(tables, dim=1)
         return Measured(table[0], table[1:], torch.cat(targets), self.description)
+
+    def _check_finite(self, batch: Batch, number: int) -> Callable[[Tensor], Tensor]:
+        """Return a hook that raises where the layer's own activations are the ones that are not finite."""
+
+        def check(activation: Tensor) -> Tensor:
+            check_activations(self.site.axis.pool(activation), len(batch.target), self.site.name, number)
+            return activation
+
+        return check
 
     @property
     def description(self) -> str:
@@ -111,10 +123,9 @@ class Engine:
     def _fall_back(self, reason: str) -> None:
         self._why_hooks = reason
         self._ways = {"hook loop"}
-        warnings.warn(
+        warn(
             f"{self.site.name!r}: replaying is not possible ({reason}); full forward passes are used instead, which "
-            "are exact but slower",
-            stacklevel=2,
+            "are exact but slower"
         )
 
     def _replayed(self, batch: Batch, first: int) -> tuple[Tensor, Tensor]:
@@ -166,8 +177,8 @@ class Engine:
 
     def _closed_form(self, batch: Batch, recording: Recording, reference: Tensor) -> Outputs | None:
         """Return the outputs by the closed form, where the tail is affine and it pays."""
-        if isinstance(self._tail, str):
-            return None
+        if isinstance(self._tail, str) or not _is_finite(recording.activation, reference):
+            return None  # infinity has no share: infinity times 0 is not 0
         n, outputs = len(recording.activation), class_outputs(recording.outputs)
         if self._tail is None:
             wide = isinstance(outputs, Tensor) and len(self.plan.masks) < 4 + 3 * (outputs.shape[-1] / n)
@@ -237,7 +248,8 @@ class Engine:
 
     def _value(self, outputs: Any, batch: Batch) -> Tensor:
         with torch.no_grad():
-            value = self.metric(class_outputs(outputs), batch.target)  # type: ignore[arg-type]  # metrics check
+            own = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, class_outputs(outputs))
+            value = self.metric(own, batch.target.clone())  # copies: a metric may write into what it gets
         if not isinstance(value, Tensor) or value.shape != batch.target.shape:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"metric must return one value per sample, [{len(batch.target)}]; got {got}")
@@ -259,6 +271,10 @@ def _few(batch: Batch) -> Batch:
 
     inputs, extra = tree_map(few, (batch.inputs, batch.additional_forward_args))
     return Batch(inputs, batch.target[:TRIAL_SAMPLES], extra)
+
+
+def _is_finite(*tensors: Tensor) -> bool:
+    return all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
 def _check_equal(replayed: Any, full: Any) -> None:

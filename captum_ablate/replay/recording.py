@@ -5,8 +5,8 @@ with what they returned, the layer's output is the ablated one, and everything l
 any Python control flow works. A call is answered only if answering it cannot be told from running it:
 
 - its outputs are tensors (in containers, rebuilt each time) that it made itself, or that were kept before;
-- it wrote to nothing but its own tensors. One exception: a kept tensor that nobody looked at in between, as in
-  ``relu_(bn(x))``; then its final content is served from the start.
+- it left the containers that it was given as they were, and wrote to nothing but its own tensors. One exception: a kept
+  tensor that nobody looked at in between, as in ``relu_(bn(x))``; then its final content is served from the start.
 
 Every other call runs live. A kept tensor that live code writes to is served as a fresh copy in every replay.
 """
@@ -151,10 +151,12 @@ class _Recorder(_Stage):
         self, place: tuple[int, int], original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any
     ) -> Any:
         effects = self.inside = _CallEffects()
+        given = _content((args, kwargs))
         try:
             output = original(module, *args, **kwargs)
         finally:
             self.inside = None
+        effects.must_run |= _content((args, kwargs)) != given
         leaves, spec = tree_flatten(output)
         if effects.must_run or not all(self._servable(leaf, effects) for leaf in leaves):
             self._settle_live(effects)
@@ -223,6 +225,20 @@ class _Recorder(_Stage):
             raise CannotReplay("a module writes in place to a tensor that others keep")
         for key in effects.looked_at:
             self.storages[key].looked_at = True
+
+
+def _content(value: Any) -> tuple[Any, list[Any]]:
+    """Return what a call receives, down to the identity of each thing: a list may be filled by the call."""
+    leaves, spec = tree_flatten(value)
+    return spec, [(id(x), _inside(x)) for x in leaves]
+
+
+def _inside(leaf: Any) -> Any:
+    if isinstance(leaf, (*_IMMUTABLE, Tensor, nn.Module)):
+        return None
+    if isinstance(leaf, (set, frozenset)):
+        return {id(x) for x in leaf}
+    return {name: id(x) for name, x in getattr(leaf, "__dict__", {}).items()}
 
 
 def _remember_content(storage: _Storage) -> None:

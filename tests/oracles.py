@@ -1,0 +1,234 @@
+"""Slow second opinions on every score: plain loops, one unit at a time, written from the papers' formulas."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+
+
+def layer_output(model, layer, *inputs, at_input=False):
+    """The output (or the first input) of a layer in one plain forward pass, as float64 numpy."""
+    seen = []
+    if at_input:
+        handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
+    else:
+        handle = layer.register_forward_hook(lambda _, __, output: seen.append(output.detach().clone()))
+    with torch.no_grad():
+        model(*(x.clone() if isinstance(x, torch.Tensor) else x for x in inputs))
+    handle.remove()
+    (output,) = seen
+    return output.double().cpu().numpy()
+
+
+def pooled(output, unit_dim=1):
+    """Mean over positions, ``[n, units]``: one sample and one unit at a time."""
+    if unit_dim is None:
+        return np.array([sample.flatten() for sample in output])
+    units = output.shape[unit_dim]
+    return np.array([[np.take(output, u, axis=unit_dim)[i].mean() for u in range(units)] for i in range(len(output))])
+
+
+def layer_values(model, layer, *inputs, unit_dim=1, at_input=False):
+    """Pooled activations of a layer, ``[n, units]``."""
+    return pooled(layer_output(model, layer, *inputs, at_input=at_input), unit_dim)
+
+
+def grouped(values, groups):
+    """Units joined by group number: the mean over the indices of each group, ``[n, groups]``."""
+    groups = list(groups)
+    columns = [[u for u in range(len(groups)) if groups[u] == g] for g in range(max(groups) + 1)]
+    return np.array([[np.mean([row[u] for u in column]) for column in columns] for row in values])
+
+
+def mean_activity(values):
+    return np.array([sum(column) / len(column) for column in values.T])
+
+
+def class_mean(column, labels, c):
+    members = [a for a, y in zip(column, labels, strict=True) if y == c]
+    return sum(members) / len(members)
+
+
+def class_means(values, labels):
+    """mu[c, u], ``[classes, units]``."""
+    return np.array([[class_mean(column, labels, c) for column in values.T] for c in sorted(set(labels))])
+
+
+def class_selectivity(values, labels, eps=1e-7):
+    """(best - rest) / (abs best + abs rest + eps), rest being the mean of the other class means."""
+    scores = []
+    for column in values.T:
+        means = sorted(class_mean(column, labels, c) for c in set(labels))
+        best, rest = means[-1], sum(means[:-1]) / (len(means) - 1)
+        scores.append((best - rest) / (abs(best) + abs(rest) + eps))
+    return np.array(scores)
+
+
+def class_selectivity_per_class(values, labels, eps=1e-7):
+    """The same index with each class in turn in the place of the best one, ``[classes, units]``."""
+    classes = sorted(set(labels))
+    scores = np.empty((len(classes), values.shape[1]))
+    for u, column in enumerate(values.T):
+        for row, c in enumerate(classes):
+            own = class_mean(column, labels, c)
+            rest = np.mean([class_mean(column, labels, k) for k in classes if k != c])
+            scores[row, u] = (own - rest) / (abs(own) + abs(rest) + eps)
+    return scores
+
+
+def selectivity_activity(values, labels, eps=1e-7):
+    """Selectivity times mean absolute activity."""
+    return class_selectivity(values, labels, eps) * mean_activity(np.abs(values))
+
+
+def selectivity_activity_per_class(values, labels, eps=1e-7):
+    """Selectivity of each class times the mean absolute activity in it, negative products set to 0."""
+    product = class_selectivity_per_class(values, labels, eps) * class_means(np.abs(values), labels)
+    return np.array([[max(p, 0.0) for p in row] for row in product])
+
+
+def median_threshold(values):
+    return np.array([float(np.median(column)) for column in values.T])
+
+
+def width_edges(values, bins):
+    """Inner edges of equal-width bins over the range of the whole layer."""
+    low, high = values.min(), values.max()
+    return [low + (high - low) * k / bins for k in range(1, bins)]
+
+
+def mass_edges(values, bins):
+    """Inner edges of bins that hold equally many of the whole layer's values."""
+    return [float(np.quantile(values.flatten(), k / bins)) for k in range(1, bins)]
+
+
+def default_edges(values, positions):
+    """One bit at 0 for outputs >= 0 without positions, else 16 equal-width bins."""
+    return [0.0] if values.min() >= 0 and positions == 1 else width_edges(values, 16)
+
+
+def quantised(values, edges):
+    """The bin of a value is the number of edges strictly below it; edges of all units, or one list each."""
+    bins = np.zeros(values.shape, dtype=int)
+    for i, row in enumerate(values):
+        for u, a in enumerate(row):
+            own = edges[u] if np.ndim(edges[0]) else edges
+            bins[i, u] = sum(edge < a for edge in own)
+    return bins
+
+
+def threshold_edges(thresholds):
+    """One edge for each unit."""
+    return [[t] for t in thresholds]
+
+
+def shares(items):
+    """P(item) of every item that occurs."""
+    items = list(items)
+    return {item: count / len(items) for item, count in Counter(items).items()}
+
+
+def entropy(bins):
+    """H(T) = - sum_t P(t) log2 P(t), bits, ``[units]``."""
+    return np.array([-sum(p * math.log2(p) for p in shares(column).values()) for column in bins.T])
+
+
+def specific_information(bins, labels):
+    """D(P(T given c) to P(T)), bits, ``[classes, units]``."""
+    classes = sorted(set(labels))
+    bits = np.empty((len(classes), bins.shape[1]))
+    for u, column in enumerate(bins.T):
+        marginal = shares(column)
+        for row, c in enumerate(classes):
+            given = shares(t for t, y in zip(column, labels, strict=True) if y == c)
+            bits[row, u] = sum(p * math.log2(p / marginal[t]) for t, p in given.items())
+    return bits
+
+
+def mutual_information(bins, labels):
+    """I(T;Y) from the joint counts: sum P(t, c) log2 (P(t, c) / P(t) P(c)), bits, ``[units]``."""
+    p_class, scores = shares(labels), []
+    for column in bins.T:
+        p_bin, joint = shares(column), shares(zip(column, labels, strict=True))
+        scores.append(sum(p * math.log2(p / (p_bin[t] * p_class[c])) for (t, c), p in joint.items()))
+    return np.array(scores)
+
+
+def kl_selectivity(bins, labels):
+    """max_c D(P(T given c) to P(T)), bits, ``[units]``."""
+    return np.array([max(column) for column in specific_information(bins, labels).T])
+
+
+def miller_madow(bins, labels):
+    """(B' - 1)(C' - 1) / (2 N ln 2), over the bins and classes that occur, bits, ``[units]``."""
+    n, classes = len(labels), len(set(labels))
+    return np.array([(len(set(column)) - 1) * (classes - 1) / (2 * n * math.log(2)) for column in bins.T])
+
+
+def probe_weights(values, labels, C):
+    """Centred weights of a logistic regression on standardised units, ``[classes, units]``; dead units 0.
+
+    The binary probe is the softmax with the columns -w/2 and +w/2.
+    """
+    classes = sorted(set(labels))
+    alive = [u for u in range(values.shape[1]) if len(set(values[:, u])) > 1]
+    columns = [(values[:, u] - values[:, u].mean()) / values[:, u].std() for u in alive]
+    fitted = LogisticRegression(C=C, tol=1e-10, max_iter=10_000).fit(np.stack(columns, axis=1), labels).coef_
+    if len(classes) == 2:
+        fitted = np.stack([-fitted[0] / 2, fitted[0] / 2])
+    weights = np.zeros((len(classes), values.shape[1]))
+    for column, u in enumerate(alive):
+        weights[:, u] = fitted[:, column] - fitted[:, column].mean()
+    return weights
+
+
+def probe(values, labels, C):
+    """L2 norm over classes of the centred probe weights, ``[units]``."""
+    return np.array([math.sqrt(sum(w**2 for w in column)) for column in probe_weights(values, labels, C).T])
+
+
+def metric_values(name, outputs, labels):
+    """What a metric says of each sample, ``[n]``: accuracy, log_likelihood, logit or margin."""
+    result = []
+    for row, y in zip(outputs.double().numpy(), labels, strict=True):
+        others = [z for k, z in enumerate(row) if k != y]
+        result.append(
+            {
+                "accuracy": float(row[y] > max(others)),
+                "log_likelihood": row[y] - math.log(sum(math.exp(z) for z in row)),
+                "logit": row[y],
+                "margin": row[y] - max(others),
+            }[name]
+        )
+    return np.array(result)
+
+
+def unit_ablation(model, layer, inputs, labels, replacement, metric="log_likelihood", unit_dim=1):
+    """Deficit of each sample when one unit alone is ablated, ``[n, units]``: a hook and a full pass for each.
+
+    ``replacement(output)`` gives the fully ablated output; only the unit's slice of it is used.
+    """
+
+    def ablate(unit):
+        def hook(_, __, output):
+            output = output.clone()
+            where = [slice(None)] * output.ndim
+            where[unit_dim] = unit
+            output[tuple(where)] = replacement(output)[tuple(where)]
+            return output
+
+        return hook
+
+    units = layer_output(model, layer, inputs).shape[unit_dim]
+    with torch.no_grad():
+        intact = metric_values(metric, model(inputs.clone()), labels)
+        deficits = []
+        for unit in range(units):
+            handle = layer.register_forward_hook(ablate(unit))
+            deficits.append(intact - metric_values(metric, model(inputs.clone()), labels))
+            handle.remove()
+    return np.stack(deficits, axis=1)
