@@ -23,6 +23,17 @@ class Batch(NamedTuple):
     target: Any
     additional_forward_args: tuple[Any, ...] = ()
 
+    def part(self, start: int, count: int) -> Batch:
+        """Return ``count`` samples from ``start`` on; what has no entry per sample goes along whole."""
+        n = len(self.target)
+
+        def cut(value: Any) -> Any:
+            per_sample = isinstance(value, Tensor) and value.ndim > 0 and len(value) == n
+            return value[start : start + count] if per_sample else value
+
+        inputs, extra = tree_map(cut, (self.inputs, self.additional_forward_args))
+        return Batch(inputs, cut(self.target), extra)
+
 
 UnpackBatch = Callable[[Any], Any]
 
@@ -203,20 +214,8 @@ def _split(batch: Batch, batch_size: int | None) -> list[Batch]:
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(f"batch_size must be a positive int or None; got {batch_size!r}")
     checked = Batches([batch], None, None)._checked(batch, 0)
-    n, size = len(checked.target), batch_size or TENSOR_BATCH
-
-    def part(value: Any, start: int) -> Any:
-        per_sample = isinstance(value, Tensor) and value.ndim > 0 and len(value) == n
-        return value[start : start + size] if per_sample else value
-
-    return [
-        Batch(
-            tuple(part(x, start) for x in checked.inputs),
-            checked.target[start : start + size],
-            tuple(part(x, start) for x in checked.additional_forward_args),
-        )
-        for start in range(0, n, size)
-    ]
+    size = batch_size or TENSOR_BATCH
+    return [checked.part(start, size) for start in range(0, len(checked.target), size)]
 
 
 def _unpack(item: Any) -> Any:

@@ -23,7 +23,8 @@ from tqdm.auto import trange
 Array = npt.NDArray[Any]
 
 DATA_FOLDER = "CAPTUM_ABLATE_DATA"
-"""Environment variable: the folder with ``mnist10k.npz``, ``fashion10k.npz`` and ``cifar10.npz``."""
+"""Environment variable: the folder with the ``FILES``."""
+FILES = {"mnist": "mnist10k.npz", "fashion": "fashion10k.npz", "cifar10": "cifar10.npz"}
 
 TRAINED, HELD_OUT = 20_000, 2_000
 """Most images used: training takes minutes, and a gradient method 50 passes for each ranking image."""
@@ -208,7 +209,7 @@ def _stored(name: str) -> _Raw:
     folder = os.environ.get(DATA_FOLDER)
     if not folder:
         return _downloaded(name)
-    file = Path(folder) / {"mnist": "mnist10k.npz", "fashion": "fashion10k.npz", "cifar10": "cifar10.npz"}[name]
+    file = Path(folder) / FILES[name]
     if not file.is_file():
         raise FileNotFoundError(
             f"{DATA_FOLDER} names the folder {folder}, which has no {file.name}; "
@@ -244,7 +245,13 @@ def _downloaded(name: str) -> _Raw:
         ) from error
     make = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[name]
     root = Path.home() / ".cache" / "captum_ablate"
-    train, test = (make(str(root), train=part, download=True) for part in (True, False))
+    try:
+        train, test = (make(str(root), train=part, download=True) for part in (True, False))
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"the data set {name!r} could not be downloaded ({str(error).splitlines()[0]}); "
+            f"let {DATA_FOLDER} name a folder that has {FILES[name]}"
+        ) from error
     return _Raw(
         np.asarray(train.data),
         np.asarray(train.targets),

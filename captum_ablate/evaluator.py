@@ -132,9 +132,12 @@ class CumulativeAblationEvaluator:
 
     def _units(self, batches: Batches) -> int:
         """Return the number of units, from one forward pass."""
-        first = next(iter(batches))
+        first = next(iter(batches)).part(0, 2)
         one = Batches([first], None, None)
-        _, (shapes,) = next(layer_pass(self.forward_func, [self.layer], one, lambda part: part.shape))
+        with unchanged(
+            self.forward_func
+        ):  # a model may calibrate itself in its first call: that is to be a whole batch
+            _, (shapes,) = next(layer_pass(self.forward_func, [self.layer], one, lambda part: part.shape))
         if shapes[0][0] != len(first.target):
             raise ValueError(
                 f"layer {layer_name(self.forward_func, self.layer)!r} gives {shapes[0][0]} rows for "

@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from captum_ablate.activations import check_activations, layer_pass, pool
 from captum_ablate.attr import LayerDatasetAttribution
-from captum_ablate.class_statistics import Gathering, Pooled, Request
+from captum_ablate.class_statistics import Pooled
 from captum_ablate.data import Batch, Batches, check_classes
+from captum_ablate.gathering import Gathering, Request
 from captum_ablate.layers import ForwardFunc, Layer, find_layer, layer_name
 from captum_ablate.replay import Reference, ReferenceFit
-from captum_ablate.scores import SampleScoring, unit_scores
+from captum_ablate.scores import SAMPLES_AT_A_TIME, SampleScoring, unit_scores
 from captum_ablate.units import UnitAxis
-
-SAMPLES_AT_A_TIME = 64
-"""Samples that a per-sample attribution sees at once: path methods run each of them some 50 times."""
 
 
 @dataclass(frozen=True)
@@ -168,22 +166,9 @@ class Ranker:
 
 
 def _pieces(batch: Batch) -> Iterator[Batch]:
-    """Yield the batch in pieces that a path method can hold; a batch that cannot be cut stays whole."""
-    n = len(batch.target)
-
-    def cut(value: Any, start: int) -> Any:
-        per_sample = isinstance(value, Tensor) and value.ndim > 0 and len(value) == n
-        return value[start : start + SAMPLES_AT_A_TIME] if per_sample else value
-
-    if n <= SAMPLES_AT_A_TIME or not all(isinstance(x, Tensor) for x in batch.inputs):
-        yield batch
-        return
-    for start in range(0, n, SAMPLES_AT_A_TIME):
-        yield Batch(
-            tuple(cut(x, start) for x in batch.inputs),
-            batch.target[start : start + SAMPLES_AT_A_TIME],
-            tuple(cut(x, start) for x in batch.additional_forward_args),
-        )
+    """Yield the batch in pieces that a path method can hold."""
+    for start in range(0, len(batch.target), SAMPLES_AT_A_TIME):
+        yield batch.part(start, SAMPLES_AT_A_TIME)
 
 
 def _as_scores(values: Any) -> Tensor:

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import torch
+from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 
@@ -232,3 +233,98 @@ def unit_ablation(model, layer, inputs, labels, replacement, metric="log_likelih
             deficits.append(intact - metric_values(metric, model(inputs.clone()), labels))
             handle.remove()
     return np.stack(deficits, axis=1)
+
+
+def ablation_values(model, layer, inputs, labels, order, counts, replacement, metric="accuracy", unit_dim=1):
+    """The metric of each sample as units go in ``order``, ``[steps, n]``: a hook and a full pass for each count.
+
+    ``replacement(output)`` gives the fully ablated output; only the slices of ablated units are used.
+    """
+    rows = []
+    for count in counts:
+
+        def hook(_, __, output, count=count):
+            replaced, kept = replacement(output), output.clone()
+            for unit in list(order)[:count]:
+                if unit_dim is None:
+                    kept.flatten(1)[:, unit] = replaced.flatten(1)[:, unit]
+                else:
+                    where = [slice(None)] * output.ndim
+                    where[unit_dim] = int(unit)
+                    kept[tuple(where)] = replaced[tuple(where)]
+            return kept
+
+        handle = layer.register_forward_hook(hook)
+        with torch.no_grad():
+            outputs = model(inputs.clone())
+        handle.remove()
+        if callable(metric):
+            rows.append(metric(outputs, torch.as_tensor(labels)).double().numpy())
+        else:
+            rows.append(metric_values(metric, outputs, labels))
+    return np.stack(rows)
+
+
+def deficit_area(values, fractions):
+    """D of one sample: v_0 minus the area under its curve by the trapezoid rule."""
+    area = 0.0
+    for k in range(len(values) - 1):
+        area += (fractions[k + 1] - fractions[k]) * (values[k] + values[k + 1]) / 2
+    return values[0] - area
+
+
+def deficit_areas(values, fractions):
+    """D_i of each sample, for ``values [steps, n]``."""
+    return np.array([deficit_area(list(column), list(fractions)) for column in np.asarray(values).T])
+
+
+def student_interval(values):
+    """95 % interval of a mean."""
+    n, mean = len(values), sum(values) / len(values)
+    variance = sum((v - mean) ** 2 for v in values) / (n - 1)
+    half = stats.t.ppf(0.975, n - 1) * math.sqrt(variance / n)
+    return mean - half, mean + half
+
+
+def two_way_interval(table):
+    """95 % interval of the grand mean of ``table [n][orders]``, both random: (MS_i + MS_j - MS_ij) / (n orders).
+
+    Satterthwaite's degrees of freedom; for tables in which both sources outweigh the rest.
+    """
+    n, orders = len(table), len(table[0])
+    grand = sum(sum(row) for row in table) / (n * orders)
+    row_means = [sum(row) / orders for row in table]
+    column_means = [sum(row[j] for row in table) / n for j in range(orders)]
+    ms_rows = orders * sum((m - grand) ** 2 for m in row_means) / (n - 1)
+    ms_columns = n * sum((m - grand) ** 2 for m in column_means) / (orders - 1)
+    ms_rest = 0.0
+    for i in range(n):
+        for j in range(orders):
+            ms_rest += (table[i][j] - row_means[i] - column_means[j] + grand) ** 2
+    ms_rest /= (n - 1) * (orders - 1)
+    assert min(ms_rows, ms_columns) > ms_rest, "the formula holds only where both sources outweigh the rest"
+    total = ms_rows + ms_columns - ms_rest
+    freedom = total**2 / (ms_rows**2 / (n - 1) + ms_columns**2 / (orders - 1) + ms_rest**2 / ((n - 1) * (orders - 1)))
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(total / (n * orders))
+    return grand - half, grand + half
+
+
+def rank_ranges(values):
+    """First and last possible rank of each method, ``values [methods][n]``: paired t, Holm over all pairs, 5 %."""
+    pairs = []
+    for a in range(len(values)):
+        for b in range(a):
+            pairs.append((float(stats.ttest_rel(values[a], values[b]).pvalue), a, b))
+    better = set()
+    for k, (p, a, b) in enumerate(sorted(pairs)):
+        if not p <= 0.05 / (len(pairs) - k):
+            break
+        better.add((a, b) if np.mean(values[a]) > np.mean(values[b]) else (b, a))
+    methods = range(len(values))
+    return [
+        (
+            1 + sum((other, m) in better for other in methods),
+            len(values) - sum((m, other) in better for other in methods),
+        )
+        for m in methods
+    ]

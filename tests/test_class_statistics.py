@@ -11,18 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_ablate import class_statistics
-from captum_ablate.class_statistics import (
-    ClassHistogram,
-    ClassMoments,
-    HistogramRequest,
-    MomentsRequest,
-    Pooled,
-    Quantiser,
-    TableRequest,
-    ValueRange,
-    collect,
-)
+from captum_ablate import gathering
+from captum_ablate.class_statistics import ClassHistogram, ClassMoments, Pooled, ValueRange
+from captum_ablate.gathering import HistogramRequest, MomentsRequest, TableRequest, collect
+from captum_ablate.quantiser import Quantiser
 
 
 @st.composite
@@ -147,7 +139,7 @@ def test_two_passes_equal_one_pass_for_all_that_streams(monkeypatch, positions):
     start, passes = stream(values, target, positions)
     once = collect(start, REQUESTS)
     assert len(passes) == 1
-    monkeypatch.setattr(class_statistics, "TABLE_BYTES", 10)
+    monkeypatch.setattr(gathering, "TABLE_BYTES", 10)
     twice = collect(start, REQUESTS)
     assert len(passes) == 3
     for one, other in zip(once, twice, strict=True):
@@ -162,7 +154,7 @@ def test_every_method_of_a_comparison_shares_one_pass():
 
 
 def test_a_second_pass_is_not_made_for_what_needs_none(monkeypatch):
-    monkeypatch.setattr(class_statistics, "TABLE_BYTES", 10)
+    monkeypatch.setattr(gathering, "TABLE_BYTES", 10)
     start, passes = stream(torch.randn(20, 3).double(), torch.arange(20) % 2)
     collect(start, [MomentsRequest(), HistogramRequest(Quantiser.of(0.0, None, "width"))])
     assert len(passes) == 1
@@ -170,7 +162,7 @@ def test_a_second_pass_is_not_made_for_what_needs_none(monkeypatch):
 
 @pytest.mark.parametrize("request_", [TableRequest(), HistogramRequest(Quantiser.of("median", None, "width"))])
 def test_a_table_beyond_its_budget_is_refused(monkeypatch, request_):
-    monkeypatch.setattr(class_statistics, "TABLE_BYTES", 10)
+    monkeypatch.setattr(gathering, "TABLE_BYTES", 10)
     start, _ = stream(torch.randn(20, 3).double(), torch.arange(20) % 2)
     with pytest.raises(ValueError, match="exceeds its budget"):
         collect(start, [request_])

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_ablate.activations import pooled_pass
-from captum_ablate.class_statistics import MomentsRequest, Pooled, Request, Statistic, collect
+from captum_ablate.class_statistics import Pooled
 from captum_ablate.data import Batches, UnpackBatch, batches_of_call, check_classes, device_of
+from captum_ablate.gathering import MomentsRequest, Request, Statistic, collect
 from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, refuse_training_mode
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from captum_ablate.attr.base import LayerDatasetAttribution
-from captum_ablate.class_statistics import ClassHistogram, HistogramRequest, Quantiser, Request
+from captum_ablate.class_statistics import ClassHistogram
+from captum_ablate.gathering import HistogramRequest, Request
 from captum_ablate.layers import ForwardFunc, Layer
+from captum_ablate.quantiser import Quantiser
 from captum_ablate.warning import warn
 
 EMPTY_BITS = 0.01

@@ -13,7 +13,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
 
 from captum_ablate.attr.base import LayerDatasetAttribution
-from captum_ablate.class_statistics import ActivationTable, Request, TableRequest
+from captum_ablate.class_statistics import ActivationTable
+from captum_ablate.gathering import Request, TableRequest
 from captum_ablate.layers import ForwardFunc, Layer
 
 STRENGTHS = tuple(10.0**k for k in (-4, -3, -2, -1, 0, 1))

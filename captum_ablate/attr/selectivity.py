@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from captum_ablate.attr.activity import LayerMeanActivity
 from captum_ablate.attr.base import LayerDatasetAttribution, SelectivityFactory
-from captum_ablate.class_statistics import ClassMoments, MomentsRequest, Request, Statistic
+from captum_ablate.class_statistics import ClassMoments
 from captum_ablate.data import Batches
+from captum_ablate.gathering import MomentsRequest, Request, Statistic
 from captum_ablate.layers import ForwardFunc, Layer
 from captum_ablate.units import UnitAxis
 

@@ -10,8 +10,9 @@ from tqdm.auto import tqdm
 
 from captum_ablate.activations import layer_pass
 from captum_ablate.attr.base import LayerDatasetAttribution
-from captum_ablate.class_statistics import ClassMoments, Statistic
+from captum_ablate.class_statistics import ClassMoments
 from captum_ablate.data import Batches
+from captum_ablate.gathering import Statistic
 from captum_ablate.layers import ForwardFunc, Layer, layer_name
 from captum_ablate.metrics import Metric, as_metric
 from captum_ablate.replay import Engine, Plan, ReferenceOption, Site, fit_of, plain_reference

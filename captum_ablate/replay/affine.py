@@ -24,8 +24,8 @@ from captum_ablate.replay.effects import signature_of, storage_of
 from captum_ablate.replay.plan import Plan
 from captum_ablate.replay.recording import Recording
 
-LARGEST = 2**26
-"""Numbers in the Jacobian beyond which replaying is the better use of memory: 256 MiB."""
+LARGEST = 2**25
+"""Numbers in the Jacobian beyond which replaying is the better use of memory: 256 MiB in float64."""
 
 CONSTANT, DATA, LAYER = 0, 1, 2
 """What a tensor depends on: weights alone, the inputs too, or the layer's output."""

@@ -19,15 +19,16 @@ from captum_ablate.data import Batch
 from captum_ablate.layers import ForwardFunc
 from captum_ablate.metrics import Metric, check_labels, class_outputs
 from captum_ablate.replay.affine import AffineTail, affine_tail
+from captum_ablate.replay.agreement import difference, equal, is_finite
 from captum_ablate.replay.hook_loop import find_path, full_forward
 from captum_ablate.replay.plan import Plan
-from captum_ablate.replay.recording import CannotReplay, Path, Recording, record, unablated
+from captum_ablate.replay.recording import Recording, record, unablated
 from captum_ablate.replay.reference import Reference
 from captum_ablate.replay.site import Site
+from captum_ablate.replay.stage import CannotReplay, Path
+from captum_ablate.unchanged import unchanged
 from captum_ablate.warning import warn
 
-TOLERANCE = 1e-5
-"""Outputs that should be equal differ by no more, relative to the largest: kernels may round by memory format."""
 TRIAL_SAMPLES = 2
 """Samples of the checks before use: enough for a network that mixes samples to show it."""
 
@@ -132,41 +133,55 @@ class Engine:
         key = tuple(tuple(x.shape[1:]) for x in tree_leaves(batch.inputs) if isinstance(x, Tensor))
         if key not in self._tried:
             try:
-                self._trial(_few(batch), first)
+                with unchanged(
+                    self.forward_func
+                ):  # what a model keeps from its first call is to come from a whole batch
+                    self._trial(batch.part(0, TRIAL_SAMPLES), first)
             except Exception:  # a model made for one batch size, say
                 self._trial(batch, first)
             self._tried.add(key)
-        assert self._path is not None
         with torch.no_grad():
-            recording = record(self.forward_func, self.site, batch, self._path)
+            recording = self._record(batch, first)
             reference = self.reference(recording.activation, batch.target, first)
-            way = self._closed_form(batch, recording, reference) or self._replays(recording, reference)
-            table = self._table(batch, recording.outputs, way)
-            if not isinstance(self._tail, AffineTail):
-                _check_equal(recording.replay(unablated(self.site, recording.activation)), recording.outputs)
-        self._ways.add("closed form" if isinstance(self._tail, AffineTail) else "replay")
+            closed = self._closed_form(batch, recording, reference)
+            table = self._table(batch, recording.outputs, closed or self._replays(recording, reference))
+            if closed is None:
+                self._check_replay(recording.replay(unablated(self.site, recording.activation)), recording.outputs)
+        self._ways.add("replay" if closed is None else "closed form")
         return table, reference
+
+    def _record(self, batch: Batch, first: int) -> Recording:
+        assert self._path is not None
+        try:
+            return record(self.forward_func, self.site, batch, self._path)
+        except CannotReplay:  # the way to the layer depends on the data
+            self._trial(batch, first)
+            return record(self.forward_func, self.site, batch, self._path)
 
     def _trial(self, batch: Batch, first: int) -> None:
         """Check on a few samples that the model repeats itself, and that a half-ablated replay is a full forward."""
         self._path, intact = find_path(self.forward_func, self.site, batch)
         if self._path is None:
             raise CannotReplay("the layer runs in another thread, or out of reach")
-        self._check_repeats(batch, intact)
+        self._check_repeats(intact, self._unablated(batch))
         with torch.no_grad():
             recording = record(self.forward_func, self.site, batch, self._path)
             reference = self.reference(recording.activation, batch.target, first)
             mask = self.plan.masks[self.plan.half].to(recording.activation.device)
             replayed = recording.replay(self.site.ablated(recording.activation, mask, reference))
         full = self._full(batch, mask, reference)
-        _check_equal(replayed, full)
+        self._check_replay(replayed, full)
 
-    def _check_repeats(self, batch: Batch, intact: Any) -> None:
-        again = full_forward(self.forward_func, self.site, batch, lambda a: unablated(self.site, a))
-        if not _equal(intact, again):
+    def _check_replay(self, replayed: Any, full: Any) -> None:
+        if not equal(replayed, full):
+            raise CannotReplay(f"a replay differs from the full forward pass by {difference(replayed, full):.2g}")
+
+    def _check_repeats(self, intact: Any, again: Any) -> None:
+        """Refuse the model if an intact pass and one that is hooked, but ablates nothing, differ."""
+        if not equal(intact, again):
             raise ValueError(
                 "the model does not repeat itself: two intact forward passes on the same batch differ (by "
-                f"{_difference(intact, again):.2g}). Random layers, state kept between calls, or code that needs the "
+                f"{difference(intact, again):.2g}). Random layers, state kept between calls, or code that needs the "
                 f"very tensor that {self.site.name!r} gave would do this; ablation cannot be told from it"
             )
 
@@ -177,7 +192,7 @@ class Engine:
 
     def _closed_form(self, batch: Batch, recording: Recording, reference: Tensor) -> Outputs | None:
         """Return the outputs by the closed form, where the tail is affine and it pays."""
-        if isinstance(self._tail, str) or not _is_finite(recording.activation, reference):
+        if isinstance(self._tail, str) or not is_finite(recording.activation, reference):
             return None  # infinity has no share: infinity times 0 is not 0
         n, outputs = len(recording.activation), class_outputs(recording.outputs)
         if self._tail is None:
@@ -190,7 +205,7 @@ class Engine:
         everything = torch.ones(self.plan.masks.shape[1], dtype=torch.bool, device=recording.activation.device)
         ablated = class_outputs(recording.replay(self.site.ablated(recording.activation, everything, reference)))
         assert isinstance(ablated, Tensor)
-        if not _equal(self._tail.intact(recording, reference, ablated), outputs):
+        if not equal(self._tail.intact(recording, reference, ablated), outputs):
             self._tail = "the closed form does not give the recorded outputs"
             return None
         if "closed form" not in self._ways and not self._half_is_right(batch, recording, reference, ablated):
@@ -205,7 +220,7 @@ class Engine:
         closed = next(o for k, o in self._tail.outputs(recording, reference, self.plan, ablated) if k == half)
         mask = self.plan.masks[half].to(recording.activation.device)
         full = self._full(batch, mask, reference)
-        return _equal(closed, class_outputs(full))
+        return equal(closed, class_outputs(full))
 
     def _hooked(self, batch: Batch, first: int) -> tuple[Tensor, Tensor]:
         kept: list[Tensor] = []
@@ -218,7 +233,7 @@ class Engine:
         with torch.no_grad():
             reference = self.reference(kept[0], batch.target, first)
         if "hook loop" not in self._ways:
-            self._check_repeats(batch, full_forward(self.forward_func, self.site, batch))
+            self._check_repeats(full_forward(self.forward_func, self.site, batch), intact)
 
         def outputs() -> Outputs:
             for number, mask in enumerate(self.plan.masks.to(kept[0].device)):
@@ -226,9 +241,13 @@ class Engine:
 
         table = self._table(batch, intact, outputs())
         if "hook loop" not in self._ways:
-            self._check_repeats(batch, intact)
+            self._check_repeats(intact, self._unablated(batch))
         self._ways.add("hook loop")
         return table, reference
+
+    def _unablated(self, batch: Batch) -> Any:
+        """Return the outputs of a full forward pass, hooked, with no unit ablated."""
+        return full_forward(self.forward_func, self.site, batch, lambda a: unablated(self.site, a))
 
     def _full(self, batch: Batch, mask: Tensor, reference: Tensor) -> Any:
         """Return the outputs of a full forward pass with the units of ``mask`` ablated."""
@@ -259,51 +278,4 @@ class Engine:
         """Check the largest step of the last batch once more, against a full forward pass."""
         mask = self.plan.masks[self.plan.largest].to(reference.device)
         full = self._full(batch, mask, reference)
-        return _equal(class_outputs(full), class_outputs(self._largest_output))
-
-
-def _few(batch: Batch) -> Batch:
-    n = len(batch.target)
-
-    def few(value: Any) -> Any:
-        per_sample = isinstance(value, Tensor) and value.ndim > 0 and len(value) == n
-        return value[:TRIAL_SAMPLES] if per_sample else value
-
-    inputs, extra = tree_map(few, (batch.inputs, batch.additional_forward_args))
-    return Batch(inputs, batch.target[:TRIAL_SAMPLES], extra)
-
-
-def _is_finite(*tensors: Tensor) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in tensors)
-
-
-def _check_equal(replayed: Any, full: Any) -> None:
-    if not _equal(replayed, full):
-        raise CannotReplay(f"a replay differs from the full forward pass by {_difference(replayed, full):.2g}")
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Tell whether two outputs are equal, to ``TOLERANCE`` of the largest number; NaN equals NaN."""
-    pairs = list(zip(_tensors(a), _tensors(b), strict=False))
-    return len(_tensors(a)) == len(_tensors(b)) and all(
-        x.shape == y.shape
-        and (torch.equal(x, y) or torch.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE * _largest(y), equal_nan=True))
-        for x, y in pairs
-    )
-
-
-def _difference(a: Any, b: Any) -> float:
-    pairs = zip(_tensors(a), _tensors(b), strict=False)
-    return max(
-        (float((x.double() - y.double()).abs().max()) for x, y in pairs if x.shape == y.shape), default=torch.inf
-    )
-
-
-def _largest(x: Tensor) -> float:
-    finite = x[torch.isfinite(x)].abs()
-    return float(finite.max()) if finite.numel() else 0.0
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    logits = class_outputs(outputs)
-    return [leaf for leaf in tree_leaves(logits) if isinstance(leaf, Tensor)]
+        return equal(class_outputs(full), class_outputs(self._largest_output))

@@ -12,8 +12,8 @@ from captum_ablate.activations import check_calls
 from captum_ablate.data import Batch, call
 from captum_ablate.layers import ForwardFunc
 from captum_ablate.replay.intercept import watching
-from captum_ablate.replay.recording import Path, PathFinder
 from captum_ablate.replay.site import Site
+from captum_ablate.replay.stage import Path, PathFinder
 
 
 def full_forward(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,224 +26,9 @@ from captum_ablate.data import Batch, call
 from captum_ablate.layers import ForwardFunc
 from captum_ablate.replay.effects import Effects, storage_of
 from captum_ablate.replay.intercept import watching
+from captum_ablate.replay.recorder import Kept, Recorder, Storage
 from captum_ablate.replay.site import Site
-
-Path = tuple[int, ...]
-"""Where the layer is called: the number of the call in each frame, from the outermost call down to the layer's."""
-
-_IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
-
-
-class CannotReplay(Exception):
-    """A replay is not possible, or did not come out as recorded; the message is the reason."""
-
-
-class PathFinder:
-    """Watches a forward pass for the path of calls that leads to the layer."""
-
-    def __init__(self) -> None:
-        self.path: Path | None = None
-        self._counts = [0]
-
-    def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Count the call in its frame, and open a frame of its own."""
-        self._counts[-1] += 1
-        self._counts.append(0)
-        try:
-            return original(module, *args, **kwargs)
-        finally:
-            self._counts.pop()
-
-    def at_layer(self) -> None:
-        """Note the path: the layer is running now."""
-        self.path = tuple(count - 1 for count in self._counts[:-1])
-
-
-@dataclass
-class _Storage:
-    """Memory of a kept tensor: whether live code looked at it, and its content before live code wrote to it."""
-
-    tensor: Tensor
-    looked_at: bool = False
-    content: torch.UntypedStorage | None = None
-
-
-@dataclass
-class _Kept:
-    """A call that an ancestor made: its module, and its output, or None where it is to run live."""
-
-    module: nn.Module
-    output: tuple[list[Any], TreeSpec] | None
-
-
-@dataclass
-class _CallEffects:
-    """What a call under way has done so far."""
-
-    made: set[int] = field(default_factory=set)
-    looked_at: set[int] = field(default_factory=set)
-    quietly_written: set[int] = field(default_factory=set)
-    must_run: bool = False
-
-
-class _Stage:
-    """The frames of the layer's ancestors, walked alike in recording and in replay."""
-
-    def __init__(self, site: Site, path: Path) -> None:
-        self.site, self.path = site, path
-        self.calls = [0]
-        self.past_layer = False
-
-    def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if self.past_layer and module is self.site.layer:
-            raise CannotReplay("the layer runs more than once")
-        if self.past_layer or self.is_inside():
-            return original(module, *args, **kwargs)
-        depth, index = len(self.calls) - 1, self.calls[-1]
-        self.calls[-1] += 1
-        if index < self.path[depth]:
-            return self.before_layer((depth, index), original, module, args, kwargs)
-        is_layer = depth == len(self.path) - 1
-        if index > self.path[depth] or is_layer != (module is self.site.layer):
-            raise CannotReplay("the calls before the layer differ from one forward pass to the next")
-        if is_layer and not self.site.at_input:
-            return self.at_layer(original, module, args, kwargs)
-        self.calls.append(0)
-        try:
-            output = original(module, *args, **kwargs)
-        finally:
-            self.calls.pop()
-        if not self.past_layer:
-            raise CannotReplay("the calls before the layer differ from one forward pass to the next")
-        return output
-
-    def is_inside(self) -> bool:
-        raise NotImplementedError
-
-    def before_layer(
-        self, place: tuple[int, int], original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any
-    ) -> Any:
-        raise NotImplementedError
-
-    def at_layer(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
-        raise NotImplementedError
-
-
-class _Recorder(_Stage):
-    """Keeps the calls before the layer, and what every operator does to the kept tensors."""
-
-    def __init__(self, site: Site, path: Path) -> None:
-        super().__init__(site, path)
-        self.kept: dict[tuple[int, int], _Kept] = {}
-        self.storages: dict[int, _Storage] = {}
-        self.inside: _CallEffects | None = None
-        self.layer = _CallEffects()
-
-    def keep(self, tensor: Tensor) -> None:
-        key = storage_of(tensor)
-        if key:
-            self.storages.setdefault(key, _Storage(tensor))
-
-    def is_inside(self) -> bool:
-        return self.inside is not None
-
-    def before_layer(
-        self, place: tuple[int, int], original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any
-    ) -> Any:
-        effects = self.inside = _CallEffects()
-        given = _content((args, kwargs))
-        try:
-            output = original(module, *args, **kwargs)
-        finally:
-            self.inside = None
-        effects.must_run |= _content((args, kwargs)) != given
-        leaves, spec = tree_flatten(output)
-        if effects.must_run or not all(self._servable(leaf, effects) for leaf in leaves):
-            self._settle_live(effects)
-            self.kept[place] = _Kept(module, None)
-        else:
-            for leaf in leaves:
-                if isinstance(leaf, Tensor):
-                    self.keep(leaf)
-            self.kept[place] = _Kept(module, (leaves, spec))
-        return output
-
-    def at_layer(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
-        self.inside = self.layer
-        try:
-            return original(module, *args, **kwargs)
-        finally:
-            self.inside = None
-
-    def layer_output(self, leaves: list[Any]) -> bool:
-        """Note the layer's intact output, inside its hook; tell whether the layer must run live in replays."""
-        self.past_layer, self.inside = True, None
-        if self.layer.must_run or not all(self._servable(leaf, self.layer) for leaf in leaves):
-            self._settle_live(self.layer)
-            return True
-        for leaf in leaves:
-            if isinstance(leaf, Tensor):
-                self.keep(leaf)
-        return False
-
-    def before(self, reads: set[int], writes: set[int]) -> None:
-        """Take in what the next operator will do."""
-        effects, kept = self.inside, self.storages
-        for key in reads & kept.keys():
-            if effects is not None:
-                effects.looked_at.add(key)
-            else:
-                kept[key].looked_at = True
-        for key in writes - {0}:
-            storage = kept.get(key)
-            if effects is None:
-                if storage is not None:
-                    _remember_content(storage)
-            elif storage is None:
-                effects.must_run |= key not in effects.made
-            elif storage.looked_at or storage.content is not None:
-                effects.must_run = True
-                _remember_content(storage)
-            else:
-                effects.quietly_written.add(key)
-
-    def after(self, made: set[int]) -> None:
-        """Take in the memory that an operator made."""
-        if self.inside is not None:
-            self.inside.made |= made
-
-    def _servable(self, leaf: Any, effects: _CallEffects) -> bool:
-        if not isinstance(leaf, Tensor):
-            return isinstance(leaf, _IMMUTABLE)
-        if type(leaf) is not Tensor or leaf.requires_grad or leaf.layout is not torch.strided or leaf.is_quantized:
-            return False
-        key = storage_of(leaf)
-        return key == 0 or ((key in effects.made or key in self.storages) and not leaf.is_conj() and not leaf.is_neg())
-
-    def _settle_live(self, effects: _CallEffects) -> None:
-        if effects.quietly_written:
-            raise CannotReplay("a module writes in place to a tensor that others keep")
-        for key in effects.looked_at:
-            self.storages[key].looked_at = True
-
-
-def _content(value: Any) -> tuple[Any, list[Any]]:
-    """Return what a call receives, down to the identity of each thing: a list may be filled by the call."""
-    leaves, spec = tree_flatten(value)
-    return spec, [(id(x), _inside(x)) for x in leaves]
-
-
-def _inside(leaf: Any) -> Any:
-    if isinstance(leaf, (*_IMMUTABLE, Tensor, nn.Module)):
-        return None
-    if isinstance(leaf, (set, frozenset)):
-        return {id(x) for x in leaf}
-    return {name: id(x) for name, x in getattr(leaf, "__dict__", {}).items()}
-
-
-def _remember_content(storage: _Storage) -> None:
-    if storage.content is None:
-        storage.content = storage.tensor.untyped_storage().clone()
+from captum_ablate.replay.stage import CannotReplay, Path, Stage
 
 
 @dataclass
@@ -256,8 +41,8 @@ class Recording:
     path: Path
     activation: Tensor
     outputs: Any
-    kept: dict[tuple[int, int], _Kept]
-    storages: dict[int, _Storage]
+    kept: dict[tuple[int, int], Kept]
+    storages: dict[int, Storage]
     layer_output: tuple[list[Any], TreeSpec] | None
 
     def replay(self, ablated: Tensor, watch: Any = None) -> Any:
@@ -278,7 +63,7 @@ class Recording:
         return outputs
 
 
-class _Player(_Stage):
+class _Player(Stage):
     """Answers the kept calls, and runs everything else."""
 
     def __init__(self, recording: Recording) -> None:
@@ -337,7 +122,7 @@ class _Player(_Stage):
 
 def record(forward_func: ForwardFunc, site: Site, batch: Batch, path: Path) -> Recording:
     """Run ``forward_func`` once on ``batch`` and return what replays need; the layer is hooked, ablating nothing."""
-    recorder = _Recorder(site, path)
+    recorder = Recorder(site, path)
     seen: dict[str, Any] = {}
 
     def note(output: Any) -> Any:
