@@ -193,11 +193,11 @@ class CumulativeAblationEvaluator:
         descending, ascending = curves[::step], curves[1::2] if self.ascending else []
         m = len(scores)
         n_ablated = torch.tensor([0, *plan.chains[0].counts])
-        fraction = n_ablated.to(torch.float64) / plan.masks.shape[1]
+        fraction = n_ablated.to(torch.float64) / plan.units
         provenance = frozen(
             {
                 "layer": layer_name(self.forward_func, self.layer),
-                "units": plan.masks.shape[1],
+                "units": plan.units,
                 "reference": reference_name(self.reference),
                 "metric": metric_name(self.metric),
                 "intact": float(intact.mean()),

@@ -116,7 +116,7 @@ class AffineTail:
 
         Summed from the all-ablated end, so that outputs whose remaining units change nothing are exactly equal.
         """
-        units = plan.masks.shape[1]
+        units = plan.units
         shares = self._shares(recording.activation, reference, recording)
         intact = class_outputs(recording.outputs)
         assert isinstance(intact, Tensor)

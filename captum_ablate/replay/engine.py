@@ -167,7 +167,7 @@ class Engine:
         with torch.no_grad():
             recording = record(self.forward_func, self.site, batch, self._path)
             reference = self.reference(recording.activation, batch.target, first)
-            mask = self.plan.masks[self.plan.half].to(recording.activation.device)
+            mask = self.plan.mask(self.plan.half, recording.activation.device)
             replayed = recording.replay(self.site.ablated(recording.activation, mask, reference))
         full = self._full(batch, mask, reference)
         self._check_replay(replayed, full)
@@ -186,8 +186,8 @@ class Engine:
             )
 
     def _replays(self, recording: Recording, reference: Tensor) -> Outputs:
-        masks = self.plan.masks.to(recording.activation.device)
-        for number, mask in enumerate(masks):
+        for number in range(len(self.plan)):
+            mask = self.plan.mask(number, recording.activation.device)
             yield number, recording.replay(self.site.ablated(recording.activation, mask, reference))
 
     def _closed_form(self, batch: Batch, recording: Recording, reference: Tensor) -> Outputs | None:
@@ -196,13 +196,13 @@ class Engine:
             return None  # infinity has no share: infinity times 0 is not 0
         n, outputs = len(recording.activation), class_outputs(recording.outputs)
         if self._tail is None:
-            wide = isinstance(outputs, Tensor) and len(self.plan.masks) < 4 + 3 * (outputs.shape[-1] / n)
+            wide = isinstance(outputs, Tensor) and len(self.plan) < 4 + 3 * (outputs.shape[-1] / n)
             if wide:  # backward passes for the Jacobian would cost more than the replays
                 return None
             self._tail = affine_tail(self.forward_func, recording, reference)
             if isinstance(self._tail, str):
                 return None
-        everything = torch.ones(self.plan.masks.shape[1], dtype=torch.bool, device=recording.activation.device)
+        everything = torch.ones(self.plan.units, dtype=torch.bool, device=recording.activation.device)
         ablated = class_outputs(recording.replay(self.site.ablated(recording.activation, everything, reference)))
         assert isinstance(ablated, Tensor)
         if not equal(self._tail.intact(recording, reference, ablated), outputs):
@@ -218,7 +218,7 @@ class Engine:
         assert isinstance(self._tail, AffineTail)
         half = self.plan.half
         closed = next(o for k, o in self._tail.outputs(recording, reference, self.plan, ablated) if k == half)
-        mask = self.plan.masks[half].to(recording.activation.device)
+        mask = self.plan.mask(half, recording.activation.device)
         full = self._full(batch, mask, reference)
         return equal(closed, class_outputs(full))
 
@@ -236,8 +236,8 @@ class Engine:
             self._check_repeats(full_forward(self.forward_func, self.site, batch), intact)
 
         def outputs() -> Outputs:
-            for number, mask in enumerate(self.plan.masks.to(kept[0].device)):
-                yield number, self._full(batch, mask, reference)
+            for number in range(len(self.plan)):
+                yield number, self._full(batch, self.plan.mask(number, kept[0].device), reference)
 
         table = self._table(batch, intact, outputs())
         if "hook loop" not in self._ways:
@@ -256,7 +256,7 @@ class Engine:
     def _table(self, batch: Batch, intact: Any, outputs: Outputs) -> Tensor:
         check_labels(self.metric, class_outputs(intact), batch.target)
         first = self._value(intact, batch)
-        table = first.new_empty(1 + len(self.plan.masks), len(first))
+        table = first.new_empty(1 + len(self.plan), len(first))
         table[0] = first
         for number, output in outputs:
             table[1 + number] = self._value(output, batch)
@@ -276,6 +276,6 @@ class Engine:
 
     def _largest_is_right(self, batch: Batch, reference: Tensor) -> bool:
         """Check the largest step of the last batch once more, against a full forward pass."""
-        mask = self.plan.masks[self.plan.largest].to(reference.device)
+        mask = self.plan.mask(self.plan.largest, reference.device)
         full = self._full(batch, mask, reference)
         return equal(class_outputs(full), class_outputs(self._largest_output))

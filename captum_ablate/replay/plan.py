@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,44 +20,66 @@ class Chain:
 
 @dataclass(frozen=True)
 class Plan:
-    """All distinct masks of an evaluation, ``masks [masks, units]`` bool; ``rows[chain][step]`` is a mask's number."""
+    """All distinct masks of an evaluation, numbered: ``rows[chain][step]`` is the number of a mask.
 
+    ``where[number]`` is the chain and the count of the mask's first place; the masks themselves are made when asked for,
+    since all of them together may be large.
+    """
+
+    units: int
     chains: tuple[Chain, ...]
-    masks: Tensor
     rows: tuple[tuple[int, ...], ...]
+    where: tuple[tuple[int, int], ...]
 
     @classmethod
     def of(cls, chains: Iterable[Chain], units: int) -> Plan:
         """Return the plan of these chains over a layer of ``units`` units."""
         chains = tuple(chains)
-        number: dict[bytes, int] = {}
-        masks: list[Tensor] = []
+        random = np.random.default_rng(0).integers(0, 2**64, (units, 2), dtype=np.uint64)
+        numbers: dict[bytes, int] = {}
+        where: list[tuple[int, int]] = []
         rows = []
-        for chain in chains:
-            mask, done, row = torch.zeros(units, dtype=torch.bool), 0, []
-            for count in chain.counts:
-                mask[chain.order[done:count]] = True
-                done = count
-                key = mask.numpy().tobytes()
-                if key not in number:
-                    number[key] = len(masks)
-                    masks.append(mask.clone())
-                row.append(number[key])
+        for k, chain in enumerate(chains):
+            row = []
+            for count, key in zip(chain.counts, _set_keys(chain, random), strict=True):
+                if key not in numbers:
+                    numbers[key] = len(where)
+                    where.append((k, count))
+                row.append(numbers[key])
             rows.append(tuple(row))
-        return cls(chains, torch.stack(masks), tuple(rows))
+        return cls(units, chains, tuple(rows), tuple(where))
 
     @classmethod
     def singles(cls, units: int) -> Plan:
         """Return the plan that ablates each unit alone."""
         return cls.of((Chain(torch.tensor([u]), (1,)) for u in range(units)), units)
 
+    def __len__(self) -> int:
+        """Return the number of distinct masks."""
+        return len(self.where)
+
+    def mask(self, number: int, device: torch.device) -> Tensor:
+        """Return a mask, ``[units]`` bool, True where a unit is ablated."""
+        chain, count = self.where[number]
+        mask = torch.zeros(self.units, dtype=torch.bool, device=device)
+        mask[self.chains[chain].order[:count].to(device, non_blocking=True)] = True
+        return mask
+
     @property
     def half(self) -> int:
         """The number of the mask whose size is nearest to half of the units."""
-        sizes = self.masks.sum(1)
-        return int((2 * sizes - self.masks.shape[1]).abs().argmin())
+        return min(range(len(self)), key=lambda number: abs(2 * self.where[number][1] - self.units))
 
     @property
     def largest(self) -> int:
         """The number of the mask with the most units."""
-        return int(self.masks.sum(1).argmax())
+        return max(range(len(self)), key=lambda number: self.where[number][1])
+
+
+def _set_keys(chain: Chain, random: np.ndarray) -> list[bytes]:
+    """Return a key for the set of units at each count: equal sets have equal keys, whatever their order.
+
+    Each unit has a ``random [units, 2]`` number of 128 bits, and a set the exclusive or of its own (Zobrist hashing).
+    """
+    together = np.bitwise_xor.accumulate(random[chain.order.numpy()], axis=0)
+    return [together[count - 1].tobytes() for count in chain.counts]
