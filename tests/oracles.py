@@ -244,10 +244,10 @@ def ablation_values(model, layer, inputs, labels, order, counts, replacement, me
     for count in counts:
 
         def hook(_, __, output, count=count):
-            replaced, kept = replacement(output), output.clone()
+            replaced, kept = replacement(output), output.clone(memory_format=torch.contiguous_format)
             for unit in list(order)[:count]:
                 if unit_dim is None:
-                    kept.flatten(1)[:, unit] = replaced.flatten(1)[:, unit]
+                    kept.view(len(kept), -1)[:, unit] = replaced.flatten(1)[:, unit]
                 else:
                     where = [slice(None)] * output.ndim
                     where[unit_dim] = int(unit)

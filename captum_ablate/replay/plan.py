@@ -22,8 +22,8 @@ class Chain:
 class Plan:
     """All distinct masks of an evaluation, numbered: ``rows[chain][step]`` is the number of a mask.
 
-    ``where[number]`` is the chain and the count of the mask's first place; the masks themselves are made when asked for,
-    since all of them together may be large.
+    ``where[number]`` is the chain and the count of the mask's first place; the masks themselves are made when asked
+    for, since all of them together may be large.
     """
 
     units: int
