@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_ablate.class_statistics import Pooled
-from captum_ablate.data import Batch, Batches, call
+from captum_ablate.data import Batch, call
 from captum_ablate.layers import ForwardFunc, instead_of, layer_name
 from captum_ablate.units import UnitAxis
 
@@ -38,7 +38,7 @@ def layer_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ..
 def layer_pass(
     forward_func: ForwardFunc,
     layers: Sequence[nn.Module],
-    batches: Batches,
+    batches: Iterable[Batch],
     take: Take,
     *,
     at_input: bool = False,
@@ -105,7 +105,7 @@ def check_calls(forward_func: ForwardFunc, layer: nn.Module, name: str, calls: i
 def pooled_pass(
     forward_func: ForwardFunc,
     layers: Sequence[nn.Module],
-    batches: Batches,
+    batches: Iterable[Batch],
     axis: UnitAxis,
     *,
     at_input: bool = False,

@@ -77,13 +77,17 @@ class Comparison:
             raise KeyError(f"{name!r} is not applicable: {self.failed[name]}")
         raise KeyError(f"no method {name!r}; there are {', '.join(map(repr, self.curves))}")
 
-    @cached_property
+    @property
     def leaderboard(self) -> pd.DataFrame:
         """One row per method, best first: rank, method, gap, deletion, insertion, over_random, with intervals, and p.
 
         Ordered by gap (by deletion where the reverse order was not asked for). ``rank`` is a range such as "1-2" where
         the data cannot tell: paired t tests over images, Holm's correction over all pairs, 5 %.
         """
+        return self._board.copy()
+
+    @cached_property
+    def _board(self) -> pd.DataFrame:
         headline = self._headline()
         better = better_than(headline)
         first, last = 1 + better.sum(axis=0), len(headline) - better.sum(axis=1)
@@ -229,7 +233,7 @@ def _put(arrays: dict[str, np.ndarray], prefix: str, fields: Mapping[str, Any]) 
     for name, value in fields.items():
         if isinstance(value, Tensor):
             arrays[f"{prefix}.{name}"] = value.numpy()
-        elif name != "leaderboard":
+        elif name != "_board":
             simple[name] = value
     return simple
 

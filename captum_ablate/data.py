@@ -23,13 +23,13 @@ class Batch(NamedTuple):
     target: Any
     additional_forward_args: tuple[Any, ...] = ()
 
-    def part(self, start: int, count: int) -> Batch:
-        """Return ``count`` samples from ``start`` on; what has no entry per sample goes along whole."""
+    def take(self, samples: slice | Tensor) -> Batch:
+        """Return some of the samples; what has no entry per sample goes along whole."""
         n = len(self.target)
 
         def cut(value: Any) -> Any:
             per_sample = isinstance(value, Tensor) and value.ndim > 0 and len(value) == n
-            return value[start : start + count] if per_sample else value
+            return value[samples] if per_sample else value
 
         inputs, extra = tree_map(cut, (self.inputs, self.additional_forward_args))
         return Batch(inputs, cut(self.target), extra)
@@ -106,7 +106,7 @@ def as_batches(
     if isinstance(data, Batches):
         return data
     if isinstance(data, Batch) or (isinstance(data, tuple) and len(data) == 2 and _is_target(data[1])):
-        batch = data if isinstance(data, Batch) else Batch(_as_tuple(data[0]), data[1])
+        batch = data if isinstance(data, Batch) else Batch(as_tuple(data[0]), data[1])
         return Batches(_split(batch, batch_size), None, device)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         return Batches(DataLoader(data, batch_size=batch_size or TENSOR_BATCH), unpack_batch, device)
@@ -128,7 +128,7 @@ def batches_of_call(
     unpack_batch: UnpackBatch | None = None,
 ) -> Batches:
     """Return the batches of ``attribute(inputs, target=...)``: tensors mean inputs, anything else batches."""
-    extra = () if additional_forward_args is None else _as_tuple(additional_forward_args)
+    extra = () if additional_forward_args is None else as_tuple(additional_forward_args)
     is_tensors = isinstance(inputs, tuple) and len(inputs) > 0 and all(isinstance(x, Tensor) for x in inputs)
     if (isinstance(inputs, Tensor) or is_tensors) and not isinstance(inputs, Batch):
         if target is None:
@@ -136,7 +136,7 @@ def batches_of_call(
                 "target is missing: pass target=, the class of each sample ([n] integers), because a score over a "
                 "labelled data set compares classes; or pass an iterable of batches (*inputs, labels)"
             )
-        return as_batches(Batch(_as_tuple(inputs), target, extra), forward_func=forward_func, batch_size=batch_size)
+        return as_batches(Batch(as_tuple(inputs), target, extra), forward_func=forward_func, batch_size=batch_size)
     if target is not None or extra:
         raise ValueError(
             "target and additional_forward_args go with tensor inputs; an iterable of batches brings its own, "
@@ -198,7 +198,8 @@ def call(forward_func: Callable[..., Any], batch: Batch) -> Any:
     return forward_func(*inputs, *extra)
 
 
-def _as_tuple(value: Any) -> tuple[Any, ...]:
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Return a tuple as it is, and anything else as a tuple of one."""
     return value if isinstance(value, tuple) else (value,)
 
 
@@ -215,7 +216,7 @@ def _split(batch: Batch, batch_size: int | None) -> list[Batch]:
         raise ValueError(f"batch_size must be a positive int or None; got {batch_size!r}")
     checked = Batches([batch], None, None)._checked(batch, 0)
     size = batch_size or TENSOR_BATCH
-    return [checked.part(start, size) for start in range(0, len(checked.target), size)]
+    return [checked.take(slice(start, start + size)) for start in range(0, len(checked.target), size)]
 
 
 def _unpack(item: Any) -> Any:
@@ -235,7 +236,7 @@ def _as_batch(item: Any, number: int) -> Batch:
             f"unpack_batch must return Batch(inputs, target, additional_forward_args=()); got {type(item).__name__}"
         )
     extra = item.additional_forward_args
-    inputs = tuple(item.inputs) if isinstance(item.inputs, list) else _as_tuple(item.inputs)
+    inputs = tuple(item.inputs) if isinstance(item.inputs, list) else as_tuple(item.inputs)
     if not inputs:
         raise ValueError(f"batch {number} has no inputs: each batch must be (*inputs, labels)")
-    return Batch(inputs, item.target, () if extra is None else _as_tuple(extra))
+    return Batch(inputs, item.target, () if extra is None else as_tuple(extra))

@@ -40,7 +40,9 @@ def run(
     split, recipe = demo_data.load(data), demo_data.RECIPES[data]
     images = split.train.images
     network = demo_data.small_network(images.shape[1], images.shape[2], len(split.class_names), seed=seed)
-    find_layer(network, layer)  # a wrong name is better told before the training than after
+    evaluator = CumulativeAblationEvaluator(  # made before the training, so that a wrong option is told at once
+        network, layer, reference=reference, steps=steps, seed=seed, show_progress=show_progress
+    )
     print(f"{data}: {len(images):,} images to train on, {len(split.rank.labels):,} to rank, "
           f"{len(split.evaluate.labels):,} to evaluate")  # fmt: skip
     seconds = demo_data.train(
@@ -51,9 +53,6 @@ def run(
         flip=recipe.flip,
         seed=seed,
         show_progress=show_progress,
-    )
-    evaluator = CumulativeAblationEvaluator(
-        network, layer, reference=reference, steps=steps, seed=seed, show_progress=show_progress
     )
     with torch.no_grad():
         units = int(evaluator.axis.count(_output_shape(network, evaluator.layer, images[:2])))

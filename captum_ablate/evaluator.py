@@ -9,7 +9,6 @@ import captum
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from captum_ablate.activations import layer_pass
 from captum_ablate.comparison import Comparison, RandomOrders
@@ -18,6 +17,7 @@ from captum_ablate.data import Batches, UnpackBatch, as_batches, check_classes
 from captum_ablate.intervals import Interval, exceedance_p, two_way_interval
 from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, layer_name, refuse_training_mode
 from captum_ablate.metrics import Metric, as_metric, metric_name
+from captum_ablate.progress import ticking
 from captum_ablate.ranking import Ranker
 from captum_ablate.replay import (
     Chain,
@@ -116,7 +116,6 @@ class CumulativeAblationEvaluator:
         layer_owner = () if isinstance(self.forward_func, nn.Module) else (self.layer,)
         with unchanged(self.forward_func, *layer_owner, batches.owner, ranking_batches.owner):
             refuse_training_mode(self.forward_func, *layer_owner)
-            torch.manual_seed(self.seed)  # for attributions that draw; the user's random state is given back
             units = self._units(batches)
             scores, failed, reference, in_sample = self._rank(attributions, ranking_batches, units)
             in_sample &= ranking_data is None
@@ -132,12 +131,11 @@ class CumulativeAblationEvaluator:
 
     def _units(self, batches: Batches) -> int:
         """Return the number of units, from one forward pass."""
-        first = next(iter(batches)).part(0, 2)
-        one = Batches([first], None, None)
+        first = next(iter(batches)).take(slice(2))
         with unchanged(
             self.forward_func
         ):  # a model may calibrate itself in its first call: that is to be a whole batch
-            _, (shapes,) = next(layer_pass(self.forward_func, [self.layer], one, lambda part: part.shape))
+            _, (shapes,) = next(layer_pass(self.forward_func, [self.layer], [first], lambda part: part.shape))
         if shapes[0][0] != len(first.target):
             raise ValueError(
                 f"layer {layer_name(self.forward_func, self.layer)!r} gives {shapes[0][0]} rows for "
@@ -149,7 +147,7 @@ class CumulativeAblationEvaluator:
         self, attributions: Mapping[str, Any], batches: Batches, units: int
     ) -> tuple[dict[str, Tensor], dict[str, str], Any, bool]:
         """Return the scores by method, the reasons of those that failed, the reference, and whether data were used."""
-        ranker = Ranker(self.forward_func, self.layer, self.axis, attributions)
+        ranker = Ranker(self.forward_func, self.layer, self.axis, attributions, self.seed)
         fit = fit_of(self.reference, self.axis, self.seed)
         uses_data = ranker.needs_data or fit is not None
         ranking = ranker.run(batches, fit)
@@ -181,8 +179,8 @@ class CumulativeAblationEvaluator:
     def _measure(self, plan: Plan, reference: Any, batches: Batches) -> Measured:
         name = layer_name(self.forward_func, self.layer)
         site = Site(self.layer, name, self.axis)
-        with tqdm(desc=f"ablating {name}", unit="pass", disable=not self.show_progress) as bar:
-            return Engine(self.forward_func, site, reference, self._metric, plan, tick=bar.update).run(batches)
+        with ticking(f"ablating {name}", self.show_progress) as tick:
+            return Engine(self.forward_func, site, reference, self._metric, plan, tick).run(batches)
 
     def _comparison(
         self, scores: dict[str, Tensor], failed: dict[str, str], plan: Plan, measured: Measured, in_sample: bool

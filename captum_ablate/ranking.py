@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -34,8 +35,10 @@ class Ranking:
 class Ranker:
     """The methods to rank the units of one layer with; what they need of the data is collected in one pass."""
 
-    def __init__(self, forward_func: ForwardFunc, layer: nn.Module, axis: UnitAxis, methods: Mapping[str, Any]) -> None:
-        self.forward_func, self.layer, self.axis = forward_func, layer, axis
+    def __init__(
+        self, forward_func: ForwardFunc, layer: nn.Module, axis: UnitAxis, methods: Mapping[str, Any], seed: int
+    ) -> None:
+        self.forward_func, self.layer, self.axis, self.seed = forward_func, layer, axis, seed
         self.name = layer_name(forward_func, layer)
         self.failed: dict[str, str] = {}
         self.given: dict[str, Tensor] = {}
@@ -126,10 +129,11 @@ class Ranker:
                 fit.add(part)
             return pool(part, self.axis)
 
-        for batch, pooled in self._pooled(batches, add):
+        for number, (batch, pooled) in enumerate(self._pooled(batches, add)):
             gathering.add([pooled])
             for name in list(self.by_sample):
                 try:
+                    _seed_everything(self.seed, number)
                     for piece in _pieces(batch):
                         self.by_sample[name].add(piece)
                 except Exception as error:
@@ -165,14 +169,22 @@ class Ranker:
             yield batch, Pooled(values, batch.target.cpu(), positions)
 
 
+def _seed_everything(*seed: int) -> None:
+    """Seed all random states, so that what a method draws does not depend on the others; the caller gives them back."""
+    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    random.seed(number)
+    np.random.seed(number)  # noqa: NPY002  Captum draws from it
+    torch.manual_seed(number)
+
+
 def _pieces(batch: Batch) -> Iterator[Batch]:
     """Yield the batch in pieces that a path method can hold."""
     for start in range(0, len(batch.target), SAMPLES_AT_A_TIME):
-        yield batch.part(start, SAMPLES_AT_A_TIME)
+        yield batch.take(slice(start, start + SAMPLES_AT_A_TIME))
 
 
 def _as_scores(values: Any) -> Tensor:
-    scores = torch.as_tensor(values).detach().cpu()
+    scores = torch.as_tensor(values).detach().cpu().clone()
     if scores.is_complex() or scores.dtype == torch.bool:
         raise TypeError(f"scores must be real numbers; got {scores.dtype}")
     return scores.to(torch.float64)

@@ -7,15 +7,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum.attr import LayerDeepLift, LayerDeepLiftShap, LayerFeatureAblation, LayerGradCam, LayerLRP
+from captum.attr import (
+    LayerDeepLift,
+    LayerDeepLiftShap,
+    LayerFeatureAblation,
+    LayerFeaturePermutation,
+    LayerGradCam,
+    LayerLRP,
+)
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from captum_ablate.activations import layer_pass
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.class_statistics import ClassMoments
-from captum_ablate.data import Batch, Batches, UnpackBatch, as_batches
+from captum_ablate.data import Batch, UnpackBatch, as_batches, as_tuple
 from captum_ablate.layers import as_model, layer_name, refuse_training_mode
+from captum_ablate.progress import over
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
 
@@ -36,6 +43,7 @@ def unit_scores(
     unpack_batch: UnpackBatch | None = None,
     per_class: bool = False,
     show_progress: bool = False,
+    additional_forward_args: Any = None,
     **attribute_kwargs: Any,
 ) -> Any:
     """Return one float64 score per unit, ``[units]``, from a per-sample Captum layer attribution such as conductance.
@@ -49,6 +57,7 @@ def unit_scores(
         target: the output that is attributed: "label" (each sample's class), "prediction" (the largest output), an
             index for all samples, or None for a ``forward_func`` with one output.
         per_class: return ``[classes, units]``, the average over the samples of each class.
+        additional_forward_args: further arguments of the model, as in Captum.
         attribute_kwargs: further arguments of ``attribute``, such as ``baselines=`` or ``n_steps=``.
 
     Use ``functools.partial(unit_scores, LayerGradientShap(model, layer), baselines=b)`` wherever an attribution with
@@ -56,10 +65,14 @@ def unit_scores(
     ``LayerFeatureAblation`` gets a ``layer_mask`` of units by itself; Captum writes a unit's deficit into each of
     its positions, so ``positions="mean"`` gives the deficit itself.
     """
+    if additional_forward_args is not None:
+        attribute_kwargs["additional_forward_args"] = additional_forward_args
+        if isinstance(data, tuple) and not isinstance(data, Batch) and len(data) == 2:
+            data = Batch(*data, attribute_kwargs.pop("additional_forward_args"))
     batches = as_batches(
         data,
         forward_func=getattr(attribution, "forward_func", None),
-        batch_size=batch_size or SAMPLES_AT_A_TIME,
+        batch_size=SAMPLES_AT_A_TIME if batch_size is None else batch_size,
         unpack_batch=unpack_batch,
     )
     scoring = SampleScoring(
@@ -71,7 +84,7 @@ def unit_scores(
         attribute_kwargs=attribute_kwargs,
     )
     with unchanged(scoring.forward_func, scoring.layer, batches.owner):
-        for batch in tqdm(batches, desc=scoring.name, unit="batch", disable=not show_progress):
+        for batch in over(batches, scoring.name, show_progress):
             scoring.add(batch)
     return scoring.scores(per_class=per_class)
 
@@ -98,6 +111,7 @@ class SampleScoring:
             raise ValueError(f'target must be "label", "prediction", an output index or None; got {target!r}')
         self.attribution, self.axis, self.target = attribution, axis, target
         self.positions, self.samples, self.kwargs = positions, samples, dict(attribute_kwargs or {})
+        self.extra = self.kwargs.pop("additional_forward_args", None)
         self.forward_func = as_model(attribution.forward_func)
         self.layer: nn.Module = attribution.layer
         self.name = type(attribution).__name__
@@ -108,6 +122,8 @@ class SampleScoring:
 
     def add(self, batch: Batch) -> None:
         """Attribute one batch and take its unit scores in."""
+        if self.extra is not None:
+            batch = batch._replace(additional_forward_args=as_tuple(self.extra))
         if not self._shapes:
             refuse_training_mode(self.forward_func, self.layer)
             self._shapes = self._layer_shapes(batch)
@@ -143,8 +159,7 @@ class SampleScoring:
     def _layer_shapes(self, batch: Batch) -> list[torch.Size]:
         """Run the model once; return the shapes that attributions of one score per unit must have."""
         at_input = bool(self.kwargs.get("attribute_to_layer_input", False))
-        one = Batches([batch], None, None)
-        _, (parts,) = next(layer_pass(self.forward_func, [self.layer], one, _shape, at_input=at_input))
+        _, (parts,) = next(layer_pass(self.forward_func, [self.layer], [batch], _shape, at_input=at_input))
         return list(parts)
 
     def _attribute(self, batch: Batch) -> tuple[Tensor, ...]:
@@ -173,16 +188,19 @@ class SampleScoring:
             return attribute(inputs, **kwargs)
         target = self._targets(batch)
         if isinstance(target, Tensor) and kwargs.get("perturbations_per_eval", 1) > 1:
-            return self._class_by_class(inputs, target, kwargs)
+            return self._class_by_class(batch, target, kwargs)
         return attribute(inputs, target=target, **kwargs)
 
-    def _class_by_class(self, inputs: Any, target: Tensor, kwargs: dict[str, Any]) -> Any:
+    def _class_by_class(self, batch: Batch, target: Tensor, kwargs: dict[str, Any]) -> Any:
         """Captum expands inputs, not targets, to several perturbations at once: so ask for one class at a time."""
         result: Tensor | None = None
         for c in torch.unique(target).tolist():
             rows = (target == c).nonzero().flatten()
-            own = tuple(x[rows] for x in inputs) if isinstance(inputs, tuple) else inputs[rows]
-            part = self.attribution.attribute(own, target=c, **kwargs)
+            own = batch.take(rows)
+            if "additional_forward_args" in kwargs:
+                kwargs = {**kwargs, "additional_forward_args": own.additional_forward_args}
+            inputs = own.inputs[0] if len(own.inputs) == 1 else own.inputs
+            part = self.attribution.attribute(inputs, target=c, **kwargs)
             result = part.new_zeros(len(target), *part.shape[1:]) if result is None else result
             result[rows] = part.detach()
         return result
@@ -239,6 +257,8 @@ class SampleScoring:
                 f"{self.name} cannot pass {layer!r}, whose output the model changes in place; name the module "
                 f"after it, or set inplace=False there ({text})"
             )
+        if isinstance(self.attribution, LayerFeaturePermutation):
+            return f"{self.name} cannot be used with a target in Captum; take LayerFeatureAblation instead ({text})"
         if isinstance(self.attribution, (LayerDeepLift, LayerDeepLiftShap)) and "redefine" in text:
             return f"{self.name} needs each activation module to be used once in a forward pass ({text})"
         return f"{self.name} failed on layer {layer!r}: {text}"

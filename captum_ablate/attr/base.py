@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from captum_ablate.activations import pooled_pass
 from captum_ablate.class_statistics import Pooled
 from captum_ablate.data import Batches, UnpackBatch, batches_of_call, check_classes, device_of
 from captum_ablate.gathering import MomentsRequest, Request, Statistic, collect
 from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, refuse_training_mode
+from captum_ablate.progress import over
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
 
@@ -153,19 +153,10 @@ class LayerDatasetAttribution(LayerAttribution):
         """Return the requested statistics of each tensor of each layer, and fill ``shapes`` with theirs."""
 
         def start_pass() -> Iterator[list[Pooled]]:
-            passes = pooled_pass(self.forward_func, layers, batches, self.axis, at_input=at_input, shapes=shapes)
-            return progress(passes, batches, self.get_name(), show_progress)
+            shown = over(batches, self.get_name(), show_progress)
+            return pooled_pass(self.forward_func, layers, shown, self.axis, at_input=at_input, shapes=shapes)
 
         return [tuple(found[r] for r in self.requests) for found in collect(start_pass, self.requests)]
-
-
-def progress(passes: Iterator[Any], batches: Batches, name: str, show: bool) -> Iterator[Any]:
-    """Return ``passes`` with a progress bar over its batches, if it is to be shown."""
-    try:
-        total = len(batches)
-    except TypeError:
-        total = None
-    return iter(tqdm(passes, total=total, desc=name, unit="batch", disable=not show))
 
 
 SelectivityFactory = Callable[..., LayerDatasetAttribution]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from captum_ablate.activations import layer_pass
 from captum_ablate.attr.base import LayerDatasetAttribution
@@ -15,6 +14,7 @@ from captum_ablate.data import Batches
 from captum_ablate.gathering import Statistic
 from captum_ablate.layers import ForwardFunc, Layer, layer_name
 from captum_ablate.metrics import Metric, as_metric
+from captum_ablate.progress import ticking
 from captum_ablate.replay import Engine, Plan, ReferenceOption, Site, fit_of, plain_reference
 
 
@@ -77,9 +77,8 @@ class LayerUnitAblation(LayerDatasetAttribution):
                 fit.add(parts[site.element])
             reference = fit.finish()
         plan = Plan.singles(self.axis.count(shape))
-        with tqdm(desc=self.get_name(), unit="pass", disable=not show_progress) as bar:
-            engine = Engine(self.forward_func, site, reference, self.metric, plan, tick=bar.update)
-            measured = engine.run(batches)
+        with ticking(self.get_name(), show_progress) as tick:
+            measured = Engine(self.forward_func, site, reference, self.metric, plan, tick).run(batches)
         deficits = (measured.intact - measured.values).to(torch.float64)  # [units, n]
         return ClassMoments.of(deficits.T.contiguous(), measured.target)
 

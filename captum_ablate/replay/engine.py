@@ -136,7 +136,7 @@ class Engine:
                 with unchanged(
                     self.forward_func
                 ):  # what a model keeps from its first call is to come from a whole batch
-                    self._trial(batch.part(0, TRIAL_SAMPLES), first)
+                    self._trial(batch.take(slice(TRIAL_SAMPLES)), first)
             except Exception:  # a model made for one batch size, say
                 self._trial(batch, first)
             self._tried.add(key)

@@ -50,9 +50,9 @@ class Recording:
         player = _Player(self)
         inputs, extra = player.fresh((self.batch.inputs, self.batch.additional_forward_args))
         with ExitStack() as stack:
-            if self.layer_output is None:
-                stack.enter_context(self.site.hooked(lambda output: player.replace(output, ablated)))
-            else:
+            # hooked always: PyTorch's transformers take another path through modules that have a hook
+            stack.enter_context(self.site.hooked(lambda output: player.replace(output, ablated)))
+            if self.layer_output is not None:
                 player.layer_result = self.site.with_part(player.serve(self.layer_output), ablated)
             if watch is not None:
                 stack.enter_context(watch)
