@@ -13,7 +13,7 @@ demo: .venv/installed ## the main job on embedded real data
 	$(BIN)/captum-ablate demo
 
 test: .venv/installed ## the whole suite, without the slow replications
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 slow: .venv/installed ## what the suite leaves out
 	$(BIN)/python -m pytest -m slow

@@ -110,6 +110,8 @@ class CumulativeAblationEvaluator:
         """
         if not isinstance(attributions, Mapping) or not attributions:
             raise TypeError("attributions must be a mapping of at least one name to an attribution or a Tensor [units]")
+        if not all(isinstance(name, str) for name in attributions):
+            raise TypeError(f"the names of attributions must be strings; got {list(attributions)!r}")
         batches = self._batches(data)
         batches.refuse_one_shot("the evaluator looks at the layer first, then ablates")
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data)
@@ -163,6 +165,7 @@ class CumulativeAblationEvaluator:
         if not scores:
             reasons = "; ".join(f"{method}: {reason}" for method, reason in failed.items())
             raise ValueError(reasons if len(failed) == 1 else f"no attribution is applicable: {reasons}")
+        failed = {method: failed[method] for method in attributions if method in failed}
         reference = plain_reference(self.reference) if ranking.reference is None else ranking.reference
         return scores, failed, reference, uses_data
 
@@ -205,7 +208,7 @@ class CumulativeAblationEvaluator:
                 "seed": self.seed,
                 "in_sample": in_sample,
                 "engine": measured.engine,
-                "versions": {"torch": torch.__version__, "captum": captum.__version__},
+                "versions": {"torch": str(torch.__version__), "captum": str(captum.__version__)},
             }
         )
         orders = _random_orders(descending[m:], ascending[m:] if self.ascending else None, fraction, len(intact))

@@ -103,4 +103,4 @@ def _paired_p(difference: Floats) -> float:
 
 def _t_interval(mean: float, variance: float, degrees: float) -> Interval:
     half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * np.sqrt(max(variance, 0.0))
-    return Interval(mean - half, mean + half)
+    return Interval(float(mean - half), float(mean + half))

@@ -37,6 +37,13 @@ METRICS = ["accuracy", "log_likelihood", "logit", "margin"]
 SCORES = torch.tensor([0.3, -1.0, 2.0, 0.9, 0.1, -0.2])  # of the six units of dense[2]
 
 
+def name_of(value):
+    """Return a name for a parameter, the same in every process."""
+    if isinstance(value, torch.Tensor):
+        return f"tensor{tuple(value.shape)}"
+    return getattr(value, "__name__", str(value))
+
+
 def squared_error(outputs, target):
     """A metric of a user's: higher is better."""
     return -((outputs - nn.functional.one_hot(target, outputs.shape[1])) ** 2).sum(1)
@@ -97,7 +104,7 @@ def unit_mean(model, layer, x, unit_dim=1):
 # Every reference, every metric.
 
 
-@pytest.mark.parametrize("metric", [*METRICS, squared_error], ids=str)
+@pytest.mark.parametrize("metric", [*METRICS, squared_error], ids=name_of)
 @pytest.mark.parametrize("reference", ["zero", "mean", "tensor", "function"])
 @pytest.mark.parametrize("layer", ["0", "2"])
 def test_a_curve_is_a_hook_and_a_full_pass_for_each_step(dense, dense_data, layer, reference, metric):
@@ -260,7 +267,7 @@ def test_the_donors_are_256_ranking_samples_at_most_drawn_evenly():
     assert np.bincount(np.array(donors, dtype=int)).max() < 45
 
 
-@pytest.mark.parametrize("metric", [*METRICS, squared_error], ids=str)
+@pytest.mark.parametrize("metric", [*METRICS, squared_error], ids=name_of)
 @pytest.mark.parametrize("layer", ["0", "2"])
 def test_resample_is_the_loop_with_the_donors_activations(dense, dense_data, layer, metric):
     x, y = dense_data
@@ -372,7 +379,7 @@ def test_more_units_than_there_are_cannot_be_ablated(dense, dense_data):
         ({"unit_dim": 0}, "unit_dim=0 is the axis of the samples"),
         ({"layer_mask": torch.tensor([0, 2])}, "layer_mask must use every group number"),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_bad_settings_are_refused_at_once(dense, option, message):
     with pytest.raises((ValueError, TypeError), match=message):
@@ -711,7 +718,7 @@ def test_scores_come_as_tensors_lists_or_arrays(dense, dense_data, given_scores)
         (torch.tensor([1.0, 2, float("nan"), 4, 5, 6]), "scores must be finite; unit 2 has nan"),
         (torch.tensor([1.0, 2, 3, float("inf"), 5, -float("inf")]), r"unit 3 has inf \(2 such units\)"),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_scores_of_the_wrong_length_or_not_finite_are_refused(dense, dense_data, scores, message):
     evaluator = CumulativeAblationEvaluator(dense, "2", n_random=0)
