@@ -120,8 +120,8 @@ def _shape_of(model: nn.Module, layer: nn.Module, x: Tensor) -> torch.Size:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, row by row, and the geometric mean of its ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="cases whose network and layer contain this")
     parser.add_argument("--out", type=Path, help="a CSV file to write")

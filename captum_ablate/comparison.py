@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from scipy.stats import kendalltau
 from torch import Tensor
 
 from captum_ablate import plots, report
-from captum_ablate.curve import DeficitCurve, frozen, setting
+from captum_ablate.curve import DeficitCurve, Frozen, setting
 from captum_ablate.intervals import Interval, better_than
 
 MEANING = "gap = deletion + insertion: larger means that the attribution finds the units that the network needs"
@@ -77,6 +77,12 @@ class Comparison:
             raise KeyError(f"{name!r} is not applicable: {self.failed[name]}")
         raise KeyError(f"no method {name!r}; there are {', '.join(map(repr, self.curves))}")
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.curves)
+
+    def __len__(self) -> int:
+        return len(self.curves)
+
     @property
     def leaderboard(self) -> pd.DataFrame:
         """One row per method, best first: rank, method, gap, deletion, insertion, over_random, with intervals, and p.
@@ -123,12 +129,17 @@ class Comparison:
         tau = [[1.0 if a is b else float(kendalltau(a, b).statistic) for b in scores] for a in scores]
         return pd.DataFrame(tau, index=names, columns=names)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Any = None, *, legend: bool = True) -> Any:
         """Draw all curves with bands, the reverse orders dashed and random orders in grey; return the axes."""
         order = {name: k for k, name in enumerate(self.leaderboard["method"])}
         frame = self.to_frame().sort_values("method", key=lambda column: column.map(order), kind="stable")
         return plots.deficit_curves(
-            frame, self._random_frame(), title=self.setting, metric=str(self.provenance["metric"]), ax=ax
+            frame,
+            self._random_frame(),
+            title=self.setting,
+            metric=str(self.provenance["metric"]),
+            ax=ax,
+            legend=legend,
         )
 
     @property
@@ -139,7 +150,7 @@ class Comparison:
     def __str__(self) -> str:
         lines = [self.setting, _as_text(self._shown())]
         lines += [f"not applicable: {name} ({reason})" for name, reason in self.failed.items()]
-        return "\n".join([*lines, MEANING])
+        return "\n".join([*lines, MEANING] if self.provenance["ascending"] else lines)
 
     __repr__ = __str__
 
@@ -152,6 +163,7 @@ class Comparison:
         self.plot(curves.subplots())
         plots.leaderboard_bars(self.leaderboard, board.subplots())
         path = Path(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
         page = report.render("Deficit curves", self.setting, self._shown(), dict(self.failed), [curves, board])
         path.write_text(page, encoding="utf-8")
         return path
@@ -181,14 +193,14 @@ class Comparison:
         about = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
         with np.load(path / "comparison.npz") as file:
             arrays = {name: file[name] for name in file.files}
-        provenance = frozen(about["provenance"])
+        provenance = Frozen(about["provenance"])
         curves = {}
         for k, simple in enumerate(about["curves"]):
             fields = _take(arrays, f"curve{k}", simple)
             fields["over_random_interval"] = Interval(*fields["over_random_interval"])
             curves[fields["name"]] = DeficitCurve(**{**fields, "provenance": provenance})
         orders = RandomOrders(**_take(arrays, "random", about["random"]))
-        return cls(frozen(curves), frozen(about["failed"]), orders, provenance)
+        return cls(Frozen(curves), Frozen(about["failed"]), orders, provenance)
 
     def _random_frame(self) -> pd.DataFrame | None:
         if not len(self.random.score):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from captum_ablate import plots
 from captum_ablate.intervals import Interval, mean_bands, mean_interval
+
+Value = TypeVar("Value")
 
 
 def deficit_areas(values: Tensor, fraction: Tensor) -> Tensor:
@@ -195,6 +196,20 @@ def setting(provenance: Mapping[str, Any]) -> str:
     return text + (" in-sample: ranked on the data that it is evaluated on" if provenance["in_sample"] else "")
 
 
-def frozen(provenance: dict[str, Any]) -> Mapping[str, Any]:
-    """Return a read-only view of what is known about how a result came about."""
-    return MappingProxyType(dict(provenance))
+class Frozen(Mapping[str, Value]):
+    """A mapping that cannot be changed, and can be pickled."""
+
+    def __init__(self, items: Mapping[str, Value]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, name: str) -> Value:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return repr(self._items)

@@ -134,11 +134,13 @@ def batches_of_call(
         if target is None:
             raise ValueError(
                 "target is missing: pass target=, the class of each sample ([n] integers), because a score over a "
-                "labelled data set compares classes; or pass an iterable of batches (*inputs, labels)"
+                "labelled data set compares classes; or pass an iterable of batches (*inputs, labels). A tuple of "
+                "tensors is several inputs, not (inputs, target)"
             )
         return as_batches(Batch(as_tuple(inputs), target, extra), forward_func=forward_func, batch_size=batch_size)
     if target is not None or extra:
         raise ValueError(
+            f"inputs must be a Tensor or a tuple of Tensors where target is given; got {type(inputs).__name__}. "
             "target and additional_forward_args go with tensor inputs; an iterable of batches brings its own, "
             "as (*inputs, labels) or through unpack_batch"
         )

@@ -43,6 +43,7 @@ def run(
     evaluator = CumulativeAblationEvaluator(  # made before the training, so that a wrong option is told at once
         network, layer, reference=reference, steps=steps, seed=seed, show_progress=show_progress
     )
+    Path(out).mkdir(parents=True, exist_ok=True)
     print(f"{data}: {len(images):,} images to train on, {len(split.rank.labels):,} to rank, "
           f"{len(split.evaluate.labels):,} to evaluate")  # fmt: skip
     seconds = demo_data.train(

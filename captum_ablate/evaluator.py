@@ -10,12 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.activations import layer_pass
 from captum_ablate.comparison import Comparison, RandomOrders
-from captum_ablate.curve import DeficitCurve, deficit_areas, frozen
+from captum_ablate.curve import DeficitCurve, Frozen, deficit_areas
 from captum_ablate.data import Batches, UnpackBatch, as_batches, check_classes
 from captum_ablate.intervals import Interval, exceedance_p, two_way_interval
-from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, layer_name, refuse_training_mode
+from captum_ablate.layers import (
+    ForwardFunc,
+    Layer,
+    as_model,
+    find_layer,
+    layer_name,
+    refuse_training_mode,
+    warn_of_positions,
+)
 from captum_ablate.metrics import Metric, as_metric, metric_name
 from captum_ablate.progress import ticking
 from captum_ablate.ranking import Ranker
@@ -24,10 +31,12 @@ from captum_ablate.replay import (
     Engine,
     Measured,
     Plan,
+    Probe,
     ReferenceOption,
     Site,
     fit_of,
     plain_reference,
+    probe_few,
     reference_name,
 )
 from captum_ablate.unchanged import unchanged
@@ -47,9 +56,10 @@ class CumulativeAblationEvaluator:
     Args:
         forward_func: an ``nn.Module`` is replayed from the layer on; any other function runs whole each time.
         layer: the module whose units are ablated, or its dotted name. Of a tuple output, the first tensor.
-        reference: what stands in an ablated unit's place: "zero"; "mean" (one number per unit, over samples and
-            positions of the ranking data); "resample" (the activation of one other ranking sample); a Tensor that
-            broadcasts to one sample's output; or ``f(activation [n, ...], target [n]) -> same shape``.
+        reference: what stands in an ablated unit's place: "zero"; "mean" (one number per unit, or per group of
+            ``layer_mask``, over samples and positions of the ranking data); "resample" (the activation of one other
+            ranking sample); a Tensor that broadcasts to one sample's output; or ``f(activation [n, ...], target [n])``,
+            of the activation's shape.
         metric: "accuracy", "log_likelihood" (nats), "logit", "margin", or ``f(outputs, target) -> [n]``, higher is
             better.
         steps: a number of evenly spaced counts, a sequence of counts, or None for one unit at a time.
@@ -118,11 +128,14 @@ class CumulativeAblationEvaluator:
         layer_owner = () if isinstance(self.forward_func, nn.Module) else (self.layer,)
         with unchanged(self.forward_func, *layer_owner, batches.owner, ranking_batches.owner):
             refuse_training_mode(self.forward_func, *layer_owner)
-            units = self._units(batches)
+            site = Site(self.layer, layer_name(self.forward_func, self.layer), self.axis)
+            seen, units = self._look(site, batches)
             scores, failed, reference, in_sample = self._rank(attributions, ranking_batches, units)
-            in_sample &= ranking_data is None
+            in_sample &= _is_same(ranking_data, data)
             plan = self._plan(scores, units)
-            measured = self._measure(plan, reference, batches)
+            with ticking(f"ablating {site.name}", self.show_progress) as tick:
+                engine = Engine(self.forward_func, site, reference, self._metric, plan, tick)
+                measured = engine.run(batches, seen)
         check_classes(torch.unique(measured.target))
         return self._comparison(scores, failed, plan, measured, in_sample)
 
@@ -131,19 +144,16 @@ class CumulativeAblationEvaluator:
             data, forward_func=self.forward_func, batch_size=self.batch_size, unpack_batch=self.unpack_batch
         )
 
-    def _units(self, batches: Batches) -> int:
-        """Return the number of units, from one forward pass."""
-        first = next(iter(batches)).take(slice(2))
-        with unchanged(
-            self.forward_func
-        ):  # a model may calibrate itself in its first call: that is to be a whole batch
-            _, (shapes,) = next(layer_pass(self.forward_func, [self.layer], [first], lambda part: part.shape))
-        if shapes[0][0] != len(first.target):
+    def _look(self, site: Site, batches: Batches) -> tuple[Probe, int]:
+        """Return one forward pass of a few samples, and the number of units that it shows."""
+        seen = probe_few(self.forward_func, site, next(iter(batches)))
+        if not seen.shape or seen.shape[0] != len(seen.batch.target):
             raise ValueError(
-                f"layer {layer_name(self.forward_func, self.layer)!r} gives {shapes[0][0]} rows for "
-                f"{len(first.target)} samples; the first axis of its output must be the samples"
+                f"layer {site.name!r} gives an output of shape {tuple(seen.shape)} for {len(seen.batch.target)} "
+                "samples; its first axis must be the samples"
             )
-        return self.axis.count(shapes[0])
+        warn_of_positions(self.layer, site.name, self.axis.unit_dim, seen.shape)
+        return seen, self.axis.count(seen.shape)
 
     def _rank(
         self, attributions: Mapping[str, Any], batches: Batches, units: int
@@ -164,7 +174,8 @@ class CumulativeAblationEvaluator:
                     failed[method] = str(error)
         if not scores:
             reasons = "; ".join(f"{method}: {reason}" for method, reason in failed.items())
-            raise ValueError(reasons if len(failed) == 1 else f"no attribution is applicable: {reasons}")
+            only = next(iter(failed.values()))
+            raise ValueError(only if len(failed) == 1 else f"no attribution is applicable: {reasons}")
         failed = {method: failed[method] for method in attributions if method in failed}
         reference = plain_reference(self.reference) if ranking.reference is None else ranking.reference
         return scores, failed, reference, uses_data
@@ -179,12 +190,6 @@ class CumulativeAblationEvaluator:
         directions = (False, True) if self.ascending else (False,)
         return Plan.of((Chain(o.flip(0) if up else o, counts) for o in orders for up in directions), units)
 
-    def _measure(self, plan: Plan, reference: Any, batches: Batches) -> Measured:
-        name = layer_name(self.forward_func, self.layer)
-        site = Site(self.layer, name, self.axis)
-        with ticking(f"ablating {name}", self.show_progress) as tick:
-            return Engine(self.forward_func, site, reference, self._metric, plan, tick).run(batches)
-
     def _comparison(
         self, scores: dict[str, Tensor], failed: dict[str, str], plan: Plan, measured: Measured, in_sample: bool
     ) -> Comparison:
@@ -195,7 +200,7 @@ class CumulativeAblationEvaluator:
         m = len(scores)
         n_ablated = torch.tensor([0, *plan.chains[0].counts])
         fraction = n_ablated.to(torch.float64) / plan.units
-        provenance = frozen(
+        provenance = Frozen(
             {
                 "layer": layer_name(self.forward_func, self.layer),
                 "units": plan.units,
@@ -228,7 +233,7 @@ class CumulativeAblationEvaluator:
                 provenance=provenance,
             )
             result[name] = curve
-        return Comparison(frozen(result), frozen(failed), orders, provenance)
+        return Comparison(Frozen(result), Frozen(failed), orders, provenance)
 
 
 def _random_orders(descending: list[Tensor], ascending: list[Tensor] | None, fraction: Tensor, n: int) -> RandomOrders:
@@ -255,6 +260,14 @@ def _against_random(descending: Tensor, ascending: Tensor | None, fraction: Tens
         "over_random_interval": two_way_interval(over),
         "p": exceedance_p(float(areas.mean()), null.mean(dim=1).numpy()),
     }
+
+
+def _is_same(ranking_data: Any, data: Any) -> bool:
+    """Tell whether a ranking is made on the very data that it is evaluated on."""
+    if ranking_data is None or ranking_data is data:
+        return True
+    pair = isinstance(data, tuple) and isinstance(ranking_data, tuple) and bool(data) and bool(ranking_data)
+    return pair and ranking_data[0] is data[0]
 
 
 def _checked_steps(steps: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
@@ -290,6 +303,7 @@ def _checked_scores(scores: Tensor, units: int, layer: str) -> Tensor:
     if flat.shape != (units,):
         raise ValueError(
             f"scores must have one value for each of the {units} units of {layer!r}; got shape {tuple(scores.shape)}"
+            + ("; per-sample attributions become scores through unit_scores" if scores.ndim > 1 else "")
         )
     if not bool(torch.isfinite(flat).all()):
         bad = (~torch.isfinite(flat)).nonzero().flatten().tolist()

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
+from captum_ablate.warning import warn
 
 ForwardFunc = Callable[..., Any]
 Layer = nn.Module | str
@@ -55,7 +56,9 @@ def find_layer(forward_func: ForwardFunc, layer: Layer) -> nn.Module:
     if modules is not None and not any(m is layer for m in modules.values()):
         same_type = [name for name, m in modules.items() if type(m) is type(layer)][:3]
         hint = f"; layers of that type in it: {', '.join(map(repr, same_type))}" if same_type else ""
-        raise ValueError(f"the layer {type(layer).__name__} is not a module of the model{hint}; see list_layers(model)")
+        raise ValueError(
+            f"the layer {type(layer).__name__} is not a module of the model{hint}; see list_layers(model, inputs)"
+        )
     return layer
 
 
@@ -79,6 +82,15 @@ def refuse_training_mode(*owners: Any) -> None:
                     f"the model is in training mode: {type(module).__name__} {name!r} would make every forward pass "
                     "different or move its statistics; call model.eval() first"
                 )
+
+
+def warn_of_positions(layer: nn.Module, name: str, unit_dim: int | None, shape: Sequence[int]) -> None:
+    """Warn if ``unit_dim`` takes the tokens of a layer ``[n, tokens, units]`` for its units."""
+    if unit_dim == 1 and len(shape) == 3 and isinstance(layer, (nn.Linear, nn.LayerNorm, nn.Embedding)):
+        warn(
+            f"{name!r} is a {type(layer).__name__} with an output of shape {tuple(shape)}, and unit_dim=1 makes its "
+            f"{shape[1]} positions the units; pass unit_dim=-1 for its {shape[2]} features"
+        )
 
 
 def list_layers(model: nn.Module, *inputs: Any, unit_dim: int | None = 1) -> pd.DataFrame:
@@ -139,7 +151,10 @@ def _acts_differently_in_training(module: nn.Module) -> bool:
 
 def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
     near = get_close_matches(name, [m for m in modules if m], n=3, cutoff=0.4)
-    return f"; nearest: {', '.join(map(repr, near))}" if near else "; see list_layers(model)"
+    if near:
+        return f"; nearest: {', '.join(map(repr, near))}"
+    some = [m for m in modules if m][:8]
+    return f"; it has {', '.join(map(repr, some))}, ...; list_layers(model, inputs) shows all"
 
 
 def _shape(output: Any) -> object:

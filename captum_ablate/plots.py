@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
+from textwrap import wrap
 from typing import Literal
 
 import matplotlib.pyplot as plt
@@ -154,7 +155,10 @@ def _frame_lightly(ax: Axes, title: str, grid: Literal["x", "y"]) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis=grid, color=GREY, linewidth=0.5, alpha=0.5)
     ax.set_axisbelow(True)
-    ax.set_title(title, loc="left", pad=20, fontweight="bold")
+    width = ax.get_window_extent().width / ax.figure.dpi  # inches
+    size = 12 if width > 5 else 9  # in a row of axes, long titles would run into each other
+    wrapped = "\n".join(wrap(title, max(20, int(width * 120 / size)), break_on_hyphens=False))
+    ax.set_title(wrapped, loc="left", pad=20, fontweight="bold", fontsize=size)
 
 
 def _subtitle(ax: Axes, text: str) -> None:

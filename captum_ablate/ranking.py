@@ -88,8 +88,12 @@ class Ranker:
 
     def _check_layer(self, method: Any) -> None:
         layer: Layer | None = getattr(method, "layer", None)
-        if layer is None or isinstance(layer, (list, tuple)):
-            raise ValueError("the attribution has a list of layers, or none; the evaluator ablates one layer")
+        if layer is None:
+            raise ValueError(
+                f"{type(method).__name__} attributes inputs, not a layer; take Captum's Layer{type(method).__name__}"
+            )
+        if isinstance(layer, (list, tuple)):
+            raise ValueError("the attribution has a list of layers; the evaluator ablates one layer")
         own = find_layer(method.forward_func, layer) if isinstance(layer, str) else layer
         if own is not self.layer:
             raise ValueError(

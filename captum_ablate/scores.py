@@ -261,6 +261,11 @@ class SampleScoring:
             return f"{self.name} cannot be used with a target in Captum; take LayerFeatureAblation instead ({text})"
         if isinstance(self.attribution, (LayerDeepLift, LayerDeepLiftShap)) and "redefine" in text:
             return f"{self.name} needs each activation module to be used once in a forward pass ({text})"
+        if "no attribute 'shape'" in text or text == "KeyError: 'shape'":
+            return (
+                f"{self.name} needs a model that returns a Tensor: wrap it, as in "
+                f"{self.name}(lambda *inputs: model(*inputs).logits, layer) ({text})"
+            )
         return f"{self.name} failed on layer {layer!r}: {text}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from functools import partial
 
@@ -740,8 +741,8 @@ def test_scores_of_the_wrong_length_or_not_finite_are_refused(dense, dense_data,
         ),
         (lambda m: LayerConductance(m, m[0]), r"belongs to another layer, '0', not to '2'"),
         (lambda m: LayerMeanActivity(m, "4"), r"belongs to another layer, '4', not to '2'"),
-        (lambda m: LayerMeanActivity(m, ["2", "0"]), r"a list of layers, or none; the evaluator ablates one layer"),
-        (lambda m: LayerActivation(m, [m[2], m[0]]), r"a list of layers, or none; the evaluator ablates one layer"),
+        (lambda m: LayerMeanActivity(m, ["2", "0"]), r"a list of layers; the evaluator ablates one layer"),
+        (lambda m: LayerActivation(m, [m[2], m[0]]), r"a list of layers; the evaluator ablates one layer"),
         (lambda m: LayerMeanActivity(m, "2", unit_dim=None), r"unit_dim=None and the evaluator unit_dim=1"),
         (lambda m: LayerMeanActivity(m, "2", layer_mask=torch.tensor([0, 0, 1, 1, 2, 2])), r"layer_mask"),
         (lambda m: LayerGradientShap(m, m[2]), r"LayerGradientShap needs baselines"),
@@ -1328,3 +1329,30 @@ def test_a_forward_pass_inside_no_grad_is_fine_and_gradients_still_flow(dense, d
         same(evaluator.evaluate(LayerConductance(dense, dense[2]), dense_data), expected)
         assert not torch.is_grad_enabled()
     assert torch.is_grad_enabled()
+
+
+def test_the_very_same_data_for_both_is_in_sample(dense, dense_data):
+    evaluator = CumulativeAblationEvaluator(dense, "2", n_random=0)
+    attribution = LayerMeanActivity(dense, "2")
+    assert evaluator.evaluate(attribution, dense_data, ranking_data=dense_data).in_sample
+    assert evaluator.evaluate(attribution, dense_data, ranking_data=tuple(dense_data)).in_sample
+    copies = tuple(part.clone() for part in dense_data)
+    assert not evaluator.evaluate(attribution, dense_data, ranking_data=copies).in_sample
+
+
+def test_a_comparison_can_be_pickled_and_looped_over(dense, dense_data):
+    evaluator = CumulativeAblationEvaluator(dense, "2", n_random=2)
+    comparison = evaluator.compare({"a": torch.arange(6.0), "b": -torch.arange(6.0)}, dense_data)
+    again = pickle.loads(pickle.dumps(comparison))
+    assert list(again) == ["a", "b"]
+    assert len(again) == 2
+    assert str(again) == str(comparison)
+
+
+def test_tokens_taken_for_units_are_warned_of():
+    model = nn.Sequential(nn.Linear(4, 5), nn.Flatten(), nn.Linear(15, 2)).eval()
+    x, y = torch.randn(8, 3, 4), torch.arange(8) % 2
+    with pytest.warns(UserWarning, match=r"unit_dim=1 makes its 3 positions the units; pass unit_dim=-1 for its 5"):
+        CumulativeAblationEvaluator(model, "0", n_random=0).evaluate(torch.rand(3), (x, y))
+    with pytest.warns(UserWarning, match="pass unit_dim=-1"):
+        LayerMeanActivity(model, "0").attribute(x, target=y)

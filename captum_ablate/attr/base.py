@@ -15,7 +15,15 @@ from captum_ablate.activations import pooled_pass
 from captum_ablate.class_statistics import Pooled
 from captum_ablate.data import Batches, UnpackBatch, batches_of_call, check_classes, device_of
 from captum_ablate.gathering import MomentsRequest, Request, Statistic, collect
-from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, refuse_training_mode
+from captum_ablate.layers import (
+    ForwardFunc,
+    Layer,
+    as_model,
+    find_layer,
+    layer_name,
+    refuse_training_mode,
+    warn_of_positions,
+)
 from captum_ablate.progress import over
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
@@ -128,6 +136,9 @@ class LayerDatasetAttribution(LayerAttribution):
             refuse_training_mode(self.forward_func, *layers)
             statistics = iter(self._statistics(layers, batches, attribute_to_layer_input, shapes, show_progress))
         device = device_of(self.forward_func)
+
+        for layer, parts in zip(layers, shapes, strict=True):
+            warn_of_positions(layer, layer_name(self.forward_func, layer), self.axis.unit_dim, parts[0])
 
         def result(shape: torch.Size, found: tuple[Statistic, ...]) -> Tensor:
             check_classes(found[0].classes)

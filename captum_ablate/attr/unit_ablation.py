@@ -72,7 +72,7 @@ class LayerUnitAblation(LayerDatasetAttribution):
         if fit is None:
             reference = plain_reference(self.reference)
         else:
-            taken = layer_pass(self.forward_func, [site.layer], batches, lambda part: part, at_input=site.at_input)
+            taken = layer_pass(self.forward_func, [site.layer], batches, torch.clone, at_input=site.at_input)
             for _, (parts,) in taken:
                 fit.add(parts[site.element])
             reference = fit.finish()

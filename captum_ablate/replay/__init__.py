@@ -1,6 +1,7 @@
 """The engine: the metric of a network under many ablations, without running again what comes before the layer."""
 
-from captum_ablate.replay.engine import Engine, Measured
+from captum_ablate.replay.engine import Engine, Measured, probe_few
+from captum_ablate.replay.hook_loop import Probe
 from captum_ablate.replay.plan import Chain, Plan
 from captum_ablate.replay.reference import (
     Reference,
@@ -17,11 +18,13 @@ __all__ = [
     "Engine",
     "Measured",
     "Plan",
+    "Probe",
     "Reference",
     "ReferenceFit",
     "ReferenceOption",
     "Site",
     "fit_of",
     "plain_reference",
+    "probe_few",
     "reference_name",
 ]

@@ -20,7 +20,7 @@ from captum_ablate.layers import ForwardFunc
 from captum_ablate.metrics import Metric, check_labels, class_outputs
 from captum_ablate.replay.affine import AffineTail, affine_tail
 from captum_ablate.replay.agreement import difference, equal, is_finite
-from captum_ablate.replay.hook_loop import find_path, full_forward
+from captum_ablate.replay.hook_loop import Probe, full_forward, probe
 from captum_ablate.replay.plan import Plan
 from captum_ablate.replay.recording import Recording, record, unablated
 from captum_ablate.replay.reference import Reference
@@ -59,6 +59,7 @@ class Engine:
     ) -> None:
         self.forward_func, self.site = forward_func, site
         self.reference, self.metric, self.plan, self.tick = reference, metric, plan, tick
+        self._probe: Probe | None = None
         self._path: Path | None = None
         self._tried: set[tuple[Any, ...]] = set()
         self._why_hooks: str | None = None
@@ -68,8 +69,9 @@ class Engine:
         if not isinstance(forward_func, nn.Module):
             self._why_hooks = "forward_func is not an nn.Module"
 
-    def run(self, batches: Iterable[Batch]) -> Measured:
-        """Return the metric of every sample, intact and under every mask."""
+    def run(self, batches: Iterable[Batch], seen: Probe | None = None) -> Measured:
+        """Return the metric of every sample, intact and under every mask; ``seen`` saves the trial a forward pass."""
+        self._probe = seen
         tables: list[Tensor] = []
         targets, first = [], 0
         last: tuple[Batch, Tensor] | None = None
@@ -130,16 +132,7 @@ class Engine:
         )
 
     def _replayed(self, batch: Batch, first: int) -> tuple[Tensor, Tensor]:
-        key = tuple(tuple(x.shape[1:]) for x in tree_leaves(batch.inputs) if isinstance(x, Tensor))
-        if key not in self._tried:
-            try:
-                with unchanged(
-                    self.forward_func
-                ):  # what a model keeps from its first call is to come from a whole batch
-                    self._trial(batch.take(slice(TRIAL_SAMPLES)), first)
-            except Exception:  # a model made for one batch size, say
-                self._trial(batch, first)
-            self._tried.add(key)
+        self._try_out(batch, first)
         with torch.no_grad():
             recording = self._record(batch, first)
             reference = self.reference(recording.activation, batch.target, first)
@@ -155,17 +148,30 @@ class Engine:
         try:
             return record(self.forward_func, self.site, batch, self._path)
         except CannotReplay:  # the way to the layer depends on the data
-            self._trial(batch, first)
+            self._trial(probe(self.forward_func, self.site, batch), first)
             return record(self.forward_func, self.site, batch, self._path)
 
-    def _trial(self, batch: Batch, first: int) -> None:
-        """Check on a few samples that the model repeats itself, and that a half-ablated replay is a full forward."""
-        self._path, intact = find_path(self.forward_func, self.site, batch)
+    def _try_out(self, batch: Batch, first: int) -> None:
+        """Make the trial, once per shape of inputs, on a few samples: those of the probe where they have that shape."""
+        key = _input_shapes(batch)
+        if key in self._tried:
+            return
+        seen = self._probe if self._probe is not None and _input_shapes(self._probe.batch) == key else None
+        try:
+            with unchanged(self.forward_func):  # what a model keeps from its first call is to come from a whole batch
+                self._trial(seen or probe(self.forward_func, self.site, batch.take(slice(TRIAL_SAMPLES))), first)
+        except Exception:  # a model made for one batch size, say
+            self._trial(probe(self.forward_func, self.site, batch), first)
+        self._tried.add(key)
+
+    def _trial(self, seen: Probe, first: int) -> None:
+        """Check that the model repeats itself, and that a half-ablated replay is a full forward pass."""
+        batch, self._path = seen.batch, seen.path
         if self._path is None:
             raise CannotReplay("the layer runs in another thread, or out of reach")
-        self._check_repeats(intact, self._unablated(batch))
         with torch.no_grad():
             recording = record(self.forward_func, self.site, batch, self._path)
+            self._check_repeats(seen.outputs, recording.outputs)
             reference = self.reference(recording.activation, batch.target, first)
             mask = self.plan.mask(self.plan.half, recording.activation.device)
             replayed = recording.replay(self.site.ablated(recording.activation, mask, reference))
@@ -279,3 +285,16 @@ class Engine:
         mask = self.plan.mask(self.plan.largest, reference.device)
         full = self._full(batch, mask, reference)
         return equal(class_outputs(full), class_outputs(self._largest_output))
+
+
+def probe_few(forward_func: ForwardFunc, site: Site, batch: Batch) -> Probe:
+    """Run a few samples of ``batch`` through the model, or all where it does not take few; leave no trace."""
+    with unchanged(forward_func):
+        try:
+            return probe(forward_func, site, batch.take(slice(TRIAL_SAMPLES)))
+        except Exception:  # a model made for one batch size, or the user's mistake, which shows again
+            return probe(forward_func, site, batch)
+
+
+def _input_shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(x.shape[1:]) for x in tree_leaves(batch.inputs) if isinstance(x, Tensor))

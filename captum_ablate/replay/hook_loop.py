@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,14 +31,24 @@ def full_forward(
     return outputs
 
 
-def find_path(forward_func: ForwardFunc, site: Site, batch: Batch) -> tuple[Path | None, Any]:
-    """Run one intact forward pass and return the path of calls to the layer, and the outputs."""
-    finder = PathFinder()
+class Probe(NamedTuple):
+    """An intact forward pass of ``batch``: the path of calls to the layer, the shape that it gave, the outputs."""
+
+    batch: Batch
+    path: Path | None
+    shape: torch.Size
+    outputs: Any
+
+
+def probe(forward_func: ForwardFunc, site: Site, batch: Batch) -> Probe:
+    """Run one intact forward pass and see where the layer is called, and what it gives."""
+    finder, shapes = PathFinder(), list[torch.Size]()
 
     def note(activation: Tensor) -> Tensor:
         finder.at_layer()
+        shapes.append(activation.shape)
         return activation
 
     with watching(finder):
         outputs = full_forward(forward_func, site, batch, note)
-    return finder.path, outputs
+    return Probe(batch, finder.path, shapes[0], outputs)

@@ -201,3 +201,12 @@ def test_an_unknown_metric_or_reference_is_refused(dense, dense_data):
         LayerUnitAblation(dense, "0", metric="f1").attribute(x, target=y)
     with pytest.raises(ValueError, match=r"reference must be.*got 'median'"):
         LayerUnitAblation(dense, "0", reference="median").attribute(x, target=y)
+
+
+def test_the_mean_is_that_of_the_layer_before_anything_changes_it_in_place(dense_data):
+    x, y = dense_data
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(inplace=True), nn.Linear(6, 3)).eval()
+    mean = model[0](x).detach().mean(0)
+    by_name = LayerUnitAblation(model, "0", reference="mean").attribute(x, target=y)
+    by_value = LayerUnitAblation(model, "0", reference=mean).attribute(x, target=y)
+    np.testing.assert_allclose(by_name.numpy(), by_value.numpy(), atol=1e-6)
