@@ -83,13 +83,14 @@ def compare(case: Case, images: int, batch: int, rounds: int) -> dict[str, objec
     with torch.no_grad():
         units = evaluator.axis.count(_shape_of(model, layer, x[:1]))
     scores = torch.rand(units)
-    curve = evaluator.evaluate(scores, batches)  # a round to warm up, and to compare accuracies
-    loop = _timed(lambda: hook_loop(model, layer, curve.order, curve.n_ablated, batches, case.unit_dim))
-    torch.testing.assert_close(loop[1].double(), curve.score, rtol=0, atol=1e-6)
+    curve = evaluator.evaluate(scores, batches)  # a round to warm up, and for its order
     times = []
     for _ in range(rounds):
-        plain, _ = _timed(lambda: hook_loop(model, layer, curve.order, curve.n_ablated, batches, case.unit_dim))
+        plain, scores_of_loop = _timed(
+            lambda: hook_loop(model, layer, curve.order, curve.n_ablated, batches, case.unit_dim)
+        )
         ours, _ = _timed(lambda: evaluator.evaluate(scores, batches))
+        torch.testing.assert_close(scores_of_loop.double(), curve.score, rtol=0, atol=1e-6)
         times.append((plain, ours))
     plain, ours = np.array(times).T
     return {
@@ -120,8 +121,8 @@ def _shape_of(model: nn.Module, layer: nn.Module, x: Tensor) -> torch.Size:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, row by row, and the geometric mean of its ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="cases whose network and layer contain this")
     parser.add_argument("--out", type=Path, help="a CSV file to write")

@@ -22,7 +22,9 @@ def test_a_name_finds_its_module(digits_net):
 def test_an_unknown_name_is_refused_with_the_nearest_ones(digits_net):
     with pytest.raises(ValueError, match=r"no layer 'convv1'; nearest: 'conv1'"):
         find_layer(digits_net, "convv1")
-    with pytest.raises(ValueError, match=r"no layer 'transformer'; it has 'conv1', 'relu1'.*list_layers\(model, inputs\) shows all"):
+    with pytest.raises(
+        ValueError, match=r"no layer 'transformer'; it has 'conv1', 'relu1'.*list_layers\(model, inputs\) shows all"
+    ):
         find_layer(digits_net, "transformer")
 
 
