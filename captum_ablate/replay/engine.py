@@ -90,6 +90,7 @@ class Engine:
         assert last is not None
         if self._why_hooks is None and not self._largest_is_right(*last):
             self._fall_back("the last step differs from a full forward pass")
+            self._ways = set()
             return self.run(batches)
         table = torch.cat(tables, dim=1)
         return Measured(table[0], table[1:], torch.cat(targets), self.description)
@@ -125,7 +126,6 @@ class Engine:
 
     def _fall_back(self, reason: str) -> None:
         self._why_hooks = reason
-        self._ways = {"hook loop"}
         warn(
             f"{self.site.name!r}: replaying is not possible ({reason}); full forward passes are used instead, which "
             "are exact but slower"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -65,12 +66,12 @@ class Plan:
         mask[self.chains[chain].order[:count].to(device, non_blocking=True)] = True
         return mask
 
-    @property
+    @cached_property
     def half(self) -> int:
         """The number of the mask whose size is nearest to half of the units."""
         return min(range(len(self)), key=lambda number: abs(2 * self.where[number][1] - self.units))
 
-    @property
+    @cached_property
     def largest(self) -> int:
         """The number of the mask with the most units."""
         return max(range(len(self)), key=lambda number: self.where[number][1])
