@@ -78,8 +78,10 @@ class _Raw(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def load(name: str) -> Split:
+def load(name: str, *, held_out: int = HELD_OUT) -> Split:
     """Return the data set ``digits``, ``mnist``, ``fashion`` or ``cifar10``; the same images every time.
+
+    At most ``held_out`` images are held out of the training, half to rank and half to evaluate.
 
     Digits come with scikit-learn. The others come from the folder that the environment variable
     ``CAPTUM_ABLATE_DATA`` names, else torchvision downloads them into ``~/.cache/captum_ablate``.
@@ -87,8 +89,8 @@ def load(name: str) -> Split:
     if name not in RECIPES:
         raise ValueError(f"the demo data are {', '.join(RECIPES)}; got {name!r}")
     raw = _digits() if name == "digits" else _stored(name)
-    train, held_out = _at_most(TRAINED, raw.train_labels), _at_most(HELD_OUT, raw.test_labels)
-    rank, evaluate = (held_out[half] for half in _parted(raw.test_labels[held_out], len(held_out) // 2))
+    train, held = _at_most(TRAINED, raw.train_labels), _at_most(held_out, raw.test_labels)
+    rank, evaluate = (held[half] for half in _parted(raw.test_labels[held], len(held) // 2))
     std, mean = torch.std_mean(_channels_first(raw.train[train]), dim=(0, 2, 3), correction=0, keepdim=True)
 
     def labelled(images: Array, labels: Array) -> Labelled:

@@ -1,0 +1,75 @@
+"""The trained image classifiers that several papers share.
+
+``python -m benchmarks.papers.classifiers vgg 0`` trains one beforehand.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from torch import nn
+
+from benchmarks.papers.data import first, images
+from benchmarks.papers.networks import mlp, small_resnet, small_vgg
+from benchmarks.papers.scale import Scale
+from benchmarks.papers.training import Trained, accuracy, fit_classifier, trained
+
+CONVOLUTIONAL = {"vgg": small_vgg, "resnet": small_resnet}
+EPOCHS = 10
+CIFAR_FLOOR = 0.70
+
+MLP_FLOORS = {"mnist": 0.94, "fashion": 0.82, "cifar10": 0.40}
+MLP_EPOCHS = {"mnist": 8, "fashion": 8, "cifar10": 8}
+
+
+def convolutional(kind: str, seed: int, scale: Scale = Scale.NORMAL) -> Trained:
+    """Return a ``vgg`` or ``resnet`` trained on CIFAR-10's 20,000 images; accuracy on the ``evaluate`` part.
+
+    At quick scale: a quarter of the width, one epoch on 2,000 images, no floor.
+    """
+    if kind not in CONVOLUTIONAL:
+        raise ValueError(f"kind must be one of {', '.join(CONVOLUTIONAL)}; got {kind!r}")
+    split, quick = images("cifar10"), scale is Scale.QUICK
+    train = first(split.train, 2_000) if quick else split.train
+    held_out = first(split.evaluate, 500) if quick else split.evaluate
+    epochs, width = scale.pick(1, EPOCHS), scale.pick(8, 32)
+
+    def fit(network: nn.Module) -> None:
+        fit_classifier(network, *train, epochs=epochs, seed=seed, flip=True, crop=2, max_lr=5e-3, weight_decay=1e-2)
+
+    return trained(
+        f"cifar10-{kind}{width}-{epochs}epochs-{len(train.labels)}images-seed{seed}",
+        partial(CONVOLUTIONAL[kind], width=width, seed=seed),
+        fit,
+        evaluate=lambda network: accuracy(network, *held_out),
+        floor=scale.pick(0.0, CIFAR_FLOOR),
+    )
+
+
+def dense(data: str, activation: str, seed: int, scale: Scale = Scale.NORMAL) -> Trained:
+    """Return a 100-100 MLP trained on ``data``; accuracy on the ``evaluate`` part.
+
+    At quick scale: 30-30, one epoch on 2,000 images, no floor.
+    """
+    if data not in MLP_FLOORS:
+        raise ValueError(f"data must be one of {', '.join(MLP_FLOORS)}; got {data!r}")
+    split = images(data)
+    train = first(split.train, scale.pick(2_000, 20_000))
+    epochs, hidden = scale.pick(1, MLP_EPOCHS[data]), scale.pick((30, 30), (100, 100))
+
+    def fit(network: nn.Module) -> None:
+        fit_classifier(network, *train, epochs=epochs, seed=seed, max_lr=3e-3, show_progress=False)
+
+    return trained(
+        f"{data}-mlp{hidden[0]}-{activation}-{epochs}epochs-{len(train.labels)}images-seed{seed}",
+        lambda: mlp(train.images[0].numel(), hidden=hidden, activation=activation, seed=seed),
+        fit,
+        evaluate=lambda network: accuracy(network, *split.evaluate),
+        floor=scale.pick(0.0, MLP_FLOORS[data]),
+    )
+
+
+if __name__ == "__main__":
+    result = convolutional(sys.argv[1], int(sys.argv[2]))
+    print(f"{sys.argv[1]} seed {sys.argv[2]}: accuracy {result.accuracy:.3f} in {result.seconds:.0f} s")

@@ -1,0 +1,1 @@
+"""What the ablation papers compute on top of deficit curves: pure functions and frozen results."""
