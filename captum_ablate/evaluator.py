@@ -134,7 +134,7 @@ class CumulativeAblationEvaluator:
             in_sample &= _is_same(ranking_data, data)
             plan = self._plan(scores, units)
             with ticking(f"ablating {site.name}", self.show_progress) as tick:
-                engine = Engine(self.forward_func, site, reference, self._metric, plan, tick)
+                engine = Engine(self.forward_func, [site], [reference], self._metric, plan, tick)
                 measured = engine.run(batches, seen)
         check_classes(torch.unique(measured.target))
         return self._comparison(scores, failed, plan, measured, in_sample)
@@ -146,14 +146,14 @@ class CumulativeAblationEvaluator:
 
     def _look(self, site: Site, batches: Batches) -> tuple[Probe, int]:
         """Return one forward pass of a few samples, and the number of units that it shows."""
-        seen = probe_few(self.forward_func, site, next(iter(batches)))
-        if not seen.shape or seen.shape[0] != len(seen.batch.target):
+        seen = probe_few(self.forward_func, [site], next(iter(batches)))
+        if not seen.shapes[0] or seen.shapes[0][0] != len(seen.batch.target):
             raise ValueError(
-                f"layer {site.name!r} gives an output of shape {tuple(seen.shape)} for {len(seen.batch.target)} "
+                f"layer {site.name!r} gives an output of shape {tuple(seen.shapes[0])} for {len(seen.batch.target)} "
                 "samples; its first axis must be the samples"
             )
-        warn_of_positions(self.layer, site.name, self.axis.unit_dim, seen.shape)
-        return seen, self.axis.count(seen.shape)
+        warn_of_positions(self.layer, site.name, self.axis.unit_dim, seen.shapes[0])
+        return seen, self.axis.count(seen.shapes[0])
 
     def _rank(
         self, attributions: Mapping[str, Any], batches: Batches, units: int

@@ -71,6 +71,13 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
     return type(layer).__name__
 
 
+def has_hooks(model: nn.Module) -> bool:
+    """Tell whether a forward pass runs hooks of the user's, on modules of the model or on all modules."""
+    everywhere = nn.modules.module
+    tables = (everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
+    return any(tables) or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
 def refuse_training_mode(*owners: Any) -> None:
     """Raise if a dropout or batch-norm layer is in training mode: outputs would be random, or statistics would move."""
     for owner in owners:

@@ -55,6 +55,11 @@ def as_metric(metric: str | Metric) -> Metric:
     )
 
 
+def is_named(metric: Metric) -> bool:
+    """Tell whether it is one of ours: it treats samples alone, and writes to nothing."""
+    return metric in _BY_NAME.values()
+
+
 def metric_name(metric: str | Metric) -> str:
     """Return the name that results show for ``metric``."""
     return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
@@ -62,7 +67,7 @@ def metric_name(metric: str | Metric) -> str:
 
 def check_labels(metric: Metric, outputs: object, target: Tensor) -> None:
     """Raise if one of our metrics is to look up a label that the model has no output for."""
-    if metric not in _BY_NAME.values() or not isinstance(outputs, Tensor) or outputs.ndim != 2:
+    if not is_named(metric) or not isinstance(outputs, Tensor) or outputs.ndim != 2:
         return
     low, high = int(target.min()), int(target.max())
     if low < 0 or high >= outputs.shape[1]:

@@ -78,7 +78,7 @@ class LayerUnitAblation(LayerDatasetAttribution):
             reference = fit.finish()
         plan = Plan.singles(self.axis.count(shape))
         with ticking(self.get_name(), show_progress) as tick:
-            measured = Engine(self.forward_func, site, reference, self.metric, plan, tick).run(batches)
+            measured = Engine(self.forward_func, [site], [reference], self.metric, plan, tick).run(batches)
         deficits = (measured.intact - measured.values).to(torch.float64)  # [units, n]
         return ClassMoments.of(deficits.T.contiguous(), measured.target)
 

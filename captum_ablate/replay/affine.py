@@ -23,12 +23,10 @@ from captum_ablate.metrics import class_outputs
 from captum_ablate.replay.effects import signature_of, storage_of
 from captum_ablate.replay.plan import Plan
 from captum_ablate.replay.recording import Recording
+from captum_ablate.replay.tape import CONSTANT, DATA, LAYER
 
 LARGEST = 2**25
 """Numbers in the Jacobian beyond which replaying is the better use of memory: 256 MiB in float64."""
-
-CONSTANT, DATA, LAYER = 0, 1, 2
-"""What a tensor depends on: weights alone, the inputs too, or the layer's output."""
 
 _LINEAR = frozenset(
     """

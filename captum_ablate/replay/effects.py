@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,12 +19,27 @@ def storage_of(tensor: Tensor) -> int:
         return 0
 
 
-class Effects(TorchDispatchMode):
-    """Reports each operator: ``before(reads, writes)`` and ``after(made)``, as storages."""
+class Listener(Protocol):
+    """Hears of each operator itself, with its arguments."""
 
-    def __init__(self, before: Callable[[set[int], set[int]], None], after: Callable[[set[int]], None]) -> None:
+    def before(self, func: Any, args: Any, kwargs: Any) -> None:
+        """An operator is about to run."""
+
+    def after(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """It has run."""
+
+
+class Effects(TorchDispatchMode):
+    """Reports each operator: ``before(reads, writes)`` and ``after(made)``, as storages; and to a ``listener``."""
+
+    def __init__(
+        self,
+        before: Callable[[set[int], set[int]], None],
+        after: Callable[[set[int]], None],
+        listener: Listener | None = None,
+    ) -> None:
         super().__init__()
-        self._before, self._after = before, after
+        self._before, self._after, self._listener = before, after, listener
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -32,7 +47,11 @@ class Effects(TorchDispatchMode):
         writes = {storage_of(t) for value in written_values(written, args, kwargs) for t in _tensors(value)}
         reads = set() if is_view else {storage_of(t) for t in _tensors((args, kwargs))}
         self._before(reads, writes)
+        if self._listener is not None:
+            self._listener.before(func, args, kwargs)
         result = func(*args, **kwargs)
+        if self._listener is not None:
+            self._listener.after(func, args, kwargs, result)
         self._after(set() if is_view else {storage_of(t) for t in _tensors(result)} - writes)
         return result
 

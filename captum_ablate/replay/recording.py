@@ -13,9 +13,10 @@ Every other call runs live. A kept tensor that live code writes to is served as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,34 +25,59 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 
 from captum_ablate.data import Batch, call
 from captum_ablate.layers import ForwardFunc
+from captum_ablate.metrics import class_outputs
 from captum_ablate.replay.effects import Effects, storage_of
 from captum_ablate.replay.intercept import watching
+from captum_ablate.replay.numbers_seen import numbers_seen
 from captum_ablate.replay.recorder import Kept, Recorder, Storage
 from captum_ablate.replay.site import Site
 from captum_ablate.replay.stage import CannotReplay, Path, Stage
+from captum_ablate.replay.tape import Tape, Tracer
+
+Replace = Callable[[Tensor], Tensor]
 
 
 @dataclass
 class Recording:
-    """A recorded forward pass of ``batch``: ``activation`` of the layer, intact ``outputs``, and what to serve."""
+    """A recorded forward pass of ``batch``: intact ``outputs``, what to serve, and the tape behind the first site.
+
+    ``activations`` are those of the sites, in the order in which they run; ``tape`` may be the reason for its absence.
+    """
 
     forward_func: ForwardFunc
-    site: Site
+    sites: tuple[Site, ...]
     batch: Batch
     path: Path
-    activation: Tensor
+    activations: list[Tensor]
     outputs: Any
+    tape: Tape | str
     kept: dict[tuple[int, int], Kept]
     storages: dict[int, Storage]
     layer_output: tuple[list[Any], TreeSpec] | None
 
-    def replay(self, ablated: Tensor, watch: Any = None) -> Any:
-        """Return the model's outputs with ``ablated`` as the layer's output; ``watch`` is a context for the run."""
+    @property
+    def site(self) -> Site:
+        """The first site, from which everything runs again."""
+        return self.sites[0]
+
+    @property
+    def activation(self) -> Tensor:
+        """The activation of the first site."""
+        return self.activations[0]
+
+    def replay(self, ablated: Tensor, later: Sequence[Replace] = (), watch: Any = None) -> Any:
+        """Return the model's outputs with ``ablated`` at the first site, and ``later`` applied at the others.
+
+        ``watch`` is a context for the run.
+        """
         player = _Player(self)
         inputs, extra = player.fresh((self.batch.inputs, self.batch.additional_forward_args))
         with ExitStack() as stack:
             # hooked always: PyTorch's transformers take another path through modules that have a hook
             stack.enter_context(self.site.hooked(lambda output: player.replace(output, ablated)))
+            for k, site in enumerate(self.sites[1:]):
+                replace = later[k] if later else partial(unablated, site)
+                stack.enter_context(site.hooked(partial(_replaced, site, replace)))
             if self.layer_output is not None:
                 player.layer_result = self.site.with_part(player.serve(self.layer_output), ablated)
             if watch is not None:
@@ -120,50 +146,68 @@ class _Player(Stage):
         )  # same place, same strides, in this replay's own copy of the memory
 
 
-def record(forward_func: ForwardFunc, site: Site, batch: Batch, path: Path) -> Recording:
-    """Run ``forward_func`` once on ``batch`` and return what replays need; the layer is hooked, ablating nothing."""
-    recorder = Recorder(site, path)
-    seen: dict[str, Any] = {}
+def record(forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch, path: Path) -> Recording:
+    """Run ``forward_func`` once on ``batch`` and return what replays need; the sites are hooked, ablating nothing."""
+    assert isinstance(forward_func, nn.Module)
+    first = sites[0]
+    recorder, tracer = Recorder(first, path), Tracer(forward_func, len(batch.target))
+    activations: dict[int, Tensor] = {}
+    layer_output: list[tuple[list[Any], TreeSpec] | None] = []
 
-    def note(output: Any) -> Any:
-        if seen:
+    def note(number: int, output: Any) -> Any:
+        if number in activations:
             raise CannotReplay("the layer runs more than once")
+        site = sites[number]
         part = site.part(output)
-        leaves, spec = tree_flatten(output)
-        if site.at_input:
-            recorder.past_layer, run_layer = True, True
-        else:
-            run_layer = recorder.layer_output(leaves)
-        seen["activation"] = part.detach().clone()
-        seen["layer_output"] = None if run_layer else (leaves, spec)
-        return site.with_part(output, unablated(site, part))
+        if number == 0:
+            leaves, spec = tree_flatten(output)
+            if first.at_input:
+                recorder.past_layer, run_layer = True, True
+            else:
+                run_layer = recorder.layer_output(leaves)
+            layer_output.append(None if run_layer else (leaves, spec))
+        elif 0 not in activations:
+            raise CannotReplay("the layers run in another order than on other data")
+        tracer.paused = True
+        activations[number] = part.detach().clone()
+        intact = unablated(site, part)
+        tracer.paused = False
+        tracer.ablated(number, part, intact)
+        return site.with_part(output, intact)
 
     def run(*inputs: Any) -> Any:
         for leaf in tree_leaves(inputs):
             if isinstance(leaf, Tensor):
                 recorder.keep(leaf)
         seen_inputs.extend(inputs)
-        with watching(recorder), Effects(recorder.before, recorder.after):
+        with watching(recorder), numbers_seen(tracer.looked_at), Effects(recorder.before, recorder.after, tracer):
             return forward_func(*inputs)
 
     seen_inputs: list[Any] = []
-    with site.hooked(note):
+    with ExitStack() as stack:
+        for number, site in enumerate(sites):
+            stack.enter_context(site.hooked(partial(note, number)))
         outputs = call(run, batch)
-    if not seen:
+    if len(activations) < len(sites):
         raise CannotReplay("the layer did not run")
     k = len(batch.inputs)
     own = Batch(tuple(seen_inputs[:k]), batch.target, tuple(seen_inputs[k:]))
     return Recording(
         forward_func,
-        site,
+        tuple(sites),
         own,
         path,
-        seen["activation"],
+        [activations[number] for number in range(len(sites))],
         outputs,
+        tracer.finish(class_outputs(outputs)),
         recorder.kept,
         recorder.storages,
-        seen["layer_output"],
+        layer_output[0],
     )
+
+
+def _replaced(site: Site, replace: Replace, output: Any) -> Any:
+    return site.with_part(output, replace(site.part(output)))
 
 
 def unablated(site: Site, activation: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -100,6 +100,8 @@ class _Constant:
 @dataclass(frozen=True)
 class _Function:
     function: Callable[[Tensor, Tensor], Tensor]
+    is_live: ClassVar[bool] = True
+    """It looks at the activation: behind an ablation it is to see the one that is there."""
 
     def __call__(self, activation: Tensor, target: Tensor, first: int) -> Tensor:
         value = self.function(activation.clone(), target.clone())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ class Site:
     axis: UnitAxis
     at_input: bool = False
     element: int = 0
+    units: slice = field(default_factory=lambda: slice(None))
+    """Where its units stand among those of all sites."""
 
     def part(self, output: Any) -> Tensor:
         """Return the tensor in question."""
@@ -65,5 +67,9 @@ class Site:
             handle.remove()
 
     def ablated(self, activation: Tensor, mask: Tensor, replaced: Tensor) -> Tensor:
-        """Return a new tensor: ``replaced`` where ``mask [units]`` is set, ``activation`` elsewhere."""
-        return torch.where(self.axis.spread(mask[None], activation.shape), replaced, activation)
+        """Return a new tensor: ``replaced`` where ``mask`` is set, ``activation`` elsewhere.
+
+        ``mask`` is ``[units]``, or ``[n, units]`` for a mask of its own for each sample.
+        """
+        rows = mask if mask.ndim == 2 else mask[None]
+        return torch.where(self.axis.spread(rows, activation.shape), replaced, activation)
