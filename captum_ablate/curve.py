@@ -64,6 +64,18 @@ class DeficitCurve:
         return None if self.ascending_values is None else self.ascending_values.mean(dim=1)
 
     @property
+    def layers(self) -> dict[str, int]:
+        """Number of units by layer; the units of several layers count on from one to the next."""
+        return dict(self.provenance.get("layers", {self.provenance["layer"]: len(self.order)}))
+
+    def located(self, units: Tensor) -> list[tuple[str, int]]:
+        """Return the layer of each unit, and its number in that layer: for orders over several layers."""
+        bounds = np.cumsum(list(self.layers.values()))
+        which = np.searchsorted(bounds, units.numpy(), side="right")
+        names, starts = list(self.layers), [0, *bounds]
+        return [(names[k], int(u - starts[k])) for k, u in zip(which, units.numpy(), strict=True)]
+
+    @property
     def deficit(self) -> Tensor:
         """Loss of the mean metric at each step, ``[steps+1]``."""
         return self.score[0] - self.score

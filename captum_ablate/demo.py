@@ -56,7 +56,7 @@ def run(
         show_progress=show_progress,
     )
     with torch.no_grad():
-        units = int(evaluator.axis.count(_output_shape(network, evaluator.layer, images[:2])))
+        units = int(evaluator.axis.count(_output_shape(network, evaluator.layers[0], images[:2])))
     comparison = evaluator.compare(
         attributions(network, layer, units, seed), tuple(split.evaluate), ranking_data=tuple(split.rank)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import captum
@@ -24,6 +25,7 @@ from captum_ablate.layers import (
     warn_of_positions,
 )
 from captum_ablate.metrics import Metric, as_metric, metric_name
+from captum_ablate.per_layer import each, taken_apart
 from captum_ablate.progress import ticking
 from captum_ablate.ranking import Ranker
 from captum_ablate.replay import (
@@ -55,7 +57,9 @@ class CumulativeAblationEvaluator:
 
     Args:
         forward_func: an ``nn.Module`` is replayed from the layer on; any other function runs whole each time.
-        layer: the module whose units are ablated, or its dotted name. Of a tuple output, the first tensor.
+        layer: the module whose units are ablated, or its dotted name. Of a tuple output, the first tensor. A list of
+            layers is ranked and ablated together: scores are one tensor per layer, units count on from layer to layer;
+            ``reference``, ``unit_dim`` and ``layer_mask`` may be lists with one value for each layer.
         reference: what stands in an ablated unit's place: "zero"; "mean" (one number per unit, or per group of
             ``layer_mask``, over samples and positions of the ranking data); "resample" (the activation of one other
             ranking sample); a Tensor that broadcasts to one sample's output; or ``f(activation [n, ...], target [n])``,
@@ -76,24 +80,29 @@ class CumulativeAblationEvaluator:
     def __init__(
         self,
         forward_func: ForwardFunc,
-        layer: Layer,
+        layer: Layer | Sequence[Layer],
         *,
-        reference: ReferenceOption = "zero",
+        reference: ReferenceOption | Sequence[ReferenceOption] = "zero",
         metric: str | Metric = "accuracy",
         steps: int | Sequence[int] | None = 20,
         ascending: bool = True,
         n_random: int = 20,
-        unit_dim: int | None = 1,
-        layer_mask: Tensor | None = None,
+        unit_dim: int | Sequence[int | None] | None = 1,
+        layer_mask: Tensor | Sequence[Tensor | None] | None = None,
         seed: int = 0,
         batch_size: int | None = None,
         unpack_batch: UnpackBatch | None = None,
         show_progress: bool = False,
     ) -> None:
         self.forward_func = as_model(forward_func)
-        self.layer = find_layer(self.forward_func, layer)
-        self.axis = UnitAxis.of(unit_dim, layer_mask)
-        fit_of(reference, self.axis, seed)  # an unknown reference is refused here
+        self.layers = _found_layers(self.forward_func, layer)
+        self.layer = self.layers[0] if not isinstance(layer, (list, tuple)) else self.layers
+        k = len(self.layers)
+        unit_dims, masks = each(unit_dim, k, "unit_dim"), each(layer_mask, k, "layer_mask")
+        self.axes = [UnitAxis.of(d, m) for d, m in zip(unit_dims, masks, strict=True)]
+        self.axis, self.references = self.axes[0], each(reference, k, "reference")
+        for one, axis in zip(self.references, self.axes, strict=True):
+            fit_of(one, axis, seed)  # an unknown reference is refused here
         self.reference, self.metric, self._metric = reference, metric, as_metric(metric)
         self.steps = _checked_steps(steps)
         if isinstance(n_random, bool) or not isinstance(n_random, int) or n_random < 0:
@@ -125,60 +134,97 @@ class CumulativeAblationEvaluator:
         batches = self._batches(data)
         batches.refuse_one_shot("the evaluator looks at the layer first, then ablates")
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data)
-        layer_owner = () if isinstance(self.forward_func, nn.Module) else (self.layer,)
+        layer_owner = () if isinstance(self.forward_func, nn.Module) else tuple(self.layers)
         with unchanged(self.forward_func, *layer_owner, batches.owner, ranking_batches.owner):
             refuse_training_mode(self.forward_func, *layer_owner)
-            site = Site(self.layer, layer_name(self.forward_func, self.layer), self.axis)
-            seen, units = self._look(site, batches)
-            scores, failed, reference, in_sample = self._rank(attributions, ranking_batches, units)
+            seen, sites = self._look(batches)
+            units = [site.units.stop - site.units.start for site in sites]
+            scores, failed, references, in_sample = self._rank(attributions, ranking_batches, units)
             in_sample &= _is_same(ranking_data, data)
-            plan = self._plan(scores, units)
-            with ticking(f"ablating {site.name}", self.show_progress) as tick:
-                engine = Engine(self.forward_func, [site], [reference], self._metric, plan, tick)
+            plan = self._plan(scores, sum(units))
+            with ticking(f"ablating {self._name}", self.show_progress) as tick:
+                engine = Engine(self.forward_func, sites, references, self._metric, plan, tick)
                 measured = engine.run(batches, seen)
         check_classes(torch.unique(measured.target))
-        return self._comparison(scores, failed, plan, measured, in_sample)
+        return self._comparison(scores, failed, plan, measured, in_sample, units)
 
     def _batches(self, data: Any) -> Batches:
         return as_batches(
             data, forward_func=self.forward_func, batch_size=self.batch_size, unpack_batch=self.unpack_batch
         )
 
-    def _look(self, site: Site, batches: Batches) -> tuple[Probe, int]:
-        """Return one forward pass of a few samples, and the number of units that it shows."""
-        seen = probe_few(self.forward_func, [site], next(iter(batches)))
-        if not seen.shapes[0] or seen.shapes[0][0] != len(seen.batch.target):
-            raise ValueError(
-                f"layer {site.name!r} gives an output of shape {tuple(seen.shapes[0])} for {len(seen.batch.target)} "
-                "samples; its first axis must be the samples"
-            )
-        warn_of_positions(self.layer, site.name, self.axis.unit_dim, seen.shapes[0])
-        return seen, self.axis.count(seen.shapes[0])
+    @property
+    def _names(self) -> list[str]:
+        return [layer_name(self.forward_func, layer) for layer in self.layers]
+
+    @property
+    def _name(self) -> str:
+        return " + ".join(self._names)
+
+    def _look(self, batches: Batches) -> tuple[Probe, list[Site]]:
+        """Return one forward pass of a few samples, and the sites, with the places of their units."""
+        sites = [Site(*one) for one in zip(self.layers, self._names, self.axes, strict=True)]
+        seen, start, placed = probe_few(self.forward_func, sites, next(iter(batches))), 0, []
+        for site, shape in zip(sites, seen.shapes, strict=True):
+            if not shape or shape[0] != len(seen.batch.target):
+                raise ValueError(
+                    f"layer {site.name!r} gives an output of shape {tuple(shape)} for {len(seen.batch.target)} "
+                    "samples; its first axis must be the samples"
+                )
+            warn_of_positions(site.layer, site.name, site.axis.unit_dim, shape)
+            units = site.axis.count(shape)
+            placed.append(replace(site, units=slice(start, start + units)))
+            start += units
+        return seen, placed
 
     def _rank(
-        self, attributions: Mapping[str, Any], batches: Batches, units: int
-    ) -> tuple[dict[str, Tensor], dict[str, str], Any, bool]:
-        """Return the scores by method, the reasons of those that failed, the reference, and whether data were used."""
-        ranker = Ranker(self.forward_func, self.layer, self.axis, attributions, self.seed)
-        fit = fit_of(self.reference, self.axis, self.seed)
-        uses_data = ranker.needs_data or fit is not None
-        ranking = ranker.run(batches, fit)
-        name = layer_name(self.forward_func, self.layer)
-        failed = dict(ranking.failed)
-        scores = {}
-        for method in attributions:
-            if method in ranking.scores:
+        self, attributions: Mapping[str, Any], batches: Batches, units: Sequence[int]
+    ) -> tuple[dict[str, Tensor], dict[str, str], list[Any], bool]:
+        """Return the scores by method, the reasons of those that failed, the references, and whether data were used."""
+        failed: dict[str, str] = {}
+        parts: dict[str, list[Tensor]] = {name: [] for name in attributions}
+        references, uses_data = [], False
+        for k, methods in enumerate(self._by_layer(attributions, units, failed)):
+            ranker = Ranker(self.forward_func, self.layers[k], self.axes[k], methods, self.seed)
+            fit = fit_of(self.references[k], self.axes[k], self.seed)
+            uses_data |= ranker.needs_data or fit is not None
+            if k > 0 and (ranker.needs_data or fit is not None):
+                batches.refuse_one_shot("several layers are ranked one after the other")
+            ranking = ranker.run(batches, fit)
+            references.append(plain_reference(self.references[k]) if ranking.reference is None else ranking.reference)
+            for name in methods:
                 try:
-                    scores[method] = _checked_scores(ranking.scores[method].cpu().to(torch.float64), units, name)
+                    if name in ranking.failed:
+                        raise ValueError(ranking.failed[name])
+                    found = ranking.scores[name].cpu().to(torch.float64)
+                    parts[name].append(_checked_scores(found, units[k], self._names[k]))
                 except ValueError as error:
-                    failed[method] = str(error)
+                    of_layer = f"{self._names[k]}: " if len(self.layers) > 1 else ""
+                    failed.setdefault(name, f"{of_layer}{error}")
+        scores = {name: torch.cat(found) for name, found in parts.items() if name not in failed}
         if not scores:
             reasons = "; ".join(f"{method}: {reason}" for method, reason in failed.items())
             only = next(iter(failed.values()))
             raise ValueError(only if len(failed) == 1 else f"no attribution is applicable: {reasons}")
         failed = {method: failed[method] for method in attributions if method in failed}
-        reference = plain_reference(self.reference) if ranking.reference is None else ranking.reference
-        return scores, failed, reference, uses_data
+        return scores, failed, references, uses_data
+
+    def _by_layer(
+        self, attributions: Mapping[str, Any], units: Sequence[int], failed: dict[str, str]
+    ) -> list[dict[str, Any]]:
+        """Return the methods of each layer; ``failed`` is filled with the reasons of those that have none."""
+        if not isinstance(self.layer, list):
+            return [dict(attributions)]
+        by_layer: list[dict[str, Any]] = [{} for _ in self.layers]
+        for name, method in attributions.items():
+            try:
+                own = taken_apart(method, self.forward_func, self.layers, units)
+            except (ValueError, TypeError) as error:
+                failed[name] = str(error)
+                continue
+            for methods, one in zip(by_layer, own, strict=True):
+                methods[name] = one
+        return by_layer
 
     def _plan(self, scores: dict[str, Tensor], units: int) -> Plan:
         """Return the plan: for every method, then every random order, its chain and (``ascending``) the reverse."""
@@ -191,7 +237,13 @@ class CumulativeAblationEvaluator:
         return Plan.of((Chain(o.flip(0) if up else o, counts) for o in orders for up in directions), units)
 
     def _comparison(
-        self, scores: dict[str, Tensor], failed: dict[str, str], plan: Plan, measured: Measured, in_sample: bool
+        self,
+        scores: dict[str, Tensor],
+        failed: dict[str, str],
+        plan: Plan,
+        measured: Measured,
+        in_sample: bool,
+        units: Sequence[int],
     ) -> Comparison:
         intact = measured.intact.to(torch.float64)
         curves = [torch.cat([intact[None], measured.values[list(row)].to(torch.float64)]) for row in plan.rows]
@@ -202,9 +254,10 @@ class CumulativeAblationEvaluator:
         fraction = n_ablated.to(torch.float64) / plan.units
         provenance = Frozen(
             {
-                "layer": layer_name(self.forward_func, self.layer),
+                "layer": self._name,
+                "layers": dict(zip(self._names, units, strict=True)),
                 "units": plan.units,
-                "reference": reference_name(self.reference),
+                "reference": " + ".join(dict.fromkeys(map(reference_name, self.references))),
                 "metric": metric_name(self.metric),
                 "intact": float(intact.mean()),
                 "n": len(intact),
@@ -234,6 +287,20 @@ class CumulativeAblationEvaluator:
             )
             result[name] = curve
         return Comparison(Frozen(result), Frozen(failed), orders, provenance)
+
+
+def _found_layers(forward_func: ForwardFunc, layer: Layer | Sequence[Layer]) -> list[nn.Module]:
+    """Return the modules that ``layer``, or each of several, means."""
+    if not isinstance(layer, (list, tuple)):
+        return [find_layer(forward_func, layer)]  # type: ignore[arg-type]  # not a sequence
+    if not layer:
+        raise ValueError("the list of layers is empty; name at least one")
+    found = [find_layer(forward_func, one) for one in layer]
+    if len({id(one) for one in found}) < len(found):
+        raise ValueError(
+            f"a layer is named twice among {[str(getattr(x, '_get_name', lambda x=x: x)()) for x in layer]}"
+        )
+    return found
 
 
 def _random_orders(descending: list[Tensor], ascending: list[Tensor] | None, fraction: Tensor, n: int) -> RandomOrders:

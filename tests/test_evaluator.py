@@ -774,10 +774,13 @@ def test_a_layer_given_by_name_or_as_a_module_is_the_same_layer(dense, dense_dat
         same(by_name.evaluate(method, dense_data), by_module.evaluate(method, dense_data))
 
 
-def test_a_list_of_layers_is_refused_clearly(dense):
-    for layers in (["0", "2"], [dense[0], dense[2]]):
-        with pytest.raises(TypeError, match=r"layer must be an nn\.Module or its dotted name; got list"):
-            CumulativeAblationEvaluator(dense, layers)
+def test_a_wrong_list_of_layers_is_refused_clearly(dense):
+    with pytest.raises(ValueError, match="the list of layers is empty"):
+        CumulativeAblationEvaluator(dense, [])
+    with pytest.raises(ValueError, match="named twice"):
+        CumulativeAblationEvaluator(dense, ["0", dense[0]])
+    with pytest.raises(ValueError, match="unit_dim must be one value, or one for each of the 2 layers; got 3"):
+        CumulativeAblationEvaluator(dense, ["0", "2"], unit_dim=[1, 1, 1])
 
 
 def test_methods_that_fail_midway_are_reported_and_leave_nothing(dense, dense_data):
@@ -950,7 +953,7 @@ def test_one_recording_of_each_batch_serves_all_methods_directions_orders_and_st
         curve = CumulativeAblationEvaluator(counted, "2", n_random=n_random, steps=steps).compare(
             {str(k): torch.randn(6) for k in range(methods)}, data
         )["0"]
-        assert curve.engine == "replay"
+        assert curve.engine.startswith("replay")
         return CountingLinear.calls
 
     assert calls(7, 1) - calls(3, 1) == 4  # one full pass for each further batch

@@ -1,6 +1,6 @@
 """The engine: the metric of a network under many ablations, without running again what comes before the layer."""
 
-from captum_ablate.replay.engine import Engine, Measured, probe_few
+from captum_ablate.replay.engine import Engine, Measured, Opened, probe_few
 from captum_ablate.replay.hook_loop import Probe
 from captum_ablate.replay.plan import Chain, Plan
 from captum_ablate.replay.reference import (
@@ -17,6 +17,7 @@ __all__ = [
     "Chain",
     "Engine",
     "Measured",
+    "Opened",
     "Plan",
     "Probe",
     "Reference",

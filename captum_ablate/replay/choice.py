@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -159,8 +160,8 @@ class _Search:
                 state = step.start(ablated=False)
                 own = state.mask.clone()
                 own[::2] = True
-                whole += self._timed(lambda s=step, m=own: s.compute(m))[0]
-                update += self._timed(lambda s=state: s.move(group, back=False))[0]
+                whole += self._timed(partial(step.compute, own))[0]
+                update += self._timed(partial(state.move, group, back=False))[0]
         except (RuntimeError, ValueError, IndexError):
             return False
         return bool(program.steps) and update <= 0.8 * whole
@@ -175,7 +176,7 @@ class _Search:
             program = self._make(candidate)
             chunk = [n for n in program.walk(self.plan, numbers) if n not in done][:k]
             try:
-                took, found = self._timed(lambda p=program, c=chunk: list(p.outputs(self.plan, c)))
+                took, found = self._timed(partial(_listed, program, self.plan, chunk))
             except (RuntimeError, ValueError, IndexError):
                 break
             if k in (1, 4) and not self._agrees(found, plain):
@@ -207,7 +208,7 @@ class _Search:
         return max(1, STACK_BYTES // max(1, largest))
 
     def _timed(self, run: Callable[[], Any]) -> tuple[float, Any]:
-        """Return the seconds of processor time (elsewhere of the clock): other jobs on the machine do not disturb it."""
+        """Return the seconds of processor time (of the clock, on a GPU): other jobs do not disturb it."""
         clock = time.process_time if self.device.type == "cpu" else time.perf_counter
         self._wait()
         start = clock()
@@ -218,6 +219,10 @@ class _Search:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _listed(program: Program, plan: Plan, numbers: Sequence[int]) -> list[tuple[Sequence[int], Any]]:
+    return list(program.outputs(plan, numbers))
 
 
 def check_intact(program: Program, plan: Plan, recorded: Any, device: torch.device) -> None:

@@ -48,6 +48,17 @@ class Measured:
     engine: str
 
 
+@dataclass(frozen=True)
+class Opened:
+    """One batch: its ``intact`` outputs, and ``outputs(mask)`` with the units of ``mask`` ablated.
+
+    ``mask`` is bool, ``[units]`` over the units of all sites, or ``[n, units]`` with a row for each sample.
+    """
+
+    intact: Any
+    outputs: Callable[[Tensor], Any]
+
+
 class Engine:
     """Measures a metric under every mask of a plan, batch by batch.
 
@@ -140,6 +151,28 @@ class Engine:
                 detail = str(self._choice.strategy)
             names.append(f"{name} ({detail})" if detail else name)
         return " and ".join(names)
+
+    def open(self, batch: Batch, first: int = 0) -> Opened:
+        """Return one batch, opened: its outputs under any masks, also a mask of its own for each sample."""
+        if self._why_hooks is None:
+            try:
+                self._try_out(batch, first)
+                with torch.no_grad():
+                    recording = self._record(batch, first)
+                    references = self._rows_of(recording, first)
+                return Opened(recording.outputs, partial(self._under, recording, references))
+            except CannotReplay as error:
+                self._fall_back(str(error))
+        return Opened(self._unablated(batch), lambda mask: self._full(batch, mask, first))
+
+    def _under(self, recording: Recording, references: Sequence[RowReference], mask: Tensor) -> Any:
+        """Return the outputs under ``mask``, ``[units]`` or ``[n, units]``, by the operations of a full pass."""
+        with torch.no_grad():
+            if isinstance(recording.tape, Tape) and self._why_no_tape is None:
+                with _casts_as_recorded(recording.batch):
+                    program = self._choice.program(recording, references, Strategy())
+                    return program.by_row(mask) if mask.ndim == 2 else program.one(mask)
+            return self._replay(recording, references, mask)
 
     def _batch(self, batch: Batch, first: int) -> Tensor:
         """Return the metric ``[1 + masks, n]`` of one batch, intact first."""
@@ -238,7 +271,7 @@ class Engine:
         target, rows = recording.batch.target, list[RowReference]()
         for k, (reference, activation) in enumerate(zip(self.references, recording.activations, strict=True)):
             if k > 0 and getattr(reference, "is_live", False):
-                rows.append(lambda part, reference=reference: reference(part, target, first))
+                rows.append(partial(_live, reference, target, first))
             else:
                 rows.append(reference(activation, target, first))
         return rows
@@ -250,11 +283,7 @@ class Engine:
 
     def _exactly(self, recording: Recording, references: Sequence[RowReference], number: int) -> Any:
         """Return the outputs for a mask by the very operations of a full forward pass."""
-        mask = self.plan.mask(number, recording.activation.device)
-        if isinstance(recording.tape, Tape) and self._why_no_tape is None:
-            with _casts_as_recorded(recording.batch):
-                return self._choice.program(recording, references, Strategy()).one(mask)
-        return self._replay(recording, references, mask)
+        return self._under(recording, references, self.plan.mask(number, recording.activation.device))
 
     def _check_replay(self, replayed: Any, full: Any) -> None:
         if not equal(replayed, full):
@@ -333,7 +362,7 @@ class Engine:
 
         def ablate(site: Site, reference: Reference, activation: Tensor) -> Tensor:
             replaced = reference(activation, batch.target, first)
-            return site.ablated(activation, mask[site.units].to(activation.device), replaced)
+            return site.ablated(activation, mask[..., site.units].to(activation.device), replaced)
 
         replace = [partial(ablate, s, r) for s, r in zip(self.sites, self.references, strict=True)]
         return full_forward(self.forward_func, self.sites, batch, replace)
@@ -354,11 +383,12 @@ class Engine:
                 if number == self.plan.largest:
                     self._largest_output = tree_map(partial(_rows, k, n, len(numbers)), class_outputs(found))
             places = torch.tensor(numbers, device=first.device)
-            if is_named(self.metric) and isinstance(class_outputs(found), Tensor):
+            logits = class_outputs(found)
+            if is_named(self.metric) and isinstance(logits, Tensor):
                 whole = batch._replace(target=batch.target.repeat(len(numbers)))
                 table[1 + places] = self._value(found, whole).reshape(len(numbers), n)
                 if watch_ties:
-                    close[places] = _near_ties(class_outputs(found), whole.target).reshape(len(numbers), n).any(1)
+                    close[places] = _near_ties(logits, whole.target).reshape(len(numbers), n).any(1)
             else:
                 for k, number in enumerate(numbers):
                     own = tree_map(partial(_rows, k, n, len(numbers)), class_outputs(found))
@@ -419,9 +449,13 @@ def _casts_as_recorded(batch: Batch) -> torch.autocast:
 def _replacing(site: Site, mask: Tensor, reference: RowReference) -> Replace:
     def replace(activation: Tensor) -> Tensor:
         values = reference(activation) if callable(reference) else reference
-        return site.ablated(activation, mask[site.units].to(activation.device), values)
+        return site.ablated(activation, mask[..., site.units].to(activation.device), values)
 
     return replace
+
+
+def _live(reference: Reference, target: Tensor, first: int, activation: Tensor) -> Tensor:
+    return reference(activation, target, first)
 
 
 def _rows(k: int, n: int, masks: int, value: Any) -> Any:

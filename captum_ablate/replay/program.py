@@ -73,6 +73,9 @@ class Program:
         if strategy.incremental:
             self._take_affine_steps()
         self._schedules: dict[int, _Schedule] = {}
+        self._before = [_units_of(sites[:k], activation.device) if len(sites) > 1 else None for k in range(len(sites))]
+        self._saved: dict[int, tuple[bytes, dict[int, Tensor]]] = {}
+        self._last_key: dict[int, bytes] = {}
 
     def walk(self, plan: Plan, numbers: Sequence[int]) -> list[int]:
         """Return the masks in the order in which they come: along chains, from the fullest end, where incremental."""
@@ -143,6 +146,16 @@ class Program:
         """Run the operators for ``masks [k, units]``; ``given`` slots, of k n rows, are known already."""
         k = 1 if by_row else len(masks)
         schedule = self._schedule(k)
+        start, slots = 0, None
+        if len(self.sites) > 1 and not by_row:
+            start, slots = self._resumed(masks, schedule)
+        if slots is None:
+            slots = self._first_slots(schedule, masks, given, by_row)
+        self._go(schedule, slots, masks, given, by_row, start)
+        leaves, spec = self.tape.outputs
+        return [slots[x.slot] if isinstance(x, Ref) else x for x in leaves], spec
+
+    def _first_slots(self, schedule: _Schedule, masks: Tensor, given: dict[int, Tensor], by_row: bool) -> list[Any]:
         slots = list(schedule.values)
         for slot, value in given.items():
             slots[slot] = value
@@ -150,7 +163,19 @@ class Program:
             slots[slot] = self._separated.mixed(
                 slot, masks[:, self.sites[0].units], channels_last=self.strategy.channels_last, by_row=by_row
             )
-        for step in schedule.steps:
+        return slots
+
+    def _go(
+        self,
+        schedule: _Schedule,
+        slots: list[Any],
+        masks: Tensor,
+        given: dict[int, Tensor],
+        by_row: bool,
+        start: int,
+        stop: int | None = None,
+    ) -> None:
+        for step in schedule.steps[start:stop]:
             if step.site is not None:
                 slots[step.outs[0]] = self._ablate(step, slots[step.place], masks, by_row)
             elif step.outs[0] in given:
@@ -159,8 +184,38 @@ class Program:
                 step.run(slots)
             for slot in step.dies:
                 slots[slot] = None
-        leaves, spec = self.tape.outputs
-        return [slots[x.slot] if isinstance(x, Ref) else x for x in leaves], spec
+
+    def _resumed(self, masks: Tensor, schedule: _Schedule) -> tuple[int, list[Any] | None]:
+        """Return where to start, and the slots there: at the first site that these masks do not share with the last.
+
+        Up to a site before which all masks agree, the operators run for one of them, and only once while it stays so.
+        """
+        for site in range(len(self.sites) - 1, 0, -1):
+            before = masks[:, self._before[site]]
+            if not bool((before == before[:1]).all()):
+                continue
+            key = before[0].cpu().numpy().tobytes()
+            seen, self._last_key[site] = self._last_key.get(site) == key, key
+            if self._saved.get(site, (b"",))[0] != key:
+                if not seen and len(masks) == 1 and bool(before.any()):
+                    continue
+                self._saved[site] = key, self._run_up_to(site, masks[:1])
+            place = next(i for i, step in enumerate(schedule.steps) if step.site == site)
+            slots = list(schedule.values)
+            for slot, value in self._saved[site][1].items():
+                tiled = len(masks) > 1 and _holds_rows(value.shape, self._n)
+                slots[slot] = value.repeat(len(masks), *(1,) * (value.ndim - 1)) if tiled else value.clone()
+            return place, slots
+        return 0, None
+
+    def _run_up_to(self, site: int, mask: Tensor) -> dict[int, Tensor]:
+        """Return the slots that are alive where a site is ablated, for one mask."""
+        schedule = self._schedule(1)
+        place = next(i for i, step in enumerate(schedule.steps) if step.site == site)
+        slots = self._first_slots(schedule, mask, {}, False)
+        self._go(schedule, slots, mask, {}, False, 0, place)
+        own = enumerate(zip(slots, schedule.values, strict=True))
+        return {slot: value for slot, (value, given) in own if value is not None and given is None}
 
     def _ablate(self, step: _Step, activation: Tensor, masks: Tensor, by_row: bool) -> Tensor:
         """Return a later site's activation, of k n rows, with the units of each mask ablated."""
@@ -284,10 +339,10 @@ class _Memory:
                 if slot in self._root:
                     self._last[self._root[slot]] = number
             shares = op.func is not None and (signature_of(op.func)[0] or op.name in ("_unsafe_view", "reshape"))
-            for slot in op.outs:
-                if slot is not None:
-                    source = op.reads[0] if shares and op.reads else slot
-                    self._root[slot] = self._root.get(source, -1) if shares else slot
+            for out in op.outs:
+                if out is not None:
+                    source = op.reads[0] if shares and op.reads else out
+                    self._root[out] = self._root.get(source, -1) if shares else out
         self._kept = {self._root.get(slot, -1) for slot in outputs} | {-1}
         self._outputs = outputs
 
@@ -385,6 +440,13 @@ def _filled(value: Any, slots: list[Any]) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_filled(x, slots) for x in value)
     return value
+
+
+def _units_of(sites: Sequence[Site], device: torch.device) -> Tensor:
+    """Return the numbers of the units of some sites."""
+    if len(sites) == 0:
+        return torch.empty(0, dtype=torch.int64, device=device)
+    return torch.cat([torch.arange(s.units.start, s.units.stop, device=device) for s in sites])
 
 
 def _channels_last(value: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def _forget_unread(found: Separated, ops: list[Op], tape: Tape) -> None:
     read |= {x.slot for x in tape.outputs[0] if isinstance(x, Ref)}
     for slot in [slot for slot in found.slots if slot not in read]:
         for table in (found.slots, found.intact, found.ablated):
-            del table[slot]  # type: ignore[attr-defined]  # three dicts
+            del table[slot]
 
 
 def _first_axis(site: Site, activation: Tensor) -> Axis:

@@ -43,7 +43,12 @@ class Weights:
         ops: list[Op | None] = list(tape.ops)
         for number, op in enumerate(tape.ops):
             source = op.args[0].slot if op.name in _EPS and isinstance(op.args[0], Ref) else None
-            if source not in made_by or readers[source] != 1 or any(readers[s] for s in op.outs[1:] if s is not None):
+            if (
+                source is None
+                or source not in made_by
+                or readers[source] != 1
+                or any(readers[s] for s in op.outs[1:] if s is not None)
+            ):
                 continue
             joined = self._joined(tape.ops[made_by[source]], op, tape)
             if joined is not None:
