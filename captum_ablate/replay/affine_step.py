@@ -48,9 +48,9 @@ class AffineStep:
         mask = torch.full((len(self.places),), ablated, device=self.difference.device)
         return _State(self, self.apply(source[self.source]), mask)
 
-    def compute(self, mask: Tensor) -> Tensor:
-        """Return the result for one mask, computed anew."""
-        return self.apply(self.separated.mixed(self.source, mask[None], channels_last=self.channels_last))
+    def compute(self, masks: Tensor) -> Tensor:
+        """Return the result for ``masks [k, units]``, computed anew."""
+        return self.apply(self.separated.mixed(self.source, masks, channels_last=self.channels_last))
 
     def where(self, group: Tensor) -> Tensor:
         """Return the indices along the axis of units that belong to the units of ``group``."""
@@ -90,18 +90,23 @@ class _State:
         step = self.step
         places = step.where(group)
         if 2 * len(places) > step.size or self.moves % ANCHOR == 0:
-            self.value = step.compute(self.mask)
+            self.value = step.compute(self.mask[None])
             return
         change = step.change(step.difference.index_select(1, places), places)
         self.value = self.value + change if back else self.value - change
 
 
 def affine_step(
-    op: Op, separated: Separated, channels_last: bool, constant: Callable[[Any], Tensor | None]
+    op: Op,
+    separated: Separated,
+    channels_last: bool,
+    constant: Callable[[Any], Tensor | None],
+    by_rows: Callable[[Tensor], Tensor],
 ) -> AffineStep | None:
     """Return the step for an operator that is affine in one slot of ``separated``, else None.
 
-    ``constant(argument)`` gives the value of an argument that no input and no ablation reaches.
+    ``constant(argument)`` gives the value of an argument that no input and no ablation reaches, ``by_rows(matrix)`` the
+    matrix with its rows one after the other in memory.
     """
     place = {"convolution": 0, "addmm": 1, "mm": 0}.get(op.name)
     if place is None or op.outs[0] is None:
@@ -124,9 +129,10 @@ def affine_step(
             chosen = weight.index_select(1, places)
             return op.func(part, chosen, None, *args[3:])
     else:
+        rows = by_rows(weight)
 
         def change(part: Tensor, places: Tensor) -> Tensor:
-            return part @ weight.index_select(0, places)
+            return part @ rows.index_select(0, places)
 
     def apply(whole: Tensor) -> Tensor:
         return op.func(*args[:place], whole, *args[place + 1 :], **op.kwargs)

@@ -156,11 +156,12 @@ class _Search:
         try:
             program = self._make(strategy)
             whole, update = 0.0, 0.0
+            k = min(4, len(self.plan), self._most_masks)  # stacked, as it would be
             for step in program.steps:
                 state = step.start(ablated=False)
-                own = state.mask.clone()
-                own[::2] = True
-                whole += self._timed(partial(step.compute, own))[0]
+                own = state.mask.repeat(k, 1)
+                own[:, ::2] = True
+                whole += self._timed(partial(step.compute, own))[0] / k
                 update += self._timed(partial(state.move, group, back=False))[0]
         except (RuntimeError, ValueError, IndexError):
             return False

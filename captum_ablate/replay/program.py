@@ -239,7 +239,7 @@ class Program:
 
     def _take_affine_steps(self) -> None:
         for op in self._ops:
-            step = affine_step(op, self._separated, self.strategy.channels_last, self._constant)
+            step = affine_step(op, self._separated, self.strategy.channels_last, self._constant, self._weights.by_rows)
             if step is not None:
                 self.steps.append(step)
 

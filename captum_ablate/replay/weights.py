@@ -11,6 +11,9 @@ from torch import Tensor
 
 from captum_ablate.replay.tape import Op, Ref, Tape
 
+LARGEST = 2**27
+"""Numbers in a matrix of which a copy is made: 512 MiB in float32."""
+
 _EPS = {
     "native_batch_norm": 7,
     "_native_batch_norm_legit": 7,
@@ -26,6 +29,7 @@ class Weights:
     def __init__(self) -> None:
         self._folded: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         self._channels_last: dict[int, tuple[Tensor, Tensor]] = {}
+        self._by_rows: dict[int, tuple[Tensor, Tensor]] = {}
 
     def channels_last(self, weight: Tensor) -> Tensor:
         """Return a weight ``[out, in, height, width]`` in channels-last memory format."""
@@ -34,6 +38,15 @@ class Weights:
             made = weight.detach().contiguous(memory_format=torch.channels_last)
             self._channels_last[key] = weight, made
         return self._channels_last[key][1]
+
+    def by_rows(self, matrix: Tensor) -> Tensor:
+        """Return a matrix whose rows lie one after the other in memory: a few of them are gathered fast."""
+        if matrix.is_contiguous() or matrix.numel() > LARGEST:
+            return matrix
+        key = matrix.data_ptr()
+        if key not in self._by_rows or self._by_rows[key][0].shape != matrix.shape:
+            self._by_rows[key] = matrix, matrix.detach().contiguous()
+        return self._by_rows[key][1]
 
     def folded(self, tape: Tape) -> list[Op]:
         """Return the operators, with every batch norm that alone follows a convolution folded into it."""
