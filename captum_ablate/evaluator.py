@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from captum_ablate.comparison import Comparison, RandomOrders
 from captum_ablate.curve import DeficitCurve, Frozen, deficit_areas
 from captum_ablate.data import Batches, UnpackBatch, as_batches, check_classes
+from captum_ablate.estimate import Estimate, extrapolated
 from captum_ablate.intervals import Interval, exceedance_p, two_way_interval
 from captum_ablate.layers import (
     ForwardFunc,
@@ -147,6 +149,31 @@ class CumulativeAblationEvaluator:
                 measured = engine.run(batches, seen)
         check_classes(torch.unique(measured.target))
         return self._comparison(scores, failed, plan, measured, in_sample, units)
+
+    def estimate(self, attributions: Mapping[str, Any], data: Any, *, ranking_data: Any = None) -> Estimate:
+        """Return what ``compare`` with these arguments will cost, in seconds and memory, from one batch of each data.
+
+        The data are walked through once where they do not tell their length.
+        """
+        batches = self._batches(data)
+        batches.refuse_one_shot("the estimate looks at one batch, the evaluation then at all")
+        ranking_batches = batches if ranking_data is None else self._batches(ranking_data)
+        layer_owner = () if isinstance(self.forward_func, nn.Module) else tuple(self.layers)
+        with unchanged(self.forward_func, *layer_owner, batches.owner, ranking_batches.owner):
+            refuse_training_mode(self.forward_func, *layer_owner)
+            one, one_ranking = next(iter(batches)), next(iter(ranking_batches))
+            seen, sites = self._look(batches)
+            units = [site.units.stop - site.units.start for site in sites]
+            start = time.perf_counter()
+            scores, _, references, uses_data = self._rank(attributions, self._batches([one_ranking]), units)
+            ranking = (time.perf_counter() - start) * (_length(ranking_batches) if uses_data else 1)
+            plan = self._plan(scores, sum(units))
+
+            def run(masks: int) -> None:
+                Engine(self.forward_func, sites, references, self._metric, plan.cut(masks)).run([one], seen)
+
+            seconds, peak = extrapolated(run, len(plan), _length(batches))
+        return Estimate(ranking + seconds, ranking, peak, _length(batches), len(plan))
 
     def _batches(self, data: Any) -> Batches:
         return as_batches(
@@ -287,6 +314,13 @@ class CumulativeAblationEvaluator:
             )
             result[name] = curve
         return Comparison(Frozen(result), Frozen(failed), orders, provenance)
+
+
+def _length(batches: Batches) -> int:
+    try:
+        return len(batches)
+    except TypeError:
+        return sum(1 for _ in batches)
 
 
 def _found_layers(forward_func: ForwardFunc, layer: Layer | Sequence[Layer]) -> list[nn.Module]:

@@ -55,6 +55,18 @@ class Plan:
         """Return the plan that ablates each unit alone."""
         return cls.of((Chain(torch.tensor([u]), (1,)) for u in range(units)), units)
 
+    def cut(self, masks: int) -> Plan:
+        """Return a plan of about so many of the masks, at least one, spread over the first chains."""
+        chains: list[Chain] = []
+        left = masks
+        for chain in self.chains:
+            if left < 1:
+                break
+            counts = chain.counts[-left:]
+            chains.append(Chain(chain.order, counts))
+            left -= len(counts)
+        return Plan.of(chains, self.units)
+
     def __len__(self) -> int:
         """Return the number of distinct masks."""
         return len(self.where)
