@@ -10,6 +10,7 @@ from captum_ablate.attr import (
     LayerMutualInformation,
     LayerSelectivityActivity,
     LayerUnitAblation,
+    attribute_together,
 )
 from captum_ablate.comparison import Comparison
 from captum_ablate.curve import DeficitCurve
@@ -32,6 +33,7 @@ __all__ = [
     "LayerMutualInformation",
     "LayerSelectivityActivity",
     "LayerUnitAblation",
+    "attribute_together",
     "list_layers",
     "unit_scores",
 ]

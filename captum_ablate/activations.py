@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.class_statistics import Pooled
-from captum_ablate.data import Batch, call
+from captum_ablate.class_statistics import Pooled, check_finite, check_rows
+from captum_ablate.data import Batch, Caller, call
 from captum_ablate.layers import ForwardFunc, instead_of, layer_name
 from captum_ablate.units import UnitAxis
 
@@ -39,19 +39,21 @@ def layer_pass(
     forward_func: ForwardFunc,
     layers: Sequence[nn.Module],
     batches: Iterable[Batch],
-    take: Take,
+    take: Take | Sequence[Take],
     *,
     at_input: bool = False,
 ) -> Iterator[tuple[Batch, list[list[Any]]]]:
     """Yield each batch with ``take(tensor)`` for every tensor of each layer's output (or input).
 
-    ``take`` runs inside the hook, before later operations can write into the tensor. Each layer must run exactly once
-    in a forward pass.
+    ``take``, one function or one per layer, runs inside the hook, before later operations can write into the tensor.
+    Each layer must run exactly once in a forward pass.
     """
     names = [layer_name(forward_func, layer) for layer in layers]
+    takes = [take] * len(layers) if callable(take) else list(take)
+    run = Caller(forward_func)
     for batch in batches:
-        with _taking(layers, names, take, at_input) as taken, torch.no_grad():
-            call(forward_func, batch)
+        with _taking(layers, names, takes, at_input) as taken, torch.no_grad():
+            run(batch)
         for layer, name, calls in zip(layers, names, taken, strict=True):
             check_calls(forward_func, layer, name, len(calls), partial(call, forward_func, batch))
         yield batch, [calls[0] for calls in taken]
@@ -59,26 +61,24 @@ def layer_pass(
 
 @contextmanager
 def _taking(
-    layers: Sequence[nn.Module], names: Sequence[str], take: Take, at_input: bool
+    layers: Sequence[nn.Module], names: Sequence[str], takes: Sequence[Take], at_input: bool
 ) -> Iterator[list[list[list[Any]]]]:
     taken: list[list[list[Any]]] = [[] for _ in layers]
     handles = []
 
-    def note(name: str, calls: list[list[Any]], output: Any) -> None:
+    def note(name: str, take: Take, calls: list[list[Any]], output: Any) -> None:
         calls.append([take(part) for part in tensor_parts(output, name)])
 
-    for layer, name, calls in zip(layers, names, taken, strict=True):
+    for layer, name, take, calls in zip(layers, names, takes, taken, strict=True):
+        noting = partial(note, name, take, calls)
         if at_input:
             handles.append(
                 layer.register_forward_pre_hook(
-                    lambda _, args, kwargs, name=name, calls=calls: note(name, calls, layer_inputs(args, kwargs)),
-                    with_kwargs=True,
+                    lambda _, args, kwargs, noting=noting: noting(layer_inputs(args, kwargs)), with_kwargs=True
                 )
             )
         else:
-            handles.append(
-                layer.register_forward_hook(lambda _, __, output, name=name, calls=calls: note(name, calls, output))
-            )
+            handles.append(layer.register_forward_hook(lambda _, __, output, noting=noting: noting(output)))
     try:
         yield taken
     finally:
@@ -136,14 +136,5 @@ def pool(part: Tensor, axis: UnitAxis) -> tuple[Tensor, int, torch.Size]:
 
 def check_activations(values: Tensor, n: int, name: str, number: int) -> None:
     """Raise if activations ``[n, units]`` are not one row per sample, or not finite."""
-    if len(values) != n:
-        raise ValueError(
-            f"layer {name!r} gives {len(values)} rows for {n} samples; the first axis of its output must be the samples"
-        )
-    if not bool(torch.isfinite(values).all()):
-        bad = (~torch.isfinite(values)).any(0).nonzero().flatten().tolist()
-        raise ValueError(
-            f"layer {name!r} has NaN or infinite activations in batch {number}, unit {bad[0]}"
-            + (f" and {len(bad) - 1} more" if len(bad) > 1 else "")
-            + "; check the inputs and the weights of the model"
-        )
+    check_rows(values, n, name)
+    check_finite(values, name, number)

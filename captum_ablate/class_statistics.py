@@ -6,6 +6,7 @@ float64 and histograms integer, so the order of samples and the split into batch
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -13,9 +14,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+BLOCK = 2**17
+"""Values that are counted at a time: 1 MiB of float64, which stays in cache."""
+
 
 class Pooled(NamedTuple):
-    """A batch of pooled activations: ``values [n, units]``, ``target [n]``, positions averaged into each value."""
+    """A batch of pooled activations: ``values [n, units]``, ``target [n]``, positions averaged into each value.
+
+    On any device; float64, or the layer's own type where nothing was averaged.
+    """
 
     values: Tensor
     target: Tensor
@@ -32,16 +39,21 @@ class ClassMoments:
     absolute_sums: Tensor
 
     @classmethod
-    def of(cls, values: Tensor, target: Tensor) -> ClassMoments:
-        """Return the moments of one batch, ``values [n, units]``, ``target [n]``."""
+    def of(cls, values: Tensor, target: Tensor, *, nonnegative: bool = False) -> ClassMoments:
+        """Return the moments of one batch of any floating type, ``values [n, units]``, ``target [n]``.
+
+        ``nonnegative`` says that no value is below 0, and saves a look at them.
+        """
         classes, index = torch.unique(target, return_inverse=True)
-        zeros = values.new_zeros(len(classes), values.shape[1])
-        return cls(
-            classes,
-            torch.bincount(index, minlength=len(classes)),
-            zeros.index_add(0, index, values),
-            zeros.index_add(0, index, values.abs()),
-        )
+        sums, absolute_sums = torch.zeros(2, len(classes), values.shape[1], dtype=torch.float64)
+        wide = _scratch(values, torch.float64)
+        for block in _blocks(values):
+            part = wide[: len(values[block])].copy_(values[block])
+            sums.index_add_(0, index[block], part)
+            if not nonnegative:
+                absolute_sums.index_add_(0, index[block], part.abs_())
+        counts = torch.bincount(index, minlength=len(classes))
+        return cls(classes, counts, sums, sums.clone() if nonnegative else absolute_sums)
 
     def __add__(self, other: ClassMoments) -> ClassMoments:
         classes, (counts, sums, absolute_sums) = _merge(
@@ -80,18 +92,16 @@ class ClassHistogram:
 
     @classmethod
     def of(cls, values: Tensor, target: Tensor, edges: Tensor) -> ClassHistogram:
-        """Return the histogram of one batch; a value's bin is the number of ``edges`` below it.
+        """Return the histogram of one batch of any floating type; a value's bin is the number of ``edges`` below it.
 
         ``edges`` are ascending: ``[bins - 1]`` for all units, or ``[units, 1]`` for one threshold per unit.
         """
         classes, index = torch.unique(target, return_inverse=True)
-        units = values.shape[1]
-        shared = edges.ndim == 1
-        bins = edges.shape[-1] + 1
-        quantised = torch.bucketize(values, edges) if shared else (values > edges[:, 0]).to(torch.int64)
-        cell = (index[:, None] * units + torch.arange(units)) * bins + quantised
-        counts = torch.bincount(cell.flatten(), minlength=len(classes) * units * bins)
-        return cls(classes, counts.reshape(len(classes), units, bins))
+        if edges.shape[-1] == 1:
+            counts = _counts_of_one_bit(values, index, edges.squeeze(-1), len(classes))
+        else:
+            counts = _counts(values, index, edges, len(classes))
+        return cls(classes, counts)
 
     def __add__(self, other: ClassHistogram) -> ClassHistogram:
         classes, (counts,) = _merge((self.classes, (self.counts,)), (other.classes, (other.counts,)))
@@ -135,15 +145,123 @@ class ValueRange:
 
 @dataclass(frozen=True)
 class ActivationTable:
-    """The pooled activations themselves: ``values [n, units]``, ``target [n]``, in the order of the data."""
+    """The pooled activations themselves: ``values [n, units]``, ``target [n]``, in the order of the data.
 
-    values: Tensor
+    ``stored`` are the values, whole or in parts one after the other, of any floating type.
+    """
+
+    stored: Tensor | tuple[Tensor, ...]
     target: Tensor
+
+    @cached_property
+    def values(self) -> Tensor:
+        """The activations, ``[n, units]``, float64; joined and widened when first asked for."""
+        if isinstance(self.stored, Tensor):
+            return self.stored.to(torch.float64)
+        table = torch.empty(len(self.target), self.stored[0].shape[1], dtype=torch.float64)
+        torch.cat(self.stored, out=table)
+        return table
 
     @property
     def classes(self) -> Tensor:
         """The labels present, ascending, ``[classes]``."""
         return torch.unique(self.target)
+
+
+def check_rows(values: Tensor, n: int, name: str) -> None:
+    """Raise if activations ``[n, units]`` of layer ``name`` are not one row per sample."""
+    if len(values) != n:
+        raise ValueError(
+            f"layer {name!r} gives {len(values)} rows for {n} samples; the first axis of its output must be the samples"
+        )
+
+
+def check_finite(values: Tensor, name: str, number: int) -> None:
+    """Raise if activations ``[n, units]`` of layer ``name`` in batch ``number`` are not finite."""
+    if bool(torch.stack(torch.aminmax(values)).isfinite().all()):  # NaN is the smallest and the largest where it is
+        return
+    bad = (~torch.isfinite(values)).any(0).nonzero().flatten().tolist()
+    raise ValueError(
+        f"layer {name!r} has NaN or infinite activations in batch {number}, unit {bad[0]}"
+        + (f" and {len(bad) - 1} more" if len(bad) > 1 else "")
+        + "; check the inputs and the weights of the model"
+    )
+
+
+def _counts_of_one_bit(values: Tensor, index: Tensor, edge: Tensor, classes: int) -> Tensor:
+    """Return the counts ``[classes, units, 2]`` of ``values <= edge`` and ``values > edge``."""
+    below = edge.to(
+        values.dtype
+    )  # a value of this type is above the edge if it is above the largest such value up to it
+    below = torch.where(below.to(torch.float64) > edge, below.nextafter(below.new_tensor(-torch.inf)), below)
+    above = torch.zeros(classes, values.shape[1], dtype=torch.float64)
+    is_above = _scratch(values, torch.float64)
+    for block in _blocks(values):
+        part = torch.gt(values[block], below, out=is_above[: len(values[block])])  # 10 times as fast as .to(float64)
+        above.index_add_(0, index[block], part)
+    counts = above.to(torch.int64)
+    return torch.stack([torch.bincount(index, minlength=classes)[:, None] - counts, counts], dim=-1)
+
+
+def _counts(values: Tensor, index: Tensor, edges: Tensor, classes: int) -> Tensor:
+    """Return the counts ``[classes, units, bins]`` for the shared edges ``[bins - 1]``."""
+    units, bins = values.shape[1], len(edges) + 1
+    to_bins = _to_bins(edges)
+    unit_cell = torch.arange(units, dtype=torch.float64) * bins
+    class_cell = (index * (units * bins)).to(torch.float64)[:, None]
+    wide, spare, cells = _scratch(values, torch.float64), _scratch(values, torch.float64), _scratch(values, torch.int64)
+    counts = torch.zeros(classes * units * bins, dtype=torch.int64)
+    for block in _blocks(values):
+        rows = slice(len(values[block]))
+        part = to_bins(wide[rows].copy_(values[block]), spare[rows]).add_(unit_cell).add_(class_cell[block])
+        counts += torch.bincount(cells[rows].copy_(part).flatten(), minlength=len(counts))
+    return counts.reshape(classes, units, bins)
+
+
+def _blocks(values: Tensor) -> Iterator[slice]:
+    """Yield the rows of ``values`` a block at a time."""
+    rows = max(1, BLOCK // max(1, values.shape[1]))
+    return (slice(start, start + rows) for start in range(0, len(values), rows))
+
+
+def _scratch(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return memory for one block of ``values``, written to again and again, so that it stays in cache."""
+    return torch.empty(min(len(values), max(1, BLOCK // max(1, values.shape[1]))), values.shape[1], dtype=dtype)
+
+
+def _to_bins(edges: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the function that puts in place of each value its bin, the number of ``edges`` below it.
+
+    Edges of equal distance need no search: a value's place in units of the distance, rounded up, is its bin. Only
+    values so near to an edge that rounding errors count are searched.
+    """
+
+    def search(values: Tensor, _spare: Tensor) -> Tensor:
+        return values.copy_(torch.bucketize(values, edges))
+
+    bins = len(edges) + 1
+    low, high = float(edges[0]), float(edges[-1])
+    step = (high - low) / (bins - 2)
+    if not step > 0:
+        return search
+    scale, shift = 1 / step, 1 - low / step  # edge k, counted from 0, stands at 1 + k
+    uneven = float((edges * scale + shift - torch.arange(1, bins, dtype=torch.float64)).abs().max())
+    near = 1e-9 + 2 * uneven + 16 * torch.finfo(torch.float64).eps * (bins + scale * max(abs(low), abs(high)))
+    if near > 0.25:
+        return search
+
+    def arithmetic(values: Tensor, spare: Tensor) -> Tensor:
+        place = torch.mul(values, scale, out=spare).add_(shift).clamp_(0.5, bins - 0.5)
+        distance = torch.round(place).sub_(place)
+        close = None
+        if float(torch.linalg.vector_norm(distance, ord=-torch.inf)) < near:
+            close = (distance.abs_() < near).nonzero(as_tuple=True)
+        place.ceil_().sub_(1)
+        if close is not None:
+            place[close] = torch.bucketize(values[close], edges).to(torch.float64)
+        return place
+
+    return arithmetic
 
 
 def _merge(a: tuple[Tensor, tuple[Tensor, ...]], b: tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, list[Tensor]]:

@@ -5,6 +5,7 @@ from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.attr.information import LayerEntropy, LayerKLSelectivity, LayerMutualInformation
 from captum_ablate.attr.probe import LayerLinearProbe
 from captum_ablate.attr.selectivity import LayerClassSelectivity, LayerSelectivityActivity
+from captum_ablate.attr.together import attribute_together
 from captum_ablate.attr.unit_ablation import LayerUnitAblation
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "LayerMutualInformation",
     "LayerSelectivityActivity",
     "LayerUnitAblation",
+    "attribute_together",
 ]

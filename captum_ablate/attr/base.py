@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
-from captum_ablate.activations import pooled_pass
-from captum_ablate.class_statistics import Pooled
 from captum_ablate.data import Batches, UnpackBatch, batches_of_call, check_classes, device_of
-from captum_ablate.gathering import MomentsRequest, Request, Statistic, collect
+from captum_ablate.gathering import MomentsRequest, Request, Statistic
 from captum_ablate.layers import (
     ForwardFunc,
     Layer,
@@ -24,6 +22,7 @@ from captum_ablate.layers import (
     refuse_training_mode,
     warn_of_positions,
 )
+from captum_ablate.one_pass import Wanted, gather
 from captum_ablate.progress import over
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
@@ -91,6 +90,11 @@ class LayerDatasetAttribution(LayerAttribution):
         """Return the scores per class, ``[classes, units]``, classes in ascending order of their labels."""
         raise ValueError(f"{self.get_name()} has no score per class; call attribute without per_class=True")
 
+    def check_per_class(self) -> None:
+        """Raise if there is no score per class."""
+        if type(self).score_per_class is LayerDatasetAttribution.score_per_class:
+            self.score_per_class()
+
     def attribute(
         self,
         inputs: Any,
@@ -128,16 +132,53 @@ class LayerDatasetAttribution(LayerAttribution):
             batch_size=batch_size,
             unpack_batch=unpack_batch,
         )
-        if per_class and type(self).score_per_class is LayerDatasetAttribution.score_per_class:
-            self.score_per_class()
-        layers = list(self.layer) if isinstance(self.layer, list) else [self.layer]
+        if per_class:
+            self.check_per_class()
         shapes: list[list[torch.Size]] = []
-        with unchanged(self.forward_func, batches.owner, *layers):
-            refuse_training_mode(self.forward_func, *layers)
-            statistics = iter(self._statistics(layers, batches, attribute_to_layer_input, shapes, show_progress))
-        device = device_of(self.forward_func)
+        with unchanged(self.forward_func, batches.owner, *self.layers):
+            refuse_training_mode(self.forward_func, *self.layers)
+            statistics = self._statistics(self.layers, batches, attribute_to_layer_input, shapes, show_progress)
+        return self.results(shapes, statistics, per_class=per_class, keepdim=keepdim)
 
-        for layer, parts in zip(layers, shapes, strict=True):
+    def _statistics(
+        self,
+        layers: list[nn.Module],
+        batches: Batches,
+        at_input: bool,
+        shapes: list[list[torch.Size]],
+        show_progress: bool,
+    ) -> list[tuple[Statistic, ...]]:
+        """Return the requested statistics of each tensor of each layer, and fill ``shapes`` with theirs."""
+        found = gather(
+            self.forward_func,
+            self.wanted(layers),
+            lambda: over(batches, self.get_name(), show_progress),
+            at_input=at_input,
+        )
+        shapes.extend(list(of_layer.shapes) for of_layer in found)
+        return [statistics for of_layer in found for statistics in of_layer.statistics]
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers, in a list also where there is one."""
+        return list(self.layer) if isinstance(self.layer, list) else [self.layer]
+
+    def wanted(self, layers: Sequence[nn.Module]) -> list[Wanted]:
+        """Return what is asked of a pass over the activations of ``layers``."""
+        return [Wanted(layer, self.axis, tuple(self.requests)) for layer in layers]
+
+    def results(
+        self,
+        shapes: list[list[torch.Size]],
+        statistics: list[tuple[Statistic, ...]],
+        *,
+        per_class: bool = False,
+        keepdim: bool = False,
+    ) -> Any:
+        """Return the scores: a tuple for a layer with a tuple of tensors, a list for a list of layers."""
+        remaining = iter(statistics)
+        device = device_of(self.forward_func)
+        for layer, parts in zip(self.layers, shapes, strict=True):
             warn_of_positions(layer, layer_name(self.forward_func, layer), self.axis.unit_dim, parts[0])
 
         def result(shape: torch.Size, found: tuple[Statistic, ...]) -> Tensor:
@@ -149,25 +190,9 @@ class LayerDatasetAttribution(LayerAttribution):
                 scores = scores.float()  # MPS has no float64
             return scores.to(device) if device is not None else scores
 
-        results = [tuple(result(shape, next(statistics)) for shape in parts) for parts in shapes]
+        results = [tuple(result(shape, next(remaining)) for shape in parts) for parts in shapes]
         per_layer = [parts[0] if len(parts) == 1 else parts for parts in results]
         return per_layer if isinstance(self.layer, list) else per_layer[0]
-
-    def _statistics(
-        self,
-        layers: list[nn.Module],
-        batches: Batches,
-        at_input: bool,
-        shapes: list[list[torch.Size]],
-        show_progress: bool,
-    ) -> list[tuple[Statistic, ...]]:
-        """Return the requested statistics of each tensor of each layer, and fill ``shapes`` with theirs."""
-
-        def start_pass() -> Iterator[list[Pooled]]:
-            shown = over(batches, self.get_name(), show_progress)
-            return pooled_pass(self.forward_func, layers, shown, self.axis, at_input=at_input, shapes=shapes)
-
-        return [tuple(found[r] for r in self.requests) for found in collect(start_pass, self.requests)]
 
 
 SelectivityFactory = Callable[..., LayerDatasetAttribution]

@@ -1,0 +1,101 @@
+"""Several attributions over a labelled data set, of one or several layers, in one pass over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from captum_ablate.attr.base import LayerDatasetAttribution
+from captum_ablate.data import UnpackBatch, batches_of_call
+from captum_ablate.layers import refuse_training_mode
+from captum_ablate.one_pass import gather
+from captum_ablate.progress import over
+from captum_ablate.unchanged import unchanged
+
+
+def attribute_together(
+    attributions: Mapping[str, LayerDatasetAttribution],
+    inputs: Any,
+    target: Any = None,
+    additional_forward_args: Any = None,
+    attribute_to_layer_input: bool = False,
+    *,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+    per_class: bool = False,
+    keepdim: bool = False,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Return by name what ``attribute`` of each attribution returns, all from one pass over the data.
+
+    ``attributions`` are of one model, each of its own layer or layers and with its own options; all that are
+    statistics of activations share the pass, and a layer that several look at is pooled once. ``LayerUnitAblation``
+    makes passes of its own, after it. The other arguments are those of ``attribute``::
+
+        scores = attribute_together(
+            {
+                "information": LayerMutualInformation(model, ["layer3", "layer4"]),
+                "selectivity": LayerClassSelectivity(model, "layer4"),
+            },
+            train_loader,
+        )
+        scores["selectivity"]  # [units]
+    """
+    _check(attributions)
+    first = next(iter(attributions.values()))
+    batches = batches_of_call(
+        inputs,
+        target,
+        additional_forward_args,
+        forward_func=first.forward_func,
+        batch_size=batch_size,
+        unpack_batch=unpack_batch,
+    )
+    alone = [name for name, attribution in attributions.items() if not attribution.streams]
+    if alone:
+        batches.refuse_one_shot(f"{alone[0]!r} makes passes of its own")
+    if per_class:
+        for attribution in attributions.values():
+            attribution.check_per_class()
+    sharing = {name: a for name, a in attributions.items() if a.streams}
+    wanted = {name: a.wanted(a.layers) for name, a in sharing.items()}
+    layers = [layer for a in sharing.values() for layer in a.layers]
+    results = {}
+    if sharing:
+        with unchanged(first.forward_func, batches.owner, *layers):
+            refuse_training_mode(first.forward_func, *layers)
+            found = iter(
+                gather(
+                    first.forward_func,
+                    [one for own in wanted.values() for one in own],
+                    lambda: over(batches, f"{len(sharing)} attributions", show_progress),
+                    at_input=attribute_to_layer_input,
+                )
+            )
+        for name, attribution in sharing.items():
+            own = [next(found) for _ in wanted[name]]
+            shapes, statistics = [list(f.shapes) for f in own], [s for f in own for s in f.statistics]
+            results[name] = attribution.results(shapes, statistics, per_class=per_class, keepdim=keepdim)
+    for name in alone:
+        results[name] = attributions[name].attribute(
+            batches,
+            attribute_to_layer_input=attribute_to_layer_input,
+            per_class=per_class,
+            keepdim=keepdim,
+            show_progress=show_progress,
+        )
+    return {name: results[name] for name in attributions}
+
+
+def _check(attributions: Any) -> None:
+    if not isinstance(attributions, Mapping) or not attributions:
+        raise TypeError("attributions must be a mapping of at least one name to an attribution over a data set")
+    for name, attribution in attributions.items():
+        if not isinstance(attribution, LayerDatasetAttribution):
+            raise TypeError(
+                f"{name!r} must be an attribution over a data set, such as LayerClassSelectivity(model, layer); got "
+                f"{type(attribution).__name__}. unit_scores gives unit scores of Captum's per-sample attributions"
+            )
+    models = {id(attribution.forward_func) for attribution in attributions.values()}
+    if len(models) > 1:
+        raise ValueError(f"the attributions must be of one model to share a pass; got {len(models)} models")
