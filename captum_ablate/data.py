@@ -55,6 +55,19 @@ class Batches:
         """Return the number of batches, where the source knows it (else ``TypeError``, as usual)."""
         return len(self._source)  # type: ignore[arg-type]  # TypeError is what len() promises here
 
+    @property
+    def images(self) -> int | None:
+        """The number of samples, where the source knows it."""
+        if isinstance(self._source, list):
+            return sum(len(b.target) for b in self._source) if all(isinstance(b, Batch) for b in self._source) else None
+        if not isinstance(self._source, DataLoader) or self._source.batch_size is None:
+            return None
+        try:
+            n = len(self._source.sampler)  # type: ignore[arg-type]  # TypeError is caught
+        except TypeError:
+            return None
+        return n - n % self._source.batch_size if self._source.drop_last else n
+
     def refuse_one_shot(self, why: str) -> None:
         """Raise if the data can be iterated once only."""
         if self.one_shot:

@@ -1,32 +1,59 @@
-"""Progress bars, where they are asked for: without, nothing of tqdm is started."""
+"""Progress bars over images, with the time left, where they are asked for: without, nothing of tqdm is started."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tqdm.auto import tqdm
 
-Item = TypeVar("Item")
+
+class Labelled(Protocol):
+    """Anything with one label per image."""
+
+    @property
+    def target(self) -> Any:
+        """One entry per image."""
 
 
-def over(items: Iterable[Item], name: str, show: bool) -> Iterator[Item]:
-    """Yield ``items``, with a bar that counts batches."""
-    if not show:
-        return iter(items)
-    try:
-        total = len(items)  # type: ignore[arg-type]  # not every iterable knows
-    except TypeError:
-        total = None
-    return iter(tqdm(items, total=total, desc=name, unit="batch"))
+Item = TypeVar("Item", bound=Labelled)
+
+
+def over(batches: Iterable[Item], name: str, show: bool) -> Iterable[Item]:
+    """Return ``batches``, to iterate over with a bar that counts images.
+
+    The time left is shown where ``batches.images`` (their number) is known. Iterated again, it starts a new bar.
+    """
+    return _Shown(batches, name) if show else batches
+
+
+class _Shown(Generic[Item]):
+    def __init__(self, batches: Iterable[Item], name: str) -> None:
+        self._batches, self._name = batches, name
+
+    def __iter__(self) -> Iterator[Item]:
+        with tqdm(desc=self._name, total=getattr(self._batches, "images", None), unit="image") as bar:
+            for batch in self._batches:
+                yield batch
+                bar.update(len(batch.target))
 
 
 @contextmanager
-def ticking(name: str, show: bool) -> Iterator[Callable[[], Any]]:
-    """Give a function to call after each forward pass, with a bar that counts them."""
+def ticking(name: str, show: bool, images: int | None = None) -> Iterator[Callable[..., Any]]:
+    """Give a function to call with the number of images done since the last call, whole or in parts of one.
+
+    ``images`` is how many there are, where it is known. Called without a number, it counts a forward pass.
+    """
     if not show:
-        yield lambda: None
+        yield lambda done=1: None
         return
-    with tqdm(desc=name, unit="pass") as bar:
-        yield bar.update
+    done_so_far = 0.0
+    with tqdm(desc=name, total=images, unit="image" if images is not None else "pass") as bar:
+
+        def tick(done: float = 1) -> None:
+            nonlocal done_so_far
+            done_so_far += done
+            bar.update(int(done_so_far + 1e-6) - bar.n)  # whole images
+
+        yield tick

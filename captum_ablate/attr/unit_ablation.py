@@ -14,7 +14,7 @@ from captum_ablate.data import Batches
 from captum_ablate.gathering import Statistic
 from captum_ablate.layers import ForwardFunc, Layer, layer_name
 from captum_ablate.metrics import Metric, as_metric
-from captum_ablate.progress import ticking
+from captum_ablate.progress import over
 from captum_ablate.replay import Engine, Plan, ReferenceOption, Site, fit_of, plain_reference
 
 
@@ -77,8 +77,8 @@ class LayerUnitAblation(LayerDatasetAttribution):
                 fit.add(parts[site.element])
             reference = fit.finish()
         plan = Plan.singles(self.axis.count(shape))
-        with ticking(self.get_name(), show_progress) as tick:
-            measured = Engine(self.forward_func, [site], [reference], self.metric, plan, tick).run(batches)
+        engine = Engine(self.forward_func, [site], [reference], self.metric, plan)
+        measured = engine.run(over(batches, self.get_name(), show_progress))
         deficits = (measured.intact - measured.values).to(torch.float64)  # [units, n]
         return ClassMoments.of(deficits.T.contiguous(), measured.target)
 
