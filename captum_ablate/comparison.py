@@ -17,7 +17,8 @@ from scipy.stats import kendalltau
 from torch import Tensor
 
 from captum_ablate import plots, report
-from captum_ablate.curve import DeficitCurve, Frozen, setting
+from captum_ablate.confidence_sequence import Sampled
+from captum_ablate.curve import DeficitCurve, Frozen, sampled_of, setting
 from captum_ablate.intervals import Interval, better_than
 
 MEANING = "gap = deletion + insertion: larger means that the attribution finds the units that the network needs"
@@ -88,14 +89,15 @@ class Comparison:
         """One row per method, best first: rank, method, gap, deletion, insertion, over_random, with intervals, and p.
 
         Ordered by gap (by deletion where the reverse order was not asked for). ``rank`` is a range such as "1-2" where
-        the data cannot tell: paired t tests over images, Holm's correction over all pairs, 5 %.
+        the data cannot tell: paired t tests over images, Holm's correction over all pairs, 5 %; where images were
+        drawn for precision, confidence sequences that overlap.
         """
         return self._board.copy()
 
     @cached_property
     def _board(self) -> pd.DataFrame:
         headline = self._headline()
-        better = better_than(headline)
+        better = better_than(headline) if self.sampled is None else self._apart()
         first, last = 1 + better.sum(axis=0), len(headline) - better.sum(axis=1)
         rows = [
             {
@@ -117,6 +119,18 @@ class Comparison:
         """Return what ranks the methods, per sample: ``[methods, n]``."""
         ascending = self.provenance["ascending"]
         return np.stack([(c.gap_areas if ascending else c.areas).numpy() for c in self.curves.values()])
+
+    @property
+    def sampled(self) -> Sampled | None:
+        """How images were drawn, where a precision was asked for."""
+        return sampled_of(self.provenance)
+
+    def _apart(self) -> np.ndarray:
+        """Return ``[methods, methods]``: whether the row's confidence sequence lies above the column's."""
+        ascending = self.provenance["ascending"]
+        ends = [c.gap_interval if ascending else c.deletion_interval for c in self.curves.values()]
+        low, high = np.array(ends).T
+        return low[:, None] > high[None, :]
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per method, direction and step: method, direction, n_ablated, fraction, score, low, high."""
@@ -148,7 +162,7 @@ class Comparison:
         return setting(self.provenance)
 
     def __str__(self) -> str:
-        lines = [self.setting, _as_text(self._shown())]
+        lines = [self.setting, _as_text(self._shown(), "interval" if self.sampled is None else "sequence")]
         lines += [f"not applicable: {name} ({reason})" for name, reason in self.failed.items()]
         return "\n".join([*lines, MEANING] if self.provenance["ascending"] else lines)
 
@@ -161,7 +175,8 @@ class Comparison:
         """Write one self-contained HTML page with the leaderboard and the curves; return its path."""
         curves, board = (Figure(figsize=size, layout="constrained") for size in ((9.5, 5.2), (7.0, 4.5)))
         self.plot(curves.subplots())
-        plots.leaderboard_bars(self.leaderboard, board.subplots())
+        intervals = "95 % intervals" if self.sampled is None else "95 % confidence sequences"
+        plots.leaderboard_bars(self.leaderboard, board.subplots(), intervals=intervals)
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         page = report.render("Deficit curves", self.setting, self._shown(), dict(self.failed), [curves, board])
@@ -211,9 +226,13 @@ class Comparison:
         """Return the columns of the leaderboard that people read."""
         columns = ["rank", "method"]
         columns += ["gap", "gap_low", "gap_high"] if self.provenance["ascending"] else []
-        columns += ["deletion", "insertion"] if self.provenance["ascending"] else ["deletion"]
+        columns += ["deletion"] if self.sampled is None else ["deletion", "deletion_low", "deletion_high"]
+        columns += ["insertion"] if self.provenance["ascending"] else []
         if self.provenance["n_random"]:
-            columns += ["over_random", "over_random_low", "over_random_high", "p"]
+            columns += ["over_random", "over_random_low", "over_random_high"]
+            columns += (
+                ["p"] if self.sampled is None else []
+            )  # its orders are no sample once images were drawn by results
         return self.leaderboard[columns]
 
 
@@ -221,7 +240,7 @@ def _with_ends(name: str, value: float, interval: Interval) -> dict[str, float]:
     return {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _as_text(shown: pd.DataFrame) -> str:
+def _as_text(shown: pd.DataFrame, kind: str) -> str:
     """Return the table as aligned text: words to the left, numbers to the right, intervals behind their value."""
     columns: dict[str, list[str]] = {}
     for name in shown.columns:
@@ -232,7 +251,7 @@ def _as_text(shown: pd.DataFrame) -> str:
         if f"{name}_low" in shown:
             ends = zip(texts, shown[f"{name}_low"], shown[f"{name}_high"], strict=True)
             texts = [f"{text} [{low:.3f}, {high:.3f}]" for text, low, high in ends]
-            heading += " [95 % interval]" if name == "gap" else " [95 %]"
+            heading += f" [95 % {kind}]" if name == "gap" else " [95 %]"
         width = max(map(len, [heading, *texts]))
         is_word = name in ("rank", "method")
         columns[name] = [t.ljust(width) if is_word else t.rjust(width) for t in (heading, *texts)]

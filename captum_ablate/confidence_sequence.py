@@ -33,7 +33,7 @@ from math import log
 
 import numpy as np
 
-from captum_ablate.intervals import LEVEL, Floats
+from captum_ablate.intervals import LEVEL, Floats, Interval
 
 TRUNCATION = 0.5
 """c: the share of the capital that a bet may lose."""
@@ -135,3 +135,48 @@ def _bets(values: Floats, alpha: float) -> Floats:
     earlier = np.concatenate([np.full((1, values.shape[1]), 0.25), variances[:-1]])
     bets: Floats = np.sqrt(2 * log(2 / alpha) / (earlier * t * np.log1p(t)))
     return bets
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """How the images of a result were drawn: ``population`` of them, until ``half_width`` was reached.
+
+    ``bounds`` are those of the metric. Intervals hold for all ``methods`` together.
+    """
+
+    half_width: float
+    population: int
+    methods: int
+    bounds: tuple[float, float]
+
+    @property
+    def alpha(self) -> float:
+        """Error probability of one method's interval."""
+        return (1 - LEVEL) / self.methods
+
+    @property
+    def span(self) -> float:
+        """The largest difference of two values of the metric."""
+        return self.bounds[1] - self.bounds[0]
+
+    def interval(self, differences: Floats, spans: float = 1) -> Interval:
+        """Return the interval of the mean over the population.
+
+        ``differences [n]``, in the order of the draw, lie between ``-spans`` and ``spans`` times the metric's span.
+        """
+        low, high = self._ends(differences[:, None], -spans * self.span, spans * self.span)
+        return Interval(float(low[0]), float(high[0]))
+
+    def bands(self, values: Floats) -> tuple[Floats, Floats]:
+        """Return the ends ``[steps]`` of the intervals of the metric's means, for ``values [steps, n]``, one by one."""
+        return self._ends(values.T, *self.bounds)
+
+    def _ends(self, values: Floats, least: float, most: float) -> tuple[Floats, Floats]:
+        low, high = betting_interval(as_fractions(values, least, most), self.population, self.alpha)
+        return least + (most - least) * low, least + (most - least) * high
+
+
+def as_fractions(values: Floats, least: float, most: float) -> Floats:
+    """Return ``values`` between ``least`` and ``most`` as fractions of the way, with rounding errors cut off."""
+    fractions: Floats = (values - least) / (most - least)
+    return np.where(np.abs(fractions - 0.5) < 0.5 + 1e-6, fractions.clip(0, 1), fractions)

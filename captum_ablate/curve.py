@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_ablate import plots
+from captum_ablate.confidence_sequence import Sampled
 from captum_ablate.intervals import Interval, mean_bands, mean_interval
 
 Value = TypeVar("Value")
@@ -126,19 +127,29 @@ class DeficitCurve:
 
     @property
     def deletion_interval(self) -> Interval:
-        """95 % interval over images."""
-        return mean_interval(self.areas.numpy())
+        """95 % interval over images: Student's t, or the confidence sequence where images were drawn for precision."""
+        return self._interval(self.areas)
 
     @property
     def insertion_interval(self) -> Interval:
         """95 % interval over images."""
         reverse = self.ascending_areas
-        return Interval(np.nan, np.nan) if reverse is None else mean_interval(-reverse.numpy())
+        return Interval(np.nan, np.nan) if reverse is None else self._interval(-reverse)
 
     @property
     def gap_interval(self) -> Interval:
         """95 % interval over images."""
-        return mean_interval(self.gap_areas.numpy())
+        return self._interval(self.gap_areas)
+
+    @property
+    def sampled(self) -> Sampled | None:
+        """How images were drawn, where a precision was asked for."""
+        return sampled_of(self.provenance)
+
+    def _interval(self, values: Tensor) -> Interval:
+        if bool(values.isnan().any()):
+            return Interval(np.nan, np.nan)
+        return mean_interval(values.numpy()) if self.sampled is None else self.sampled.interval(values.numpy())
 
     @property
     def engine(self) -> str:
@@ -181,7 +192,7 @@ class DeficitCurve:
 
     def _direction(self, direction: str, values: Tensor) -> pd.DataFrame:
         mean = values.mean(dim=1).numpy()
-        low, high = mean_bands(values.numpy())
+        low, high = mean_bands(values.numpy()) if self.sampled is None else self.sampled.bands(values.numpy())
         return pd.DataFrame(
             {
                 "method": self.name,
@@ -198,14 +209,28 @@ class DeficitCurve:
 
 def setting(provenance: Mapping[str, Any]) -> str:
     """Return layer, reference, metric and data of a result, in a line."""
-    orders = provenance["n_random"]
+    orders, sampled = provenance["n_random"], sampled_of(provenance)
+    images = (
+        f"{provenance['n']:,} images" if sampled is None else f"{provenance['n']:,} of {sampled.population:,} images"
+    )
     text = (
         f"{provenance['layer']} ({provenance['units']:,} units, {provenance['reference']} reference, "
-        f"{provenance['metric'].replace('_', ' ')} {provenance['intact']:.3f} on {provenance['n']:,} images"
+        f"{provenance['metric'].replace('_', ' ')} {provenance['intact']:.3f} on {images}"
         + (f", {orders} random orders" if orders else "")
         + ")"
     )
+    if sampled is not None:
+        text += (
+            f" drawn at random until each deletion is known to \N{PLUS-MINUS SIGN}{sampled.half_width:g}; "
+            "intervals: 95 % confidence sequences, for all methods together"
+        )
     return text + (" in-sample: ranked on the data that it is evaluated on" if provenance["in_sample"] else "")
+
+
+def sampled_of(provenance: Mapping[str, Any]) -> Sampled | None:
+    """Return how the images of a result were drawn, where a precision was asked for."""
+    found = provenance.get("sampled")
+    return None if found is None else Sampled(**{**found, "bounds": tuple(found["bounds"])})
 
 
 class Frozen(Mapping[str, Value]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import captum
@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_ablate.comparison import Comparison, RandomOrders
+from captum_ablate.confidence_sequence import Sampled
 from captum_ablate.curve import DeficitCurve, Frozen, deficit_areas
 from captum_ablate.data import Batches, UnpackBatch, as_batches, check_classes
+from captum_ablate.drawing import Draw
 from captum_ablate.estimate import Estimate, extrapolated
 from captum_ablate.intervals import Interval, exceedance_p, two_way_interval
 from captum_ablate.layers import (
@@ -28,6 +30,7 @@ from captum_ablate.layers import (
 )
 from captum_ablate.metrics import Metric, as_metric, metric_name
 from captum_ablate.per_layer import each, taken_apart
+from captum_ablate.precision import Precision
 from captum_ablate.progress import ticking
 from captum_ablate.ranking import Ranker
 from captum_ablate.replay import (
@@ -114,12 +117,21 @@ class CumulativeAblationEvaluator:
         self.ascending, self.n_random, self.seed = ascending, n_random, seed
         self.batch_size, self.unpack_batch, self.show_progress = batch_size, unpack_batch, show_progress
 
-    def evaluate(self, attribution: Any, data: Any, *, ranking_data: Any = None) -> DeficitCurve:
+    def evaluate(
+        self, attribution: Any, data: Any, *, ranking_data: Any = None, precision: float | None = None
+    ) -> DeficitCurve:
         """Return the deficit curve of one attribution, or of ``scores [units]``; ``compare`` says more."""
         name = _name_of(attribution)
-        return self.compare({name: attribution}, data, ranking_data=ranking_data)[name]
+        return self.compare({name: attribution}, data, ranking_data=ranking_data, precision=precision)[name]
 
-    def compare(self, attributions: Mapping[str, Any], data: Any, *, ranking_data: Any = None) -> Comparison:
+    def compare(
+        self,
+        attributions: Mapping[str, Any],
+        data: Any,
+        *,
+        ranking_data: Any = None,
+        precision: float | None = None,
+    ) -> Comparison:
         """Return the deficit curves of several attributions on the same data, as a leaderboard.
 
         Args:
@@ -128,11 +140,15 @@ class CumulativeAblationEvaluator:
             data: what to evaluate on, ``(inputs, target)`` or a re-iterable of batches ``(*inputs, labels)``.
             ranking_data: what to rank on (and to take the mean or donors from). Without it the ranking is made on
                 ``data`` itself, and the result says in-sample.
+            precision: a half-width, such as 0.02: images are drawn from ``data`` in random order until the deletion
+                area of each method is known to it, at 95 % for all methods together, and all intervals are confidence
+                sequences. For metrics with bounds, and data whose images have positions (not a plain iterable).
         """
         if not isinstance(attributions, Mapping) or not attributions:
             raise TypeError("attributions must be a mapping of at least one name to an attribution or a Tensor [units]")
         if not all(isinstance(name, str) for name in attributions):
             raise TypeError(f"the names of attributions must be strings; got {list(attributions)!r}")
+        wanted = None if precision is None else Precision.of(precision, self.metric, lambda: self._draw(data))
         batches = self._batches(data)
         batches.refuse_one_shot("the evaluator looks at the layer first, then ablates")
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data)
@@ -144,11 +160,38 @@ class CumulativeAblationEvaluator:
             scores, failed, references, in_sample = self._rank(attributions, ranking_batches, units)
             in_sample &= _is_same(ranking_data, data)
             plan = self._plan(scores, sum(units))
-            with ticking(f"ablating {self._name}", self.show_progress) as tick:
-                engine = Engine(self.forward_func, sites, references, self._metric, plan, tick)
-                measured = engine.run(batches, seen)
+            if wanted is None:
+                with ticking(f"ablating {self._name}", self.show_progress) as tick:
+                    engine = Engine(self.forward_func, sites, references, self._metric, plan, tick)
+                    measured = engine.run(batches, seen)
+            else:
+                measured = self._measure(wanted, sites, references, plan, len(scores), seen)
         check_classes(torch.unique(measured.target))
-        return self._comparison(scores, failed, plan, measured, in_sample, units)
+        sampled = None if wanted is None else wanted.sampled(len(scores))
+        return self._comparison(scores, failed, plan, measured, in_sample, units, sampled)
+
+    def _draw(self, data: Any) -> Draw:
+        return Draw.of(
+            data,
+            forward_func=self.forward_func,
+            batch_size=self.batch_size,
+            unpack_batch=self.unpack_batch,
+            seed=self.seed,
+        )
+
+    def _measure(
+        self, wanted: Precision, sites: list[Site], references: list[Any], plan: Plan, methods: int, seen: Probe
+    ) -> Measured:
+        """Return the metric of as many images as the wanted precision needs."""
+        own = [wanted.by_place(r) if o == "resample" else r for r, o in zip(references, self.references, strict=True)]
+        engine = Engine(self.forward_func, sites, own, self._metric, plan)
+        fraction = torch.tensor([0, *plan.chains[0].counts], dtype=torch.float64) / plan.units
+        step = 2 if self.ascending else 1
+
+        def areas(measured: Measured) -> list[Tensor]:
+            return [deficit_areas(c, fraction) for c in _curves(plan, measured)[: step * methods : step]]
+
+        return wanted.measure(engine, areas, f"ablating {self._name}", self.show_progress, seen)
 
     def estimate(self, attributions: Mapping[str, Any], data: Any, *, ranking_data: Any = None) -> Estimate:
         """Return what ``compare`` with these arguments will cost, in seconds and memory, from one batch of each data.
@@ -271,9 +314,10 @@ class CumulativeAblationEvaluator:
         measured: Measured,
         in_sample: bool,
         units: Sequence[int],
+        sampled: Sampled | None,
     ) -> Comparison:
         intact = measured.intact.to(torch.float64)
-        curves = [torch.cat([intact[None], measured.values[list(row)].to(torch.float64)]) for row in plan.rows]
+        curves = _curves(plan, measured)
         step = 2 if self.ascending else 1
         descending, ascending = curves[::step], curves[1::2] if self.ascending else []
         m = len(scores)
@@ -292,6 +336,7 @@ class CumulativeAblationEvaluator:
                 "n_random": self.n_random,
                 "seed": self.seed,
                 "in_sample": in_sample,
+                "sampled": None if sampled is None else {**asdict(sampled), "bounds": list(sampled.bounds)},
                 "engine": measured.engine,
                 "versions": {"torch": str(torch.__version__), "captum": str(captum.__version__)},
             }
@@ -308,7 +353,7 @@ class CumulativeAblationEvaluator:
                 values=descending[k],
                 ascending_values=ascending[k] if self.ascending else None,
                 target=measured.target,
-                **_against_random(descending[k], ascending[k] if self.ascending else None, fraction, null),
+                **_against_random(descending[k], ascending[k] if self.ascending else None, fraction, null, sampled),
                 ties=len(values) - len(torch.unique(values)),
                 provenance=provenance,
             )
@@ -337,6 +382,12 @@ def _found_layers(forward_func: ForwardFunc, layer: Layer | Sequence[Layer]) -> 
     return found
 
 
+def _curves(plan: Plan, measured: Measured) -> list[Tensor]:
+    """Return the metric along each chain of the plan, intact first, ``[steps+1, n]``."""
+    intact = measured.intact.to(torch.float64)
+    return [torch.cat([intact[None], measured.values[list(row)].to(torch.float64)]) for row in plan.rows]
+
+
 def _random_orders(descending: list[Tensor], ascending: list[Tensor] | None, fraction: Tensor, n: int) -> RandomOrders:
     def joined(curves: list[Tensor]) -> tuple[Tensor, Tensor]:
         if not curves:
@@ -348,8 +399,14 @@ def _random_orders(descending: list[Tensor], ascending: list[Tensor] | None, fra
     return RandomOrders(score, ascending_score, areas, ascending_areas)
 
 
-def _against_random(descending: Tensor, ascending: Tensor | None, fraction: Tensor, null: Tensor) -> dict[str, Any]:
-    """Return the fields that hold a curve's headline against ``null [orders, n]``, that of the random orders."""
+def _against_random(
+    descending: Tensor, ascending: Tensor | None, fraction: Tensor, null: Tensor, sampled: Sampled | None
+) -> dict[str, Any]:
+    """Return the fields that hold a curve's headline against ``null [orders, n]``, that of the random orders.
+
+    Where images were drawn for precision, the interval is the confidence sequence over images, for these orders, and
+    there is no p.
+    """
     if not len(null):
         return {"over_random": np.nan, "over_random_interval": Interval(np.nan, np.nan), "p": np.nan}
     areas = deficit_areas(descending, fraction)
@@ -358,8 +415,8 @@ def _against_random(descending: Tensor, ascending: Tensor | None, fraction: Tens
     over = (areas[:, None] - null.T).numpy()  # [n, orders]
     return {
         "over_random": float(over.mean()),
-        "over_random_interval": two_way_interval(over),
-        "p": exceedance_p(float(areas.mean()), null.mean(dim=1).numpy()),
+        "over_random_interval": two_way_interval(over) if sampled is None else sampled.interval(over.mean(axis=1), 2),
+        "p": exceedance_p(float(areas.mean()), null.mean(dim=1).numpy()) if sampled is None else np.nan,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -53,6 +54,25 @@ def as_metric(metric: str | Metric) -> Metric:
         f"metric must be one of {', '.join(map(repr, _BY_NAME))}, or a function (outputs, target) -> [n]; "
         f"got {metric!r}"
     )
+
+
+def bounds_of(metric: str | Metric) -> tuple[float, float] | None:
+    """Return the least and the largest value that a metric takes: (0, 1) for accuracy, else what it declares.
+
+    A function declares them as ``f.bounds = (low, high)``; None stands for a metric without bounds.
+    """
+    if as_metric(metric) is accuracy:
+        return 0.0, 1.0
+    declared = getattr(metric, "bounds", None)
+    if declared is None:
+        return None
+    try:
+        low, high = (float(end) for end in declared)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"bounds of a metric must be two numbers (low, high); got {declared!r}") from error
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ValueError(f"bounds of a metric must be finite and low < high; got {declared!r}")
+    return low, high
 
 
 def is_named(metric: Metric) -> bool:

@@ -87,10 +87,10 @@ def deficit_curves(
     return ax
 
 
-def leaderboard_bars(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def leaderboard_bars(frame: pd.DataFrame, ax: Axes | None = None, *, intervals: str = "95 % intervals") -> Axes:
     """Draw the gap of each method with its interval, in the order of ``frame``, and return the axes.
 
-    ``frame`` has a row per method: ``method, gap, gap_low, gap_high``.
+    ``frame`` has a row per method: ``method, gap, gap_low, gap_high``; ``intervals`` says what these ends are.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(7.0, 1.5 + 0.32 * len(frame)), layout="constrained")
@@ -103,7 +103,7 @@ def leaderboard_bars(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_yticks(rows, frame["method"])
     ax.set_ylim(len(frame) - 0.4, -0.6)
     ax.set_xlabel("gap = deletion + insertion (random orders: 0 on average)")
-    _frame_lightly(ax, "Leaderboard, with 95 % intervals", "x")
+    _frame_lightly(ax, f"Leaderboard, with {intervals}", "x")
     _subtitle(ax, "larger = the attribution finds the units that the network needs")
     return ax
 
