@@ -119,7 +119,7 @@ def _lower(values: Floats, population: int, alpha: float) -> Floats:
         return np.log1p(bet * (values - mean)).cumsum(axis=0).max(axis=0) >= threshold
 
     start = outside
-    never = ~refuted(outside)
+    never = np.logical_not(refuted(outside))
     for _ in range(HALVINGS):
         middle = (outside + inside) / 2
         out = refuted(middle)

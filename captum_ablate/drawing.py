@@ -84,7 +84,7 @@ def _check_loader(loader: DataLoader[Any]) -> None:
             f"precision draws images in an order of its own, and the DataLoader has a {type(loader.sampler).__name__} "
             "or batches of its own; pass a DataLoader over torch.utils.data.Subset(dataset, indices)"
         )
-    if loader.sampler.num_samples != len(loader.dataset) if isinstance(loader.sampler, RandomSampler) else False:  # type: ignore[arg-type]
+    if isinstance(loader.sampler, RandomSampler) and loader.sampler.num_samples != len(loader.dataset):
         raise ValueError(
             "precision draws each image once, and the DataLoader's RandomSampler draws another number than the data "
             "set has; pass a DataLoader without num_samples"
