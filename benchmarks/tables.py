@@ -1,0 +1,16 @@
+"""Tables of results as Markdown, for the terminal and for the pages in docs."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def markdown(table: pd.DataFrame, digits: int = 3) -> str:
+    """Return the table without its index; floats with ``digits`` significant digits."""
+
+    def shown(value: object) -> str:
+        return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+    rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
+    rows += [[shown(value) for value in row] for row in table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -1,0 +1,371 @@
+"""Every classification network of torchvision against full forward passes with a hook (``python -m benchmarks.zoo``).
+
+Weights are random, images are noise of the least size that the network takes, from 64 px on. Four inner layers per
+network are ablated in a random order; per sample, the label's logit under the evaluator is held against what an
+independent hook gives: ``torch.where(mask, reference, activation)``. Results are kept in the cache folder, network by
+network: a sweep that was stopped goes on where it was, smallest network first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from benchmarks.tables import markdown
+from captum_ablate import CumulativeAblationEvaluator
+
+CACHE = Path.home() / ".cache" / "captum_ablate" / "zoo.csv"
+SIDES = (64, 70, 75, 96, 128, 160, 192, 224, 256)
+LAYERS, IMAGES, CLASSES = 4, 2, 10
+STEPS, STEPS_AT_END, CHECKED = 4, 20, 4
+"""The last layer has enough steps for the closed form to pay; so many of the steps are checked."""
+TOLERANCE = 1e-5
+"""Of the largest logit: what the closed form, another memory format or a folded batch norm may differ by."""
+VISIBLE = 1e-4
+"""Of the largest logit: an ablation that changes less could hide an error, and proves nothing."""
+OPERATIONS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
+COUNTED = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An inner layer: its name and type, and the axis of its units."""
+
+    name: str
+    type: str
+    unit_dim: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one layer: ``difference`` and ``effect`` as fractions of the largest intact logit."""
+
+    network: str
+    parameters: int
+    side: int
+    layer: str
+    type: str = ""
+    unit_dim: int = 1
+    units: int = 0
+    reference: str = ""
+    result: str = ""
+    way: str = ""
+    difference: float = np.nan
+    effect: float = np.nan
+    hooks_left: int = 0
+    seconds: float = np.nan
+    seconds_of_hooks: float = np.nan
+
+
+def names() -> list[str]:
+    """Return the names of all classification networks of ``torchvision.models``."""
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def size_of(name: str) -> tuple[int, int]:
+    """Return the number of parameters, and the least side of an image that the network takes, found by trial."""
+    for side in SIDES:
+        try:
+            with torch.device("meta"), torch.no_grad():
+                model = _build(name, side).eval()
+                model(torch.empty(IMAGES, 3, side, side))
+        except Exception:  # this trial asks whether the size fits, whatever the network says
+            continue
+        return sum(p.numel() for p in model.parameters()), side
+    raise ValueError(f"{name} takes none of the sides {SIDES}")
+
+
+def network(name: str, side: int, seed: int = 0) -> tuple[nn.Module, Tensor]:
+    """Return a network of random weights and noise images, with an effect of every unit upon the logits.
+
+    What torchvision starts at a constant (a head of zeros, layer scales of 1e-6, biases) is drawn at random, and batch
+    norm takes its statistics from the images: else nothing that is ablated could be seen behind it.
+    """
+    torch.manual_seed(seed)
+    model = _build(name, side).eval()
+    x = torch.randn(IMAGES, 3, side, side)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+                scale = parameter[0].numel() ** -0.5 if parameter.ndim == 2 else 0.2
+                kept = 0.0 if parameter.ndim == 2 or parameter.flatten()[0] == 0 else 1.0
+                parameter.normal_(kept, scale)
+        for norm in norms:
+            norm.train().momentum = 1.0
+        model(x)
+        for norm in norms:
+            norm.eval()
+    return model, x
+
+
+def choose_layers(model: nn.Module, x: Tensor, first: int = 0) -> list[Layer]:
+    """Return layers from a tenth of the depth to its end, operations and whole blocks in turn (``first``: 0 or 1).
+
+    A layer is a candidate where it runs once in a forward pass, gives ``[n, ...]``, and is not what gives the logits.
+    Depth is its place among the calls. Units are along the last axis of tokens and of channels-last maps, else axis 1.
+    """
+    candidates = _candidates(model, x)
+    kinds = [[c for c in candidates if c[1] == kind] for kind in (False, True)]
+    end = max(depth for depth, *_ in candidates)
+    chosen: dict[str, Layer] = {}
+    for k in range(LAYERS):
+        aim = end * (0.1 + 0.9 * k / (LAYERS - 1))
+        pool = kinds[(k + first) % 2] or candidates
+        free = [c for c in pool if c[2].name not in chosen] or [c for c in candidates if c[2].name not in chosen]
+        layer = min(free, key=lambda c: abs(c[0] - aim))[2]
+        chosen[layer.name] = layer
+    return list(chosen.values())
+
+
+def check(name: str, *, layers: int = LAYERS) -> Iterator[Row]:
+    """Yield one row for each of (the first so many of) the layers chosen in the network of that name."""
+    parameters, side = size_of(name)
+    number = names().index(name)
+    model, x = network(name, side)
+    for k, layer in enumerate(choose_layers(model, x, first=number % 2)[:layers]):
+        reference = ("zero", "mean", "other sample")[(number + k) % 3]
+        steps = STEPS_AT_END if k == LAYERS - 1 else STEPS
+        found = _compare(model, x, layer, reference, steps)
+        yield Row(name, parameters, side, layer.name, layer.type, layer.unit_dim, **found)
+
+
+def _compare(model: nn.Module, x: Tensor, layer: Layer, reference: str, steps: int) -> dict[str, Any]:
+    """Return the columns of a row that the comparison with full forward passes gives."""
+    module = model.get_submodule(layer.name)
+    with torch.no_grad():
+        target = (
+            model(x).topk(2).indices[:, 1]
+        )  # no label is the same for all images by necessity, nor always the maximum
+    target[0] = (target[1] + 1) % 1000 if bool((target == target[1]).all()) else target[0]
+    evaluator = CumulativeAblationEvaluator(
+        model,
+        module,
+        reference=_other_sample if reference == "other sample" else reference,
+        metric="logit",
+        steps=steps,
+        ascending=False,
+        n_random=0,
+        unit_dim=layer.unit_dim,
+    )
+    activation = _activation(model, module, x)
+    units = activation.shape[layer.unit_dim]
+    scores = torch.rand(units, generator=torch.Generator().manual_seed(0))
+    before, start = _traces(model), time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            curve = evaluator.evaluate(scores, (x, target))
+    except Exception as error:  # a refusal is a result of the sweep
+        reason = f"{type(error).__name__}: {error}"
+        left = _traces(model) - before
+        return {"units": units, "reference": reference, "result": "refused", "way": reason, "hooks_left": left}
+    seconds, left = time.perf_counter() - start, _traces(model) - before
+    start = time.perf_counter()
+    checked = torch.linspace(0, len(curve.n_ablated) - 1, CHECKED + 1).round().long().unique()
+    expected = _by_hooks(model, module, x, target, curve.order, curve.n_ablated[checked], reference, layer.unit_dim)
+    per_pass = (time.perf_counter() - start) / len(checked)
+    scale = expected[0].abs().max().item()
+    difference = (curve.values[checked] - expected).abs().max().item() / scale
+    result = "to the bit" if difference == 0 else "to 1e-5" if difference <= TOLERANCE else "wrong"
+    return {
+        "units": units,
+        "reference": reference,
+        "result": result,
+        "way": curve.engine,
+        "difference": difference,
+        "effect": (expected[1:] - expected[0]).abs().max().item() / scale,
+        "hooks_left": left,
+        "seconds": seconds,
+        "seconds_of_hooks": per_pass * len(curve.n_ablated),
+    }
+
+
+def _by_hooks(
+    model: nn.Module,
+    module: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    order: Tensor,
+    counts: Tensor,
+    reference: str,
+    dim: int,
+) -> Tensor:
+    """Return the label's logit ``[steps + 1, n]``, by one full forward pass with a hook per step."""
+    rows = []
+    for count in counts.tolist():
+
+        def ablate(_module: nn.Module, _args: object, output: Any, count: int = count) -> Any:
+            a = _tensor(output)
+            index = torch.zeros(a.shape[dim], dtype=torch.bool)
+            index[order[:count]] = True
+            mask = index.reshape([-1 if d == dim % a.ndim else 1 for d in range(a.ndim)])
+            new = torch.where(mask, _replaced(a, reference, dim), a)
+            return new if isinstance(output, Tensor) else type(output)([new, *output[1:]])
+
+        handle = module.register_forward_hook(ablate)
+        try:
+            with torch.no_grad():
+                rows.append(model(x).gather(1, target[:, None])[:, 0])
+        finally:
+            handle.remove()
+    return torch.stack(rows).double()
+
+
+def _replaced(activation: Tensor, reference: str, dim: int) -> Tensor:
+    if reference == "zero":
+        return torch.zeros_like(activation)
+    if reference == "mean":
+        others = [d for d in range(activation.ndim) if d != dim % activation.ndim]
+        return activation.double().mean(others, keepdim=True).to(activation.dtype)
+    return activation.flip(0)
+
+
+def _other_sample(activation: Tensor, _target: Tensor) -> Tensor:
+    return activation.flip(0)
+
+
+def _activation(model: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    handle = module.register_forward_hook(lambda _module, _args, output: kept.append(_tensor(output)))
+    with torch.no_grad():
+        model(x)
+    handle.remove()
+    return kept[0]
+
+
+def _build(name: str, side: int) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # GoogLeNet's and Inception's, on how long their initialisation takes
+        more = {"image_size": side} if name.startswith("vit_") else {}
+        return torchvision.models.get_model(name, num_classes=CLASSES, **more)
+
+
+def _candidates(model: nn.Module, x: Tensor) -> list[tuple[int, bool, Layer]]:
+    """Return depth, whether it is a block, and the layer, in the order of their ends in a forward pass."""
+    named = {module: name for name, module in model.named_modules() if name}
+    calls, ends = Counter[nn.Module](), {}
+
+    def note(module: nn.Module, _args: object, output: Any) -> None:
+        calls[module] += 1
+        part = _tensor(output)
+        ends[module] = (len(calls), tuple(part.shape) if isinstance(part, Tensor) else ())
+
+    handles = [module.register_forward_hook(note) for module in named]
+    with torch.no_grad():
+        logits = model(x).shape
+    for handle in handles:
+        handle.remove()
+    rows = []
+    for module, (depth, shape) in ends.items():
+        inner = calls[module] == 1 and 2 <= len(shape) <= 4 and shape[0] == len(x) and shape != tuple(logits)
+        block = any(True for _ in module.children())
+        if inner and (block or isinstance(module, OPERATIONS)):
+            rows.append((depth, block, Layer(named[module], type(module).__name__, _unit_dim(shape))))
+    return rows
+
+
+def _unit_dim(shape: Sequence[int]) -> int:
+    maps = len(shape) == 4 and shape[2] == shape[3]
+    return 1 if len(shape) == 2 or maps else -1
+
+
+def _tensor(output: Any) -> Any:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _traces(model: nn.Module) -> int:
+    """Return how many hooks and replaced methods the modules carry."""
+    hooks = sum(len(getattr(module, kind)) for module in model.modules() for kind in COUNTED)
+    return hooks + sum("forward" in vars(module) or "__call__" in vars(module) for module in model.modules())
+
+
+def table_of(rows: pd.DataFrame) -> str:
+    """Return the sweep in a few lines: how many layers came out how, and each exception with its reason."""
+    done = rows[rows.result != "not run"]
+    ways = done.way.str.replace(r"(hook loop|\w+Error).*", r"\1", regex=True)
+    counts = pd.crosstab(ways.where(done.result != "refused", "refused"), done.result)
+    lines = [
+        f"{done.network.nunique()} networks, {len(done)} layers, {done.type.nunique()} types of module",
+        "",
+        markdown(counts.reset_index()),
+        "",
+        f"hooks left: {int(done.hooks_left.sum())}; layers whose ablation changes the logits by less than "
+        f"{VISIBLE:g}: {int((done.effect < VISIBLE).sum())}; largest difference among those not wrong: "
+        f"{done.difference[done.result != 'wrong'].max():.1e}",
+    ]
+    odd = rows[
+        rows.result.isin(["wrong", "refused", "not run"])
+        | rows.way.str.contains("hook loop")
+        | (rows.effect < VISIBLE)
+        | (rows.hooks_left > 0)
+    ]
+    lines += [
+        f"- {r.network} {r.layer} ({r.type}, {r.reference}): {r.result}, {r.way}, difference {r.difference:.1e}, "
+        f"effect {r.effect:.1e}, hooks left {r.hooks_left}"
+        for r in odd.itertuples()
+    ]
+    return "\n".join(lines)
+
+
+def sweep(chosen: Sequence[str], state: Path, budget_gb: float) -> pd.DataFrame:
+    """Check the networks that ``state`` lacks, smallest first, and return all rows."""
+    rows = pd.read_csv(state, keep_default_na=False, na_values=["nan", ""]).to_dict("records") if state.exists() else []
+    have = {row["network"] for row in rows}
+    sizes = {name: size_of(name) for name in chosen if name not in have}
+    state.parent.mkdir(parents=True, exist_ok=True)
+    for name in sorted(sizes, key=lambda name: sizes[name][0] * sizes[name][1] ** 2):
+        parameters, side = sizes[name]
+        needed = 1 + 2.5 * parameters * 4 / 1e9  # weights, their start, and what the allocator keeps
+        start = time.perf_counter()
+        if needed > min(budget_gb, _available_gb()):
+            new = [Row(name, parameters, side, "", result="not run", way=f"needs {needed:.0f} GB")]
+        else:
+            new = list(check(name))
+        rows += [asdict(row) for row in new]
+        pd.DataFrame(rows).to_csv(state, index=False, na_rep="nan")
+        results = ", ".join(f"{row.layer} {row.result} ({row.way})" for row in new)
+        print(
+            f"{name} ({parameters / 1e6:.0f} M, {side} px, {time.perf_counter() - start:.0f} s): {results}", flush=True
+        )
+        gc.collect()
+    return pd.DataFrame(rows).fillna({"way": "", "layer": "", "type": "", "reference": ""})
+
+
+def _available_gb() -> float:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")  # not Linux: the budget alone decides
+    return next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 1e6
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run or continue the sweep, and print what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="*", help="names of networks; all of them by default")
+    parser.add_argument("--state", type=Path, default=CACHE, help="the CSV file of results")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    parser.add_argument("--memory", type=float, default=10.0, help="GB that a network may take")
+    options = parser.parse_args(arguments)
+    if options.fresh:
+        options.state.unlink(missing_ok=True)
+    rows = sweep(options.networks or names(), options.state, options.memory)
+    print("\n" + table_of(rows[rows.network.isin(options.networks or names())]))
+
+
+if __name__ == "__main__":
+    main()
