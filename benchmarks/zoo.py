@@ -14,6 +14,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ import pandas as pd
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from benchmarks.tables import markdown
 from captum_ablate import CumulativeAblationEvaluator
@@ -79,9 +84,9 @@ def size_of(name: str) -> tuple[int, int]:
     """Return the number of parameters, and the least side of an image that the network takes, found by trial."""
     for side in SIDES:
         try:
-            with torch.device("meta"), torch.no_grad():
+            with _without_memory(), torch.no_grad():
                 model = _build(name, side).eval()
-                model(torch.empty(IMAGES, 3, side, side))
+                model(torch.empty(IMAGES, 3, side, side, device="meta"))
         except Exception:  # this trial asks whether the size fits, whatever the network says
             continue
         return sum(p.numel() for p in model.parameters()), side
@@ -245,6 +250,23 @@ def _activation(model: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
         model(x)
     handle.remove()
     return kept[0]
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Make modules whose parameters and buffers have a shape alone."""
+
+    def bare(_module: nn.Module, _name: str, value: Any) -> Any:
+        if isinstance(value, nn.Parameter):
+            return nn.Parameter(value.detach().to("meta"))
+        return value.to("meta") if isinstance(value, Tensor) else value
+
+    handles = [register_module_parameter_registration_hook(bare), register_module_buffer_registration_hook(bare)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _build(name: str, side: int) -> nn.Module:
