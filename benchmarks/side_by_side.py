@@ -1,0 +1,91 @@
+"""Two ways of doing the same, timed in turns in one run, so that a noisy machine disturbs both."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.tables import markdown
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to run: ``only`` picks the cases whose name contains it."""
+
+    images: int
+    batch: int
+    rounds: int
+    only: str
+    out: Path | None
+
+    @classmethod
+    def parse(cls, doc: str | None, arguments: Sequence[str] | None, *, images: int = 32, batch: int = 16) -> Options:
+        """Return the options of a command line."""
+        parser = argparse.ArgumentParser(description=doc)
+        parser.add_argument("--images", type=int, default=images)
+        parser.add_argument("--batch", type=int, default=batch)
+        parser.add_argument("--rounds", type=int, default=3)
+        parser.add_argument("--only", default="", help="cases whose network and layer contain this")
+        parser.add_argument("--out", type=Path, help="a CSV file to write")
+        return cls(**vars(parser.parse_args(arguments)))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images} images in batches of {self.batch}, {torch.get_num_threads()} threads, {clock_name()}, "
+            f"median of {self.rounds} rounds in turns"
+        )
+
+
+def seconds() -> float:
+    """Return a clock: of the processor with one thread (others on the machine do not count), else of the wall."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def clock_name() -> str:
+    """Return which clock that is."""
+    return "processor time" if torch.get_num_threads() == 1 else "wall time"
+
+
+def in_turns(rounds: int, ways: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Run every way once per round; return their seconds, ``[rounds]``, and what they returned last."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    results = {}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            start = seconds()
+            results[name] = run()
+            times[name].append(seconds() - start)
+    return {name: np.array(taken) for name, taken in times.items()}, results
+
+
+def geometric_mean(ratios: pd.Series) -> float:
+    """Return the geometric mean."""
+    return float(np.exp(np.log(ratios.astype(float)).mean()))
+
+
+def run_cases(
+    cases: Sequence[Any], row_of: Callable[[Any, Options], dict[str, Any]], options: Options, ratio: str = "ratio"
+) -> pd.DataFrame:
+    """Run the chosen cases, print each when it is done and then the table; return it."""
+    rows: list[dict[str, Any]] = []
+    for case in cases:
+        if options.only in str(case):
+            rows.append(row_of(case, options))
+            shown = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in rows[-1].items()}
+            print("  ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
+            if options.out is not None:
+                pd.DataFrame(rows).to_csv(options.out, index=False)
+    if not rows:
+        raise SystemExit(f"no case contains {options.only!r}; there are {', '.join(map(str, cases))}")
+    table = pd.DataFrame(rows)
+    print(f"\n{markdown(table)}\n\n{options}")
+    print(f"geometric mean {geometric_mean(table[ratio]):.1f}x, worst {table[ratio].min():.2f}x")
+    return table
