@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import inspect
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
@@ -94,16 +95,16 @@ def captum_baseline(q: Question) -> list[float]:
 
 
 def prune(q: Question) -> list[float]:
-    """torch.nn.utils.prune: a mask over the weight and bias of the batch norm."""
+    """torch.nn.utils.prune: a mask over the weight and bias of the batch norm, which must be put back by hand."""
     found = []
+    kept = {name: getattr(q.layer, name).clone() for name in ("weight", "bias")}
     for count in q.counts:
-        for name in ("weight", "bias"):
+        for name in kept:
             torch.nn.utils.prune.custom_from_mask(q.layer, name, q.mask(count))
         found.append(q.accuracy(q.model(q.x)))
-        kept = {name: getattr(q.layer, f"{name}_orig") for name in ("weight", "bias")}
-        for name, parameter in kept.items():
-            torch.nn.utils.prune.remove(q.layer, name)
-            setattr(q.layer, name, parameter)
+        for name, values in kept.items():
+            torch.nn.utils.prune.remove(q.layer, name)  # makes the mask permanent
+            getattr(q.layer, name).data.copy_(values)
     return found
 
 
@@ -146,6 +147,7 @@ def pyvene(q: Question) -> list[float]:
     """pyvene asks every model for a configuration; an empty one does."""
     import pyvene as pv
 
+    [name] = inspect.signature(q.model.forward).parameters
     q.model.config = SimpleNamespace(to_dict=dict)
     found = []
     try:
@@ -153,7 +155,7 @@ def pyvene(q: Question) -> list[float]:
             keep = q.mask(count)[None, :, None, None]
             place = {"component": f"{q.name}.output", "intervention": lambda base, _source, keep=keep: base * keep}
             model = pv.IntervenableModel(pv.IntervenableConfig([place]), model=q.model)
-            found.append(q.accuracy(model({"x": q.x}, unit_locations=None)[1]))
+            found.append(q.accuracy(model({name: q.x}, unit_locations=None)[1]))
     finally:
         del q.model.config
     return found

@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -343,11 +343,9 @@ def table_of(rows: pd.DataFrame) -> str:
 
 def sweep(chosen: Sequence[str], state: Path, budget_gb: float) -> pd.DataFrame:
     """Check the networks that ``state`` lacks, smallest first, and return all rows."""
-    rows = pd.read_csv(state, keep_default_na=False, na_values=["nan", ""]).to_dict("records") if state.exists() else []
-    have = {row["network"] for row in rows}
-    sizes = {name: size_of(name) for name in chosen if name not in have}
     state.parent.mkdir(parents=True, exist_ok=True)
-    for name in sorted(sizes, key=lambda name: sizes[name][0] * sizes[name][1] ** 2):
+    sizes = {name: size_of(name) for name in set(chosen) - set(_kept(state).network)}
+    for name in sorted(sizes, key=lambda name: (sizes[name][0] * sizes[name][1] ** 2, name)):
         parameters, side = sizes[name]
         needed = 1 + 2.5 * parameters * 4 / 1e9  # weights, their start, and what the allocator keeps
         start = time.perf_counter()
@@ -355,14 +353,22 @@ def sweep(chosen: Sequence[str], state: Path, budget_gb: float) -> pd.DataFrame:
             new = [Row(name, parameters, side, "", result="not run", way=f"needs {needed:.0f} GB")]
         else:
             new = list(check(name))
-        rows += [asdict(row) for row in new]
-        pd.DataFrame(rows).to_csv(state, index=False, na_rep="nan")
+        pd.concat([_kept(state), pd.DataFrame([asdict(row) for row in new])]).to_csv(state, index=False)
         results = ", ".join(f"{row.layer} {row.result} ({row.way})" for row in new)
         print(
             f"{name} ({parameters / 1e6:.0f} M, {side} px, {time.perf_counter() - start:.0f} s): {results}", flush=True
         )
         gc.collect()
-    return pd.DataFrame(rows).fillna({"way": "", "layer": "", "type": "", "reference": ""})
+    rows = _kept(state)
+    return rows[rows.network.isin(chosen)]
+
+
+def _kept(state: Path) -> pd.DataFrame:
+    if not state.exists():
+        return pd.DataFrame(columns=[field.name for field in fields(Row)])
+    texts = [field.name for field in fields(Row) if field.type == "str"]
+    rows = pd.read_csv(state, dtype=dict.fromkeys(texts, object))
+    return rows.fillna(dict.fromkeys(texts, ""))
 
 
 def _available_gb() -> float:
@@ -383,8 +389,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.fresh:
         options.state.unlink(missing_ok=True)
-    rows = sweep(options.networks or names(), options.state, options.memory)
-    print("\n" + table_of(rows[rows.network.isin(options.networks or names())]))
+    print("\n" + table_of(sweep(options.networks or names(), options.state, options.memory)))
 
 
 if __name__ == "__main__":

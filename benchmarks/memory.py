@@ -1,0 +1,104 @@
+"""Peak memory against images, methods and steps, each in a process of its own (``python -m benchmarks.memory``).
+
+Images are made batch by batch, so that the data themselves take no more than a batch. What must grow is the table of
+per-sample values, of which a few copies are made at the end; it is shown beside the peak. Everything else should stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from benchmarks.tables import markdown
+from captum_ablate import CumulativeAblationEvaluator
+
+BATCH, SIDE, UNITS, CLASSES = 100, 16, 64, 10
+CASES = ((200, 1, 20), (2_000, 1, 20), (20_000, 1, 20), (200, 8, 20), (200, 1, 64), (200, 8, 64))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A re-iterable of batches of noise, made when they are asked for."""
+
+    images: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        stream = torch.Generator().manual_seed(0)
+        for _ in range(self.images // BATCH):
+            x = torch.randn(BATCH, 3, SIDE, SIDE, generator=stream)
+            yield x, torch.randint(CLASSES, (BATCH,), generator=stream)
+
+
+def network() -> nn.Sequential:
+    """Return a small convolutional net; the activations of one batch take 3 MB at the first layers."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, UNITS, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(UNITS, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, CLASSES),
+    ).eval()
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process has held, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss also counts what the parent held when it started this process
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def one(images: int, methods: int, steps: int) -> None:
+    """Evaluate, and print the peak before and after, and the size of the per-sample values, in MB."""
+    model = network()
+    with torch.no_grad():
+        model(next(iter(Noise(BATCH)))[0])
+    before = peak_mb()
+    evaluator = CumulativeAblationEvaluator(model, "3", steps=steps, ascending=False, n_random=0)
+    comparison = evaluator.compare({str(k): torch.rand(UNITS) for k in range(methods)}, Noise(images))
+    values = sum(c.values.numel() * c.values.element_size() for c in comparison.curves.values())
+    print(before, peak_mb(), values / 1e6)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table; with ``--one``, run one case in this process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--one", nargs=3, type=int, metavar=("IMAGES", "METHODS", "STEPS"))
+    parser.add_argument("--out", type=Path, help="a CSV file to write")
+    options = parser.parse_args(arguments)
+    if options.one:
+        one(*options.one)
+        return
+    rows = []
+    for case in CASES:
+        command = [sys.executable, "-m", "benchmarks.memory", "--one", *map(str, case)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        before, peak, values = map(float, done.stdout.split())
+        names = ("images", "methods", "steps")
+        rows.append(
+            dict(zip(names, case, strict=True))
+            | {"one plain pass, MB": before, "peak, MB": peak, "per-sample values, MB": values}
+        )
+        print(rows[-1], flush=True)
+    table = pd.DataFrame(rows).round(1)
+    if options.out is not None:
+        table.to_csv(options.out, index=False)
+    print(f"\n{markdown(table, digits=4)}\n\nbatches of {BATCH} images of {SIDE} px")
+
+
+if __name__ == "__main__":
+    main()
