@@ -11,6 +11,7 @@ import copy
 import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -147,7 +148,7 @@ def pyvene(q: Question) -> list[float]:
     """pyvene asks every model for a configuration; an empty one does."""
     import pyvene as pv
 
-    [name] = inspect.signature(q.model.forward).parameters
+    name = list(inspect.signature(type(q.model).forward).parameters)[1]
     q.model.config = SimpleNamespace(to_dict=dict)
     found = []
     try:
@@ -179,12 +180,15 @@ def compare(case: Case, options: Options) -> dict[str, object]:
     model.requires_grad_(False)
     ((x, y),) = batches
     counts = [round(units * k / STEPS) for k in range(STEPS + 1)]
-    question = Question(model, case.layer, torch.randperm(units), counts, x, y)
-    ways = {name: run for name, run in {"hook loop": hooks, **RIVALS}.items() if _installed(name)}
+    order = torch.randperm(units)
+    installed = {name: run for name, run in {"hook loop": hooks, **RIVALS}.items() if _installed(name)}
+    ways = {}
+    for name, run in installed.items():  # a copy for each: some leave wrappers on the model
+        ways[name] = partial(run, Question(copy.deepcopy(model), case.layer, order, counts, x, y))
     with torch.no_grad():
         for run in ways.values():
-            run(question)  # a round to warm up: rivals read sources and import at first
-        times, results = in_turns(options.rounds, {n: lambda r=r: r(question) for n, r in ways.items()})  # type: ignore[misc]
+            run()  # to warm up: rivals read sources and import at first
+        times, results = in_turns(options.rounds, ways)
     for name, found in results.items():
         np.testing.assert_allclose(found, results["hook loop"], atol=1e-6, err_msg=f"{name} on {case}")
     loop = times["hook loop"]
@@ -201,7 +205,7 @@ def _installed(name: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, and what could not be run."""
-    run_cases(CASES, compare, Options.parse(__doc__, arguments, images=64))
+    run_cases(CASES, compare, Options.parse(__doc__, arguments, images=64, batch=64))
     absent = [name for name in NEEDS if not _installed(name)]
     print(f"{STEPS} steps and the intact network, one batch. Rivals: time over the hook loop's, less is faster;")
     print("ratio: the nearest other's time over ours.")
