@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench slow clean
+.PHONY: demo test check bench bench-rivals bench-parts zoo slow clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -24,8 +24,30 @@ check: .venv/installed ## format, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed ## our time as a ratio to the plain hook loop
-	$(BIN)/python -m benchmarks.curves
+bench: .venv/installed ## our time as a ratio to the plain hook loop, and to Captum's for single units
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.curves
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.comparisons
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.units
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.memory
+
+bench-parts: .venv/installed ## absolute times of the parts, to compare commits
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks/test_parts.py --benchmark-columns=min,median,rounds
+
+# The rivals' environment sees the packages of .venv and adds its own, so that torch is installed once.
+.venv-rivals/installed: benchmarks/rivals-requirements.txt constraints.txt .venv/installed
+	test -x .venv-rivals/bin/python || $(BIN)/python -m venv .venv-rivals
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > "$$(.venv-rivals/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/ours.pth"
+	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -r benchmarks/rivals-requirements.txt
+	touch $@
+
+bench-rivals: .venv-rivals/installed ## our time and every rival's as ratios to the plain hook loop
+	OMP_NUM_THREADS=1 .venv-rivals/bin/python -m benchmarks.rivals
+
+zoo: .venv/installed ## every classification network of torchvision against plain hooks; goes on where it was
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.zoo
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-rivals .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
