@@ -49,7 +49,7 @@ def compare(case: Case, options: Options) -> dict[str, object]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, row by row, and the geometric mean of its ratios."""
-    run_cases(CASES, compare, Options.parse(__doc__, arguments))
+    run_cases(CASES, compare, Options.parse("comparisons", __doc__, arguments))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from benchmarks.cases import Case
-from benchmarks.side_by_side import Options, in_turns
+from benchmarks.side_by_side import Options, in_turns, keep
 from benchmarks.tables import markdown
 from captum_ablate import CumulativeAblationEvaluator, LayerUnitAblation
 
@@ -90,7 +90,7 @@ def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, f
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one line per series."""
-    options = Options.parse(__doc__, arguments, images=16, batch=16)
+    options = Options.parse("growth", __doc__, arguments, images=16, batch=16)
     rows = []
     for series in all_series(options.images, options.batch):
         if options.only not in series.name:
@@ -108,8 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
         )
         print("  ".join(rows[-1].values()), flush=True)
-        if options.out is not None:
-            pd.DataFrame(rows).to_csv(options.out, index=False)
+        keep([rows[-1] | {"setting": str(options)}], ["grows with"], options.out)
     print(f"\n{markdown(pd.DataFrame(rows))}\n\n{options}")
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from benchmarks.side_by_side import CACHE, keep
 from benchmarks.tables import markdown
 from captum_ablate import CumulativeAblationEvaluator
 
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table; with ``--one``, run one case in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", nargs=3, type=int, metavar=("IMAGES", "METHODS", "STEPS"))
-    parser.add_argument("--out", type=Path, help="a CSV file to write")
+    parser.add_argument("--out", type=Path, default=CACHE / "memory.csv", help="the CSV file of results")
     options = parser.parse_args(arguments)
     if options.one:
         one(*options.one)
@@ -95,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         print(rows[-1], flush=True)
     table = pd.DataFrame(rows).round(1)
-    if options.out is not None:
-        table.to_csv(options.out, index=False)
+    keep(rows, ["images", "methods", "steps"], options.out)
     print(f"\n{markdown(table, digits=4)}\n\nbatches of {BATCH} images of {SIDE} px")
 
 

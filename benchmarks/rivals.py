@@ -205,7 +205,7 @@ def _installed(name: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, and what could not be run."""
-    run_cases(CASES, compare, Options.parse(__doc__, arguments, images=64, batch=64))
+    run_cases(CASES, compare, Options.parse("rivals", __doc__, arguments, images=64, batch=64))
     absent = [name for name in NEEDS if not _installed(name)]
     print(f"{STEPS} steps and the intact network, one batch. Rivals: time over the hook loop's, less is faster;")
     print("ratio: the nearest other's time over ours.")

@@ -15,6 +15,8 @@ import torch
 
 from benchmarks.tables import markdown
 
+CACHE = Path.home() / ".cache" / "captum_ablate" / "benchmarks"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -24,17 +26,19 @@ class Options:
     batch: int
     rounds: int
     only: str
-    out: Path | None
+    out: Path
 
     @classmethod
-    def parse(cls, doc: str | None, arguments: Sequence[str] | None, *, images: int = 32, batch: int = 16) -> Options:
-        """Return the options of a command line."""
+    def parse(
+        cls, name: str, doc: str | None, arguments: Sequence[str] | None, *, images: int = 32, batch: int = 16
+    ) -> Options:
+        """Return the options of the command line of the benchmark ``name``."""
         parser = argparse.ArgumentParser(description=doc)
         parser.add_argument("--images", type=int, default=images)
         parser.add_argument("--batch", type=int, default=batch)
         parser.add_argument("--rounds", type=int, default=3)
         parser.add_argument("--only", default="", help="cases whose network and layer contain this")
-        parser.add_argument("--out", type=Path, help="a CSV file to write")
+        parser.add_argument("--out", type=Path, default=CACHE / f"{name}.csv", help="the CSV file of results")
         return cls(**vars(parser.parse_args(arguments)))
 
     def __str__(self) -> str:
@@ -71,21 +75,41 @@ def geometric_mean(ratios: pd.Series) -> float:
     return float(np.exp(np.log(ratios.astype(float)).mean()))
 
 
+def keep(rows: Sequence[dict[str, Any]], key: Sequence[str], out: Path) -> pd.DataFrame:
+    """Put ``rows`` into the file ``out``, in the place of earlier ones of the same ``key``; return them as a table."""
+    table = pd.DataFrame(rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        old = pd.read_csv(out).set_index(list(key))
+        both = pd.concat([old[~old.index.isin(table.set_index(list(key)).index)].reset_index(), table])
+    else:
+        both = table
+    both.to_csv(out, index=False)
+    return table
+
+
 def run_cases(
     cases: Sequence[Any], row_of: Callable[[Any, Options], dict[str, Any]], options: Options, ratio: str = "ratio"
 ) -> pd.DataFrame:
-    """Run the chosen cases, print each when it is done and then the table; return it."""
+    """Run the chosen cases, print and keep each when it is done, print the table, and return it.
+
+    The first two columns of a row are its key; the setting is kept with it.
+    """
     rows: list[dict[str, Any]] = []
     for case in cases:
         if options.only in str(case):
             rows.append(row_of(case, options))
+            keep([rows[-1] | {"setting": str(options)}], list(rows[-1])[:2], options.out)
             shown = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in rows[-1].items()}
             print("  ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
-            if options.out is not None:
-                pd.DataFrame(rows).to_csv(options.out, index=False)
     if not rows:
         raise SystemExit(f"no case contains {options.only!r}; there are {', '.join(map(str, cases))}")
     table = pd.DataFrame(rows)
     print(f"\n{markdown(table)}\n\n{options}")
-    print(f"geometric mean {geometric_mean(table[ratio]):.1f}x, worst {table[ratio].min():.2f}x")
+    print(f"geometric mean {geometric_mean(table[ratio]):.3g}x, {extremes(table[ratio])}")
     return table
+
+
+def extremes(ratios: pd.Series) -> str:
+    """Return the smallest and the largest ratio, in words."""
+    return f"from {ratios.min():.3g}x to {ratios.max():.3g}x"

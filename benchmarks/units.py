@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--units", type=int, default=32, help="units that Captum is timed on")
     own, others = parser.parse_known_args(arguments)
-    options = Options.parse(__doc__, others, images=16)
+    options = Options.parse("units", __doc__, others, images=16)
     run_cases(CASES, partial(compare, measured=own.units), options)
     print(f"Captum timed on {own.units} units and the rest as one, and scaled")
 

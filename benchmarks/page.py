@@ -1,0 +1,106 @@
+"""Put the results of the benchmarks into ``docs/performance.md``, and draw its plot (``python -m benchmarks.page``).
+
+A table stands between ``<!-- NAME -->`` and ``<!-- end -->``; NAME is that of the benchmark. Others stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from benchmarks.side_by_side import CACHE, geometric_mean
+from benchmarks.tables import markdown
+from captum_ablate.plots import COLOURS, GREY
+
+DOCS = Path(__file__).parents[1] / "docs"
+BARS = {"curves": "a curve of 20 steps", "comparisons": "4 rankings and 5 random orders", "units": "each unit alone"}
+SHORT = {
+    "alexnet": "AlexNet",
+    "densenet121": "DenseNet-121",
+    "mobilenet_v2": "MobileNetV2",
+    "resnet18": "ResNet-18",
+    "resnet50": "ResNet-50",
+    "vgg11": "VGG-11",
+    "vgg11_bn": "VGG-11 BN",
+    "vit_b_16": "ViT-B/16",
+}
+
+
+def fill(page: str, name: str, text: str) -> str:
+    """Return ``page`` with ``text`` between the marks of ``name``."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not pattern.search(page):
+        raise ValueError(f"the page has no place for {name!r}")
+    return pattern.sub(lambda marks: f"{marks[1]}{text}\n{marks[2]}", page)
+
+
+def text_of(name: str, results: pd.DataFrame) -> str:
+    """Return the table of a benchmark, its geometric mean where it has ratios, and how it was run."""
+    settings = results["setting"].unique() if "setting" in results else []
+    shown = results.drop(columns="setting", errors="ignore")
+    if "network" in shown:
+        shown = shown.assign(network=shown["network"].map(lambda n: SHORT.get(n, n)))
+    text = markdown(shown, digits=3) if name != "memory" else markdown(shown.astype(float).round(1), digits=5)
+    if "ratio" in shown:
+        ratios = shown["ratio"]
+        text += f"\n\nGeometric mean {geometric_mean(ratios):.1f}x, from {ratios.min():.2g}x to {ratios.max():.3g}x."
+    return text + "".join(f"\n\nRun with {setting}." for setting in settings)
+
+
+def draw(results: dict[str, pd.DataFrame], axes: Axes) -> None:
+    """Draw the ratios of the cases as bars on a logarithmic axis, one colour for each benchmark."""
+    rows = pd.concat([table.assign(benchmark=name) for name, table in results.items() if name in BARS])
+    labels = [f"{SHORT.get(n, n)} {layer}" for n, layer in zip(rows["network"], rows["layer"], strict=True)]
+    rows = rows.assign(case=[label.replace("encoder.layers.encoder_layer_", "layer ") for label in labels])
+    cases, used = list(dict.fromkeys(rows["case"])), [name for name in BARS if name in results]
+    height = 0.8 / len(used)
+    for k, name in enumerate(used):
+        mine = rows[rows["benchmark"] == name]
+        places = [cases.index(case) + (k - (len(used) - 1) / 2) * height for case in mine["case"]]
+        axes.barh(places, mine["ratio"] - 1, height, left=1, color=COLOURS[k], label=BARS[name])
+        for place, ratio in zip(places, mine["ratio"], strict=True):
+            axes.annotate(f" {ratio:.2g}", (max(ratio, 1), place), va="center", fontsize=7)
+    axes.set_xscale("log")
+    top = max(rows["ratio"].max() * 1.6, 20)
+    ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if t <= top]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(ticks, [f"{t:g}x" for t in ticks])
+    axes.set_xlim(min(0.8, rows["ratio"].min() * 0.9), top)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_yticks(range(len(cases)), cases)
+    axes.invert_yaxis()
+    axes.grid(axis="x", color=GREY, linewidth=0.5, alpha=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("time of the hook loop (each unit alone: of Captum) over ours")
+    axes.set_title("How many times faster than full forward passes", loc="left", fontweight="bold", fontsize=12)
+    axes.legend(frameon=False, fontsize="small", loc="lower right")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fill the page and save the plot beside it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=CACHE, help="the folder of the benchmarks' CSV files")
+    parser.add_argument("--page", type=Path, default=DOCS / "performance.md")
+    options = parser.parse_args(arguments)
+    results = {file.stem: pd.read_csv(file) for file in sorted(options.results.glob("*.csv"))}
+    page = options.page.read_text()
+    for name, table in results.items():
+        page = fill(page, name, text_of(name, table))
+    options.page.write_text(page)
+    if BARS.keys() & results.keys():
+        figure, axes = plt.subplots(figsize=(8.5, 7.0), layout="constrained")
+        draw(results, axes)
+        figure.savefig(options.page.with_suffix(".png"), dpi=110)
+
+
+if __name__ == "__main__":
+    main()
