@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from benchmarks import zoo
 from benchmarks.side_by_side import CACHE, geometric_mean
 from benchmarks.tables import markdown
 from captum_ablate.plots import COLOURS, GREY
@@ -95,6 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     page = options.page.read_text()
     for name, table in results.items():
         page = fill(page, name, text_of(name, table))
+    swept = zoo.kept(zoo.CACHE)
+    if len(swept):
+        page = fill(page, "zoo", zoo.table_of(swept))
+        options.page.with_name("zoo.md").write_text(zoo.page_of(swept))
     options.page.write_text(page)
     if BARS.keys() & results.keys():
         figure, axes = plt.subplots(figsize=(8.5, 7.0), layout="constrained")

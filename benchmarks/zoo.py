@@ -341,10 +341,31 @@ def table_of(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def page_of(rows: pd.DataFrame) -> str:
+    """Return the whole sweep as a page: what it found, and one line for each network."""
+    lines = []
+    for (name, parameters, side), layers in rows.groupby(["network", "parameters", "side"]):
+        found = [
+            f"`{r.layer}` ({r.type}, {r.reference}): {r.result}, {r.way}" if r.layer else f"{r.result}: {r.way}"
+            for r in layers.itertuples()
+        ]
+        lines.append({"network": name, "parameters, M": parameters / 1e6, "px": side, "layers": "<br>".join(found)})
+    return (
+        "# Torchvision's networks against plain hooks\n\n"
+        f"`python -m benchmarks.zoo` (`make zoo`): random weights, {IMAGES} images of the least size that a network "
+        f"takes, four inner layers each, units ablated in a random order in {STEPS} steps ({STEPS_AT_END} at the last "
+        "layer). The label's logit of each sample is held against full forward passes with an independent hook, "
+        "`torch.where(mask, reference, activation)`, at the intact network and four of the steps.\n\n"
+        f"{table_of(rows)}\n\n"
+        "By network: layer (type, reference values): result, way taken.\n\n"
+        f"{markdown(pd.DataFrame(lines))}\n"
+    )
+
+
 def sweep(chosen: Sequence[str], state: Path, budget_gb: float) -> pd.DataFrame:
     """Check the networks that ``state`` lacks, smallest first, and return all rows."""
     state.parent.mkdir(parents=True, exist_ok=True)
-    sizes = {name: size_of(name) for name in set(chosen) - set(_kept(state).network)}
+    sizes = {name: size_of(name) for name in set(chosen) - set(kept(state).network)}
     for name in sorted(sizes, key=lambda name: (sizes[name][0] * sizes[name][1] ** 2, name)):
         parameters, side = sizes[name]
         needed = 1 + 2.5 * parameters * 4 / 1e9  # weights, their start, and what the allocator keeps
@@ -353,17 +374,18 @@ def sweep(chosen: Sequence[str], state: Path, budget_gb: float) -> pd.DataFrame:
             new = [Row(name, parameters, side, "", result="not run", way=f"needs {needed:.0f} GB")]
         else:
             new = list(check(name))
-        pd.concat([_kept(state), pd.DataFrame([asdict(row) for row in new])]).to_csv(state, index=False)
+        pd.concat([kept(state), pd.DataFrame([asdict(row) for row in new])]).to_csv(state, index=False)
         results = ", ".join(f"{row.layer} {row.result} ({row.way})" for row in new)
         print(
             f"{name} ({parameters / 1e6:.0f} M, {side} px, {time.perf_counter() - start:.0f} s): {results}", flush=True
         )
         gc.collect()
-    rows = _kept(state)
+    rows = kept(state)
     return rows[rows.network.isin(chosen)]
 
 
-def _kept(state: Path) -> pd.DataFrame:
+def kept(state: Path) -> pd.DataFrame:
+    """Return the rows that a sweep has left in ``state``."""
     if not state.exists():
         return pd.DataFrame(columns=[field.name for field in fields(Row)])
     texts = [field.name for field in fields(Row) if field.type == "str"]

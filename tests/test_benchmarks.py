@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,10 +11,10 @@ from torch import nn
 
 pytest.importorskip("benchmarks", reason="the benchmarks are not beside the tests")
 
-from benchmarks import rivals
+from benchmarks import page, rivals
 from benchmarks.growth import exponent
 from benchmarks.memory import BATCH, CLASSES, UNITS, Noise, network
-from benchmarks.side_by_side import geometric_mean, in_turns
+from benchmarks.side_by_side import geometric_mean, in_turns, keep
 from benchmarks.tables import markdown
 from benchmarks.units import captums
 from captum_ablate import LayerUnitAblation
@@ -93,6 +94,31 @@ def test_noise_can_be_iterated_again_and_fits_the_network():
     model = network()
     assert model(first[0][0]).shape == (BATCH, CLASSES)
     assert model[2].out_channels == UNITS
+
+
+def test_a_table_takes_the_place_of_the_one_before_and_nothing_else_changes():
+    text = "a\n<!-- curves -->\nold\n<!-- end -->\nb\n<!-- units -->\n<!-- end -->\n"
+    once = page.fill(text, "curves", "| new |")
+    assert once == text.replace("old", "| new |")
+    assert page.fill(once, "units", "x").count("x") == 1
+    with pytest.raises(ValueError, match="no place for 'rivals'"):
+        page.fill(text, "rivals", "x")
+
+
+def test_rows_are_kept_by_their_key_and_drawn(tmp_path):
+    file = tmp_path / "curves.csv"
+    rows = [{"network": "resnet18", "layer": f"layer{k}", "ratio": float(k), "setting": "few"} for k in (1, 2)]
+    keep(rows, ["network", "layer"], file)
+    keep([{**rows[0], "ratio": 8.0}], ["network", "layer"], file)
+    table = pd.read_csv(file)
+
+    assert sorted(table["ratio"]) == [2.0, 8.0]
+    assert "Geometric mean 4.0x, from 2x to 8x." in page.text_of("curves", table)
+    figure, axes = plt.subplots()
+    page.draw({"curves": table, "units": table}, axes)
+    assert {label.get_text() for label in axes.get_yticklabels()} == {"ResNet-18 layer1", "ResNet-18 layer2"}
+    assert len(axes.patches) == 4
+    plt.close(figure)
 
 
 def test_tables_and_means():
