@@ -67,7 +67,9 @@ def draw(results: dict[str, pd.DataFrame], axes: Axes) -> None:
         places = [cases.index(case) + (k - (len(used) - 1) / 2) * height for case in mine["case"]]
         axes.barh(places, mine["ratio"] - 1, height, left=1, color=COLOURS[k], label=BARS[name])
         for place, ratio in zip(places, mine["ratio"], strict=True):
-            axes.annotate(f" {ratio:.2g}", (max(ratio, 1), place), va="center", fontsize=7)
+            axes.annotate(
+                f" {ratio:.2g}" if ratio < 10 else f" {ratio:.0f}", (max(ratio, 1), place), va="center", fontsize=7
+            )
     axes.set_xscale("log")
     top = max(rows["ratio"].max() * 1.6, 20)
     ticks = [t for t in (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if t <= top]
