@@ -38,9 +38,9 @@ LAYERS, IMAGES, CLASSES = 4, 2, 10
 STEPS, STEPS_AT_END, CHECKED = 4, 20, 4
 """The last layer has enough steps for the closed form to pay; so many of the steps are checked."""
 TOLERANCE = 1e-5
-"""Of the largest logit: what the closed form, another memory format or a folded batch norm may differ by."""
+"""Of a step's largest logit: what the closed form, another memory format or a folded batch norm may differ by."""
 VISIBLE = 1e-4
-"""Of the largest logit: an ablation that changes less could hide an error, and proves nothing."""
+"""Of the largest intact logit: an ablation that changes less could hide an error, and proves nothing."""
 OPERATIONS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
 COUNTED = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -56,7 +56,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one layer: ``difference`` and ``effect`` as fractions of the largest intact logit."""
+    """What became of one layer.
+
+    ``difference`` is that of the label's logit as a fraction of the step's largest logit, at worst over steps and
+    images; ``effect`` the largest change by ablation as a fraction of the largest intact logit.
+    """
 
     network: str
     parameters: int
@@ -179,10 +183,11 @@ def _compare(model: nn.Module, x: Tensor, layer: Layer, reference: str, steps: i
     seconds, left = time.perf_counter() - start, _traces(model) - before
     start = time.perf_counter()
     checked = torch.linspace(0, len(curve.n_ablated) - 1, CHECKED + 1).round().long().unique()
-    expected = _by_hooks(model, module, x, target, curve.order, curve.n_ablated[checked], reference, layer.unit_dim)
+    expected = _by_hooks(model, module, x, curve.order, curve.n_ablated[checked], reference, layer.unit_dim)
     per_pass = (time.perf_counter() - start) / len(checked)
-    scale = expected[0].abs().max().item()
-    difference = (curve.values[checked] - expected).abs().max().item() / scale
+    label = target[None, :, None].expand(len(expected), -1, 1)
+    largest, values = expected.abs().amax(dim=(1, 2)), expected.gather(2, label)[:, :, 0]
+    difference = float(((curve.values[checked] - values).abs().amax(dim=1) / largest).max())
     result = "to the bit" if difference == 0 else "to 1e-5" if difference <= TOLERANCE else "wrong"
     return {
         "units": units,
@@ -190,7 +195,7 @@ def _compare(model: nn.Module, x: Tensor, layer: Layer, reference: str, steps: i
         "result": result,
         "way": curve.engine,
         "difference": difference,
-        "effect": (expected[1:] - expected[0]).abs().max().item() / scale,
+        "effect": float((values[1:] - values[0]).abs().max() / largest[0]),
         "hooks_left": left,
         "seconds": seconds,
         "seconds_of_hooks": per_pass * len(curve.n_ablated),
@@ -201,13 +206,12 @@ def _by_hooks(
     model: nn.Module,
     module: nn.Module,
     x: Tensor,
-    target: Tensor,
     order: Tensor,
     counts: Tensor,
     reference: str,
     dim: int,
 ) -> Tensor:
-    """Return the label's logit ``[steps + 1, n]``, by one full forward pass with a hook per step."""
+    """Return the logits ``[steps + 1, n, classes]``, by one full forward pass with a hook per step."""
     rows = []
     for count in counts.tolist():
 
@@ -222,7 +226,7 @@ def _by_hooks(
         handle = module.register_forward_hook(ablate)
         try:
             with torch.no_grad():
-                rows.append(model(x).gather(1, target[:, None])[:, 0])
+                rows.append(model(x))
         finally:
             handle.remove()
     return torch.stack(rows).double()
@@ -316,16 +320,21 @@ def _traces(model: nn.Module) -> int:
 def table_of(rows: pd.DataFrame) -> str:
     """Return the sweep in a few lines: how many layers came out how, and each exception with its reason."""
     done = rows[rows.result != "not run"]
-    ways = done.way.str.replace(r"(hook loop|\w+Error).*", r"\1", regex=True)
-    counts = pd.crosstab(ways.where(done.result != "refused", "refused"), done.result)
+    ways = done.way.str.replace(r" \(.*", "", regex=True).where(done.result != "refused", "refused")
+    counts = pd.crosstab(ways, done.result)
+    engine = ways.isin(["replay", "closed form"]) & (done.result != "wrong")
+    detailed = done.way[ways == "replay"].str.replace(r"\d+ masks", "masks", regex=True).value_counts()
     lines = [
-        f"{done.network.nunique()} networks, {len(done)} layers, {done.type.nunique()} types of module",
+        f"{done.network.nunique()} networks, {len(done)} layers, {done.type.nunique()} types of module; "
+        f"{100 * engine.mean():.1f} % right by replay or closed form",
         "",
         markdown(counts.reset_index()),
         "",
-        f"hooks left: {int(done.hooks_left.sum())}; layers whose ablation changes the logits by less than "
-        f"{VISIBLE:g}: {int((done.effect < VISIBLE).sum())}; largest difference among those not wrong: "
-        f"{done.difference[done.result != 'wrong'].max():.1e}",
+        "By way of replay: " + "; ".join(f"{way}: {count}" for way, count in detailed.items()) + ".",
+        "",
+        f"Hooks left: {int(done.hooks_left.sum())}. Layers whose ablation changes the logits by less than {VISIBLE:g}: "
+        f"{int((done.effect < VISIBLE).sum())}. Largest difference: {done.difference.max():.1e} of a step's "
+        "largest logit.",
     ]
     odd = rows[
         rows.result.isin(["wrong", "refused", "not run"])
@@ -333,6 +342,8 @@ def table_of(rows: pd.DataFrame) -> str:
         | (rows.effect < VISIBLE)
         | (rows.hooks_left > 0)
     ]
+    if len(odd):
+        lines += ["", "Exceptions:", ""]
     lines += [
         f"- {r.network} {r.layer} ({r.type}, {r.reference}): {r.result}, {r.way}, difference {r.difference:.1e}, "
         f"effect {r.effect:.1e}, hooks left {r.hooks_left}"
