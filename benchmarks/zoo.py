@@ -38,7 +38,7 @@ LAYERS, IMAGES, CLASSES = 4, 2, 10
 STEPS, STEPS_AT_END, CHECKED = 4, 20, 4
 """The last layer has enough steps for the closed form to pay; so many of the steps are checked."""
 TOLERANCE = 1e-5
-"""Of a step's largest logit: what the closed form, another memory format or a folded batch norm may differ by."""
+"""Of the largest logit: what the closed form, another memory format or a folded batch norm may differ by."""
 VISIBLE = 1e-4
 """Of the largest intact logit: an ablation that changes less could hide an error, and proves nothing."""
 OPERATIONS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
@@ -58,8 +58,8 @@ class Layer:
 class Row:
     """What became of one layer.
 
-    ``difference`` is that of the label's logit as a fraction of the step's largest logit, at worst over steps and
-    images; ``effect`` the largest change by ablation as a fraction of the largest intact logit.
+    ``difference`` is that of the label's logit as a fraction of the largest logit, of the step or intact, at worst over
+    steps and images; ``effect`` the largest change by ablation as a fraction of the largest intact logit.
     """
 
     network: str
@@ -187,7 +187,7 @@ def _compare(model: nn.Module, x: Tensor, layer: Layer, reference: str, steps: i
     per_pass = (time.perf_counter() - start) / len(checked)
     label = target[None, :, None].expand(len(expected), -1, 1)
     largest, values = expected.abs().amax(dim=(1, 2)), expected.gather(2, label)[:, :, 0]
-    difference = float(((curve.values[checked] - values).abs().amax(dim=1) / largest).max())
+    difference = float(((curve.values[checked] - values).abs().amax(dim=1) / largest.clamp(min=largest[0])).max())
     result = "to the bit" if difference == 0 else "to 1e-5" if difference <= TOLERANCE else "wrong"
     return {
         "units": units,
@@ -333,8 +333,8 @@ def table_of(rows: pd.DataFrame) -> str:
         "By way of replay: " + "; ".join(f"{way}: {count}" for way, count in detailed.items()) + ".",
         "",
         f"Hooks left: {int(done.hooks_left.sum())}. Layers whose ablation changes the logits by less than {VISIBLE:g}: "
-        f"{int((done.effect < VISIBLE).sum())}. Largest difference: {done.difference.max():.1e} of a step's "
-        "largest logit.",
+        f"{int((done.effect < VISIBLE).sum())}. Largest difference: {done.difference.max():.1e} of the "
+        "largest logit, of the step or intact.",
     ]
     odd = rows[
         rows.result.isin(["wrong", "refused", "not run"])
