@@ -122,17 +122,20 @@ class SampleScoring:
 
     def add(self, batch: Batch) -> None:
         """Attribute one batch and take its unit scores in."""
+        new = [ClassMoments.of(values, batch.target.cpu()) for values in self.per_sample(batch)]
+        self._moments = [a + b for a, b in zip(self._moments, new, strict=True)] if self._moments else new
+
+    def per_sample(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Return the unit scores of each sample of one batch, ``[n, units]`` for every tensor of the layer."""
         if self.extra is not None:
             batch = batch._replace(additional_forward_args=as_tuple(self.extra))
         if not self._shapes:
             refuse_training_mode(self.forward_func, self.layer)
             self._shapes = self._layer_shapes(batch)
         parts = self._attribute(batch)
-        new = [
-            ClassMoments.of(self._per_unit(part, shape, len(batch.target)), batch.target.cpu())
-            for part, shape in zip(parts, self._shapes, strict=True)
-        ]
-        self._moments = [a + b for a, b in zip(self._moments, new, strict=True)] if self._moments else new
+        return tuple(
+            self._per_unit(part, shape, len(batch.target)) for part, shape in zip(parts, self._shapes, strict=True)
+        )
 
     def scores(self, per_class: bool = False) -> Any:
         """Return the scores of all batches so far, ``[units]`` or ``[classes, units]``; a tuple for several tensors."""

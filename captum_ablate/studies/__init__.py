@@ -1,1 +1,38 @@
-"""What the ablation papers compute on top of deficit curves: pure functions and frozen results."""
+"""Studies of the ablation papers: pure functions and frozen results, for any model and layer."""
+
+from captum_ablate.studies.completeness import Completeness, completeness_delta, plot_completeness
+from captum_ablate.studies.deficit_correlation import (
+    DeficitCorrelation,
+    deficit_correlation,
+    plot_correlations,
+    spearman_rows,
+    unit_drops,
+)
+from captum_ablate.studies.division_of_labour import DivisionOfLabour, division_of_labour, labour_of, plot_labour
+from captum_ablate.studies.feature_selection import FeatureSelection, feature_selection, plot_feature_selections
+from captum_ablate.studies.resampled import resampled_interval
+from captum_ablate.studies.sample_scores import sample_scores
+from captum_ablate.studies.units_to_flip import FlipCounts, plot_flips, units_to_flip
+
+__all__ = [
+    "Completeness",
+    "DeficitCorrelation",
+    "DivisionOfLabour",
+    "FeatureSelection",
+    "FlipCounts",
+    "completeness_delta",
+    "deficit_correlation",
+    "division_of_labour",
+    "feature_selection",
+    "labour_of",
+    "plot_completeness",
+    "plot_correlations",
+    "plot_feature_selections",
+    "plot_flips",
+    "plot_labour",
+    "resampled_interval",
+    "sample_scores",
+    "spearman_rows",
+    "unit_drops",
+    "units_to_flip",
+]

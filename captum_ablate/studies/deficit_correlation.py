@@ -1,0 +1,199 @@
+"""Does a unit's score tell what its ablation costs: per image, the rank correlation of scores with measured drops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from captum_ablate.data import UnpackBatch, as_batches
+from captum_ablate.intervals import Interval, mean_interval
+from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, layer_name, refuse_training_mode
+from captum_ablate.metrics import Metric, as_metric, metric_name
+from captum_ablate.plots import COLOURS
+from captum_ablate.progress import ticking
+from captum_ablate.replay import Engine, Plan, ReferenceOption, reference_name
+from captum_ablate.studies.sample_scores import sample_scores
+from captum_ablate.studies.sites import learned_reference, look
+from captum_ablate.unchanged import unchanged
+from captum_ablate.units import UnitAxis
+
+
+@dataclass(frozen=True, eq=False)
+class DeficitCorrelation:
+    """Spearman's correlation, per image, of unit scores with what each unit's own ablation takes from the metric.
+
+    ``values [n]`` is NaN where all scores, or all drops, of an image are equal. ``scores [n, units]`` and
+    ``drops [n, units]`` are what was correlated.
+    """
+
+    name: str
+    values: Tensor
+    scores: Tensor
+    drops: Tensor
+    layer: str
+    metric: str
+    reference: str
+
+    @property
+    def defined(self) -> Tensor:
+        """Whether an image has a correlation, ``[n]``."""
+        return torch.isfinite(self.values)
+
+    @property
+    def mean(self) -> float:
+        """Mean over the images that have one."""
+        return float(self.values[self.defined].mean())
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the mean over images."""
+        return mean_interval(self.values[self.defined].numpy())
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per image: ``method, sample, spearman``."""
+        values = self.values.numpy()
+        return pd.DataFrame({"method": self.name, "sample": range(len(values)), "spearman": values})
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the distribution over images; return the axes."""
+        return plot_correlations({self.name: self}, ax)
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        undefined = len(self.values) - int(self.defined.sum())
+        return (
+            f"DeficitCorrelation({self.name!r}: mean Spearman {self.mean:.3f} [{low:.3f}, {high:.3f}] with the drop of "
+            f"the {self.metric.replace('_', ' ')}, {len(self.values):,} images, {undefined} without one; {self.layer}, "
+            f"{self.scores.shape[1]:,} units, {self.reference} reference)"
+        )
+
+
+def deficit_correlation(
+    attribution: Any,
+    data: Any,
+    *,
+    metric: str | Metric = "logit",
+    reference: ReferenceOption = "zero",
+    target: str | int | None = "label",
+    drops: Tensor | None = None,
+    unit_dim: int | None = 1,
+    layer_mask: Tensor | None = None,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+    show_progress: bool = False,
+    **attribute_kwargs: Any,
+) -> DeficitCorrelation:
+    """Return per image Spearman's correlation of a per-sample Captum layer attribution with measured drops.
+
+    The drop of unit u for image i is v_i - v_(i without u), v being the metric and u alone ablated. After the
+    correlation study of Dhamdhere, Sundararajan and Yan (arXiv 1805.12233); Spearman and the mean over images are ours.
+
+    Args:
+        attribution: such as ``LayerConductance(model, layer)``.
+        data: ``(inputs, target)``, or an iterable of batches ``(*inputs, labels)``.
+        metric: "logit" (of the label), "log_likelihood", "margin", or ``f(outputs, target) -> [n]``.
+        reference: what stands in an ablated unit's place, as in the evaluator.
+        target: the output that is attributed; the default fits the metrics, which look at the label.
+        drops: what ``unit_drops`` gave for this layer, data, metric and reference, to save measuring it again for
+            every attribution.
+        attribute_kwargs: further arguments of ``attribute``, such as ``n_steps=20``.
+    """
+    options: dict[str, Any] = {
+        "unit_dim": unit_dim,
+        "layer_mask": layer_mask,
+        "batch_size": batch_size,
+        "unpack_batch": unpack_batch,
+        "show_progress": show_progress,
+    }
+    scores = sample_scores(attribution, data, target=target, **options, **attribute_kwargs)
+    forward_func = as_model(attribution.forward_func)
+    if drops is None:
+        drops = unit_drops(forward_func, attribution.layer, data, metric=metric, reference=reference, **options)
+    if drops.shape != scores.shape:
+        raise ValueError(
+            f"drops must have one value per image and unit, {list(scores.shape)} here; got {list(drops.shape)}"
+        )
+    return DeficitCorrelation(
+        name=type(attribution).__name__,
+        values=spearman_rows(scores, drops),
+        scores=scores,
+        drops=drops,
+        layer=layer_name(forward_func, attribution.layer),
+        metric=metric_name(metric),
+        reference=reference_name(reference),
+    )
+
+
+def unit_drops(
+    forward_func: ForwardFunc,
+    layer: Layer,
+    data: Any,
+    *,
+    metric: str | Metric = "logit",
+    reference: ReferenceOption = "zero",
+    unit_dim: int | None = 1,
+    layer_mask: Tensor | None = None,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+    show_progress: bool = False,
+) -> Tensor:
+    """Return what the metric of each sample loses when a unit alone is ablated, ``[n, units]`` float64."""
+    forward_func = as_model(forward_func)
+    layer = find_layer(forward_func, layer)
+    batches = as_batches(data, forward_func=forward_func, batch_size=batch_size, unpack_batch=unpack_batch)
+    batches.refuse_one_shot("unit_drops looks at the layer first, then ablates")
+    with (
+        unchanged(forward_func, layer, batches.owner),
+        ticking("ablating single units", show_progress) as tick,
+    ):
+        refuse_training_mode(forward_func, layer)
+        site, units, seen = look(forward_func, layer, UnitAxis.of(unit_dim, layer_mask), batches)
+        known = learned_reference(reference, forward_func, site, batches)
+        engine = Engine(forward_func, site, known, as_metric(metric), Plan.singles(units), tick)
+        measured = engine.run(batches, seen)
+    return (measured.intact - measured.values).to(torch.float64).T.contiguous()
+
+
+def spearman_rows(a: Tensor, b: Tensor) -> Tensor:
+    """Return Spearman's correlation of each row of ``a [n, units]`` with that of ``b [n, units]``, ``[n]``.
+
+    Equal values share their mean rank; a row without any difference has none (NaN).
+    """
+    ranks = [stats.rankdata(x.numpy(), axis=1) for x in (a, b)]
+    first, second = (r - r.mean(axis=1, keepdims=True) for r in ranks)
+    spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return torch.from_numpy(np.where(spread > 0, (first * second).sum(axis=1) / spread, np.nan))
+
+
+def plot_correlations(results: Mapping[str, DeficitCorrelation], ax: Any = None) -> Any:
+    """Draw the distribution over images of several attributions, with mean and interval; return the axes."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8.0, 1.4 + 0.6 * len(results)), layout="constrained")
+    shift = np.random.default_rng(0)
+    for row, ((_, result), colour) in enumerate(zip(results.items(), cycle(COLOURS))):
+        values = result.values[result.defined].numpy()
+        height = row + shift.uniform(-0.28, 0.28, len(values))  # spread out, so that images do not hide each other
+        ax.plot(values, height, ".", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
+        ax.hlines(row, *result.interval, color="black", linewidth=4, zorder=3)
+        ax.plot(result.mean, row, "o", color="white", markeredgecolor="black", markersize=7, zorder=4)
+        ax.annotate(f"{result.mean:.2f}", (1.01, row), xycoords=("axes fraction", "data"), va="center")
+    ax.axvline(0, color="0.4", linewidth=1)
+    ax.set_yticks(range(len(results)), results)
+    ax.set_ylim(len(results) - 0.5, -0.5)
+    ax.set_xlim(-1, 1)
+    one = next(iter(results.values()))
+    ax.set_xlabel(f"Spearman's correlation of score and drop of the {one.metric.replace('_', ' ')}, one point an image")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="x", linewidth=0.5, alpha=0.4)
+    ax.set_title(f"Does the score tell what ablation costs? {one.layer}", loc="left", fontweight="bold", fontsize=12)
+    return ax

@@ -1,0 +1,130 @@
+"""Does each unit speak for one side: how often its attributions for an output have the sign that they mostly have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from captum_ablate.plots import COLOURS
+from captum_ablate.studies.sample_scores import sample_scores
+
+
+@dataclass(frozen=True, eq=False)
+class DivisionOfLabour:
+    """How many samples a unit speaks for, ``positive [units]``, and against, ``negative [units]``, of ``n``.
+
+    A unit's ``share`` is that of its majority sign among its non-zero attributions.
+    """
+
+    name: str
+    positive: Tensor
+    negative: Tensor
+    n: int
+
+    @property
+    def uses(self) -> Tensor:
+        """Samples for which a unit's attribution is not zero, ``[units]``."""
+        return self.positive + self.negative
+
+    @property
+    def share(self) -> Tensor:
+        """Share of the majority sign, ``[units]``, between 1/2 and 1; NaN for a unit that is never used."""
+        return torch.maximum(self.positive, self.negative) / self.uses
+
+    @property
+    def sign(self) -> Tensor:
+        """Majority sign, ``[units]``: 1, -1, or 0 for a draw."""
+        return torch.sign(self.positive - self.negative)
+
+    def shares(self, at_least: int = 1) -> Tensor:
+        """Return the shares of the units with so many uses; a share of few uses is large by chance."""
+        if at_least < 1:
+            raise ValueError(f"at_least must be 1 or more; got {at_least}")
+        return self.share[self.uses >= at_least]
+
+    def median(self, at_least: int = 1) -> float:
+        """Return the median share of the units with so many uses; NaN if there are none."""
+        return float(np.median(self.shares(at_least).numpy())) if len(self.shares(at_least)) else float("nan")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per unit: ``method, unit, positive, negative, share, sign``."""
+        return pd.DataFrame(
+            {
+                "method": self.name,
+                "unit": range(len(self.positive)),
+                "positive": self.positive.numpy(),
+                "negative": self.negative.numpy(),
+                "share": self.share.numpy(),
+                "sign": self.sign.numpy(),
+            }
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the units by the share of samples that they speak for; return the axes."""
+        return plot_labour({self.name: self}, ax)
+
+    def __repr__(self) -> str:
+        used = int((self.uses > 0).sum())
+        return (
+            f"DivisionOfLabour({self.name!r}: median share of the majority sign {self.median():.3f} over {used} of "
+            f"{len(self.positive)} units, {self.n:,} samples)"
+        )
+
+
+def division_of_labour(
+    attribution: Any, data: Any, *, target: int, tolerance: float = 0.0, **options: Any
+) -> DivisionOfLabour:
+    """Return how each unit's attributions for the output ``target`` divide into positive and negative ones.
+
+    After the sentiment network of Dhamdhere, Sundararajan and Yan (arXiv 1805.12233), where most filters were found to
+    support one sentiment; the share is ours. One output for all samples, because the label's own would mix sides.
+
+    Attributions of at most ``tolerance`` in absolute value count as zero. ``options`` go to ``sample_scores``.
+
+    Where the outputs are linear in the layer (and for conductance the unit is above its value at the baseline), a
+    unit's sign is that of its weight and the share is 1 whatever was learned; look at an earlier layer.
+    """
+    if isinstance(target, bool) or not isinstance(target, int):
+        raise TypeError(f"target must be the index of one output for all samples; got {target!r}")
+    return labour_of(
+        sample_scores(attribution, data, target=target, **options), tolerance=tolerance, name=type(attribution).__name__
+    )
+
+
+def labour_of(scores: Tensor, *, tolerance: float = 0.0, name: str = "scores") -> DivisionOfLabour:
+    """Return the division of labour of attributions ``[n, units]`` for one output."""
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be [n, units]; got {tuple(scores.shape)}")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be 0 or more; got {tolerance}")
+    positive, negative = (scores > tolerance).sum(dim=0), (scores < -tolerance).sum(dim=0)
+    return DivisionOfLabour(name, positive, negative, len(scores))
+
+
+def plot_labour(results: Mapping[str, DivisionOfLabour], ax: Any = None) -> Any:
+    """Draw the units of several attributions by the share of uses in which they speak for the output."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7.0, 4.2), layout="constrained")
+    bins = np.linspace(0, 1, 21)
+    for (name, result), colour in zip(results.items(), cycle(COLOURS)):
+        used = result.uses > 0
+        share = (result.positive[used] / result.uses[used]).numpy()
+        label = f"{name}: median majority {result.median():.0%}"
+        ax.hist(share, bins=bins, histtype="stepfilled", color=colour, alpha=0.2)
+        ax.hist(share, bins=bins, histtype="step", color=colour, linewidth=1.8, label=label)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("share of a unit's non-zero attributions that are positive")
+    ax.set_ylabel("units")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", linewidth=0.5, alpha=0.4)
+    ax.set_title("Division of labour: 0 or 1 = one side only", loc="left", fontweight="bold", fontsize=12)
+    ax.legend(fontsize="small", framealpha=0.9, loc="upper center")
+    return ax

@@ -1,0 +1,49 @@
+"""Scores of the units for each sample, from any per-sample Captum layer attribution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_ablate.data import UnpackBatch, as_batches
+from captum_ablate.progress import over
+from captum_ablate.scores import SAMPLES_AT_A_TIME, SampleScoring
+from captum_ablate.unchanged import unchanged
+from captum_ablate.units import UnitAxis
+
+
+def sample_scores(
+    attribution: Any,
+    data: Any,
+    *,
+    target: str | int | None = "label",
+    positions: str = "sum",
+    unit_dim: int | None = 1,
+    layer_mask: Tensor | None = None,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+    show_progress: bool = False,
+    **attribute_kwargs: Any,
+) -> Tensor:
+    """Return the score of every unit for every sample, ``[n, units]`` float64; ``unit_scores`` averages the same.
+
+    A sample's attribution is summed over positions (``positions="mean"``: averaged). Arguments as in ``unit_scores``;
+    of a layer with a tuple of tensors the first counts, the one that the studies ablate.
+    """
+    scoring = SampleScoring(
+        attribution,
+        UnitAxis.of(unit_dim, layer_mask),
+        target=target,
+        positions=positions,
+        attribute_kwargs=attribute_kwargs,
+    )
+    batches = as_batches(
+        data,
+        forward_func=scoring.forward_func,
+        batch_size=SAMPLES_AT_A_TIME if batch_size is None else batch_size,
+        unpack_batch=unpack_batch,
+    )
+    with unchanged(scoring.forward_func, scoring.layer, batches.owner):
+        return torch.cat([scoring.per_sample(b)[0] for b in over(batches, scoring.name, show_progress)])

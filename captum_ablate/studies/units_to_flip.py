@@ -1,0 +1,271 @@
+"""How few units carry a prediction: ablate each image's own top units until the predicted class changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from captum_ablate.data import Batches, UnpackBatch, as_batches
+from captum_ablate.intervals import LEVEL, Interval
+from captum_ablate.layers import ForwardFunc, refuse_training_mode
+from captum_ablate.plots import COLOURS
+from captum_ablate.progress import ticking
+from captum_ablate.replay import ReferenceOption, reference_name
+from captum_ablate.scores import SAMPLES_AT_A_TIME, SampleScoring
+from captum_ablate.studies.masked import OpenBatch, Place
+from captum_ablate.studies.sites import learned_reference, look
+from captum_ablate.unchanged import unchanged
+from captum_ablate.units import UnitAxis
+
+
+@dataclass(frozen=True, eq=False)
+class FlipCounts:
+    """Units ablated when the prediction of each image changed.
+
+    ``counts [n]``: the smallest k at which the largest output is another one than before; ``limit`` where that has not
+    happened yet, which ``censored [n]`` tells. ``predicted [n]`` is the class before, ``target [n]`` the label.
+    """
+
+    name: str
+    counts: Tensor
+    censored: Tensor
+    predicted: Tensor
+    target: Tensor
+    units: int
+    limit: int
+    layers: tuple[str, ...]
+    reference: str
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether the prediction was the label, ``[n]``."""
+        return self.predicted == self.target
+
+    @property
+    def median(self) -> float:
+        """The least k at which half of the images have flipped; infinity where fewer have within ``limit``."""
+        return float(self._sorted[(len(self.counts) - 1) // 2])
+
+    @property
+    def median_interval(self) -> Interval:
+        """95 % interval of the median over images, from order statistics: no assumption on the distribution."""
+        n, ordered = len(self.counts), self._sorted
+        below = int(stats.binom.ppf((1 - LEVEL) / 2, n, 0.5)) - 1  # P(X <= below) < 2.5 %
+        if below < 0:
+            return Interval(math.nan, math.nan)
+        return Interval(float(ordered[below]), float(ordered[n - 1 - below]))
+
+    @property
+    def _sorted(self) -> np.ndarray[Any, Any]:
+        return np.sort(np.where(self.censored.numpy(), np.inf, self.counts.numpy().astype(np.float64)))
+
+    def flipped(self, k: int) -> float:
+        """Return the share of images whose prediction changed with at most ``k`` units ablated."""
+        if not 0 <= k <= self.limit:
+            raise ValueError(f"k must be between 0 and the limit of {self.limit} units; got {k}")
+        return float(((self.counts <= k) & ~self.censored).double().mean())
+
+    def flipped_interval(self, k: int) -> Interval:
+        """Return the 95 % interval (Wilson) of ``flipped(k)`` over images."""
+        n = len(self.counts)
+        found = stats.binomtest(round(self.flipped(k) * n), n).proportion_ci(LEVEL, method="wilson")
+        return Interval(float(found.low), float(found.high))
+
+    def curve(self) -> pd.DataFrame:
+        """Return one row per k from 0 to ``limit``: ``method, k, flipped, low, high``.
+
+        With one limit for all images, and none lost before it, this is one minus the estimate of Kaplan and Meier.
+        """
+        intervals = [self.flipped_interval(k) for k in range(self.limit + 1)]
+        return pd.DataFrame(
+            {
+                "method": self.name,
+                "k": range(self.limit + 1),
+                "flipped": [self.flipped(k) for k in range(self.limit + 1)],
+                "low": [i.low for i in intervals],
+                "high": [i.high for i in intervals],
+            }
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per image: ``method, sample, target, predicted, units, censored``."""
+        return pd.DataFrame(
+            {
+                "method": self.name,
+                "sample": range(len(self.counts)),
+                "target": self.target.numpy(),
+                "predicted": self.predicted.numpy(),
+                "units": self.counts.numpy(),
+                "censored": self.censored.numpy(),
+            }
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the share of flipped images against the number of units ablated; return the axes."""
+        return plot_flips({self.name: self}, ax)
+
+    def __repr__(self) -> str:
+        low, high = self.median_interval
+        return (
+            f"FlipCounts({self.name!r}: median {self.median:g} [{low:g}, {high:g}] of {self.units:,} units, "
+            f"{int(self.censored.sum())} of {len(self.counts):,} images not flipped by {self.limit}; "
+            f"{' + '.join(self.layers)}, {self.reference} reference)"
+        )
+
+
+def units_to_flip(
+    attribution: Any,
+    data: Any,
+    *,
+    limit: int = 50,
+    reference: ReferenceOption = "zero",
+    target: str | int | None = "prediction",
+    unit_dim: int | None = 1,
+    layer_mask: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+    show_progress: bool = False,
+    **attribute_kwargs: Any,
+) -> FlipCounts:
+    """Return for each image how many of its own top units must be ablated to change the prediction.
+
+    Units are ablated one more at a time in the descending order of the image's own scores. Implements the idea of the
+    ablation study of Dhamdhere, Sundararajan and Yan (arXiv 1805.12233); that the ranking is of the predicted class,
+    that the first change counts, and the limit are ours.
+
+    Args:
+        attribution: a per-sample Captum layer attribution, or a list of them, one per layer: then all units of all
+            layers are ranked together, which asks for scores in one unit, such as conductances.
+        data: ``(inputs, target)``, or an iterable of batches ``(*inputs, labels)``.
+        limit: ablate at most so many units; images that have not flipped by then are censored.
+        reference: what stands in an ablated unit's place, as in the evaluator; "mean" and "resample" learn from the
+            same data.
+        target: the output that is attributed, "prediction" or, as in ``unit_scores``, "label", an index or None.
+        attribute_kwargs: further arguments of ``attribute``, such as ``n_steps=20``.
+
+    Ties are broken by one seeded permutation of the units. To look at correct predictions only, pass those images.
+    """
+    attributions: Sequence[Any] = attribution if isinstance(attribution, (list, tuple)) else [attribution]
+    if not attributions:
+        raise ValueError("attribution is an empty list; pass one attribution per layer")
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"limit must be an int of at least 1; got {limit!r}")
+    axis = UnitAxis.of(unit_dim, layer_mask)
+    scorings = [SampleScoring(a, axis, target=target, attribute_kwargs=attribute_kwargs) for a in attributions]
+    forward_func = _one_model(scorings)
+    batches = as_batches(
+        data,
+        forward_func=forward_func,
+        batch_size=SAMPLES_AT_A_TIME if batch_size is None else batch_size,
+        unpack_batch=unpack_batch,
+    )
+    batches.refuse_one_shot("units_to_flip looks at the layers first, then ablates")
+    layers = [s.layer for s in scorings]
+    with (
+        unchanged(forward_func, *layers, batches.owner),
+        ticking("ablating until predictions flip", show_progress) as tick,
+    ):
+        refuse_training_mode(forward_func, *layers)
+        places = _places(forward_func, layers, axis, batches, reference, seed)
+        units = sum(place.units for place in places)
+        ties = torch.randperm(units, generator=torch.Generator().manual_seed(seed))
+        parts, first = [], 0
+        for batch in batches:
+            scores = torch.cat([s.per_sample(batch)[0] for s in scorings], dim=1)
+            order = ties[scores[:, ties].argsort(dim=1, descending=True, stable=True)]
+            opened = OpenBatch(forward_func, places, batch, first)
+            parts.append((*_flips(opened, order, min(limit, units), tick), batch.target.cpu()))
+            first += len(batch.target)
+    counts, censored, predicted, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+    return FlipCounts(
+        name=scorings[0].name,
+        counts=counts,
+        censored=censored,
+        predicted=predicted,
+        target=labels,
+        units=units,
+        limit=min(limit, units),
+        layers=tuple(place.site.name for place in places),
+        reference=reference_name(reference),
+    )
+
+
+def plot_flips(results: Mapping[str, FlipCounts], ax: Any = None) -> Any:
+    """Draw the share of flipped images of several rankings against the units ablated; return the axes.
+
+    A band is the 95 % interval over images; the note at a curve's end says how many images have not flipped.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8.0, 4.8), layout="constrained")
+    for (name, result), colour in zip(results.items(), cycle(COLOURS)):
+        frame, left = result.curve(), int(result.censored.sum())
+        median = f"median {result.median:g}" if math.isfinite(result.median) else f"median > {result.limit}"
+        label = f"{name}: {median}, {left} of {len(result.counts)} censored"
+        ax.step(frame["k"], frame["flipped"], where="post", color=colour, linewidth=1.8, label=label)
+        ax.fill_between(frame["k"], frame["low"], frame["high"], step="post", color=colour, alpha=0.15, linewidth=0)
+        if left:
+            ax.plot(result.limit, result.flipped(result.limit), "|", color=colour, markersize=12, markeredgewidth=2)
+    one = next(iter(results.values()))
+    ax.set_xlim(0, max(r.limit for r in results.values()) + 0.5)
+    ax.set_ylim(0, 1.02)
+    ax.set_xlabel(f"units ablated, of {one.units:,} in {', '.join(one.layers)}")
+    ax.set_ylabel("share of images with\nanother prediction")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", linewidth=0.5, alpha=0.4)
+    ax.set_title("Images flipped by ablating their own top units", loc="left", fontweight="bold", fontsize=12)
+    ax.legend(loc="lower right", fontsize="small", framealpha=0.9)
+    return ax
+
+
+def _one_model(scorings: Sequence[SampleScoring]) -> ForwardFunc:
+    first = scorings[0].forward_func
+    if any(s.forward_func is not first for s in scorings):
+        raise ValueError("all attributions of one list must be of the same forward_func; got different ones")
+    if len({id(s.layer) for s in scorings}) < len(scorings):
+        raise ValueError("the attributions of one list must be of different layers; two are of the same")
+    return first
+
+
+def _places(
+    forward_func: ForwardFunc,
+    layers: Sequence[Any],
+    axis: UnitAxis,
+    batches: Batches,
+    reference: ReferenceOption,
+    seed: int,
+) -> list[Place]:
+    looks = [look(forward_func, layer, axis, batches) for layer in layers]
+    return [
+        Place(seen.site, seen.units, learned_reference(reference, forward_func, seen.site, batches, seed))
+        for seen in looks
+    ]
+
+
+def _flips(opened: OpenBatch, order: Tensor, limit: int, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return counts, censored and predicted, each ``[n]``, for the ``order [n, units]`` of each sample."""
+    predicted = opened.intact.argmax(dim=1)
+    n = len(order)
+    mask = torch.zeros(n, order.shape[1], dtype=torch.bool)
+    counts = torch.full((n,), limit)
+    waiting = torch.ones(n, dtype=torch.bool)
+    for k in range(1, limit + 1):
+        mask.scatter_(1, order[:, k - 1 : k], True)
+        outputs = opened.outputs_under(mask)
+        tick()
+        flipped = waiting & (outputs.argmax(dim=1) != predicted)
+        counts[flipped] = k
+        waiting &= ~flipped
+        if not bool(waiting.any()):
+            break
+    return counts, waiting, predicted
