@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +129,7 @@ class Sentences:
     test_text: tuple[str, ...]
 
 
+@cache
 def sentences(scale: Scale = Scale.NORMAL) -> Sentences:
     """Return the movie reviews in numbers; at quick scale the first 1,500 to train on and 300 to test."""
     frame = movie_reviews()

@@ -84,6 +84,7 @@ def deficit_correlation(
     metric: str | Metric = "logit",
     reference: ReferenceOption = "zero",
     target: str | int | None = "label",
+    positions: str = "sum",
     drops: Tensor | None = None,
     unit_dim: int | None = 1,
     layer_mask: Tensor | None = None,
@@ -114,7 +115,7 @@ def deficit_correlation(
         "unpack_batch": unpack_batch,
         "show_progress": show_progress,
     }
-    scores = sample_scores(attribution, data, target=target, **options, **attribute_kwargs)
+    scores = sample_scores(attribution, data, target=target, positions=positions, **options, **attribute_kwargs)
     forward_func = as_model(attribution.forward_func)
     if drops is None:
         drops = unit_drops(forward_func, attribution.layer, data, metric=metric, reference=reference, **options)

@@ -130,6 +130,7 @@ def units_to_flip(
     limit: int = 50,
     reference: ReferenceOption = "zero",
     target: str | int | None = "prediction",
+    positions: str = "sum",
     unit_dim: int | None = 1,
     layer_mask: Tensor | None = None,
     seed: int = 0,
@@ -152,6 +153,7 @@ def units_to_flip(
         reference: what stands in an ablated unit's place, as in the evaluator; "mean" and "resample" learn from the
             same data.
         target: the output that is attributed, "prediction" or, as in ``unit_scores``, "label", an index or None.
+        positions: an image's attribution of a unit is the "sum" over positions, or the "mean".
         attribute_kwargs: further arguments of ``attribute``, such as ``n_steps=20``.
 
     Ties are broken by one seeded permutation of the units. To look at correct predictions only, pass those images.
@@ -162,7 +164,10 @@ def units_to_flip(
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise ValueError(f"limit must be an int of at least 1; got {limit!r}")
     axis = UnitAxis.of(unit_dim, layer_mask)
-    scorings = [SampleScoring(a, axis, target=target, attribute_kwargs=attribute_kwargs) for a in attributions]
+    scorings = [
+        SampleScoring(a, axis, target=target, positions=positions, attribute_kwargs=attribute_kwargs)
+        for a in attributions
+    ]
     forward_func = _one_model(scorings)
     batches = as_batches(
         data,

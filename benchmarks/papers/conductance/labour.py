@@ -1,0 +1,302 @@
+"""Do filters of a sentiment network speak for one side, and what does "not" do to them: C1.7."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import LayerConductance
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from benchmarks.papers.claims import Claim, judged_over, reported, with_interval
+from benchmarks.papers.conductance.methods import STEPS
+from benchmarks.papers.data import Labelled
+from benchmarks.papers.page import Section
+from benchmarks.papers.scale import Scale
+from benchmarks.papers.sentiment import (
+    HIDDEN,
+    PAD,
+    WIDTHS,
+    Sentences,
+    SentimentNetwork,
+    sentences,
+    sentiment_network,
+    trained_reader,
+)
+from captum_ablate.intervals import mean_interval
+from captum_ablate.studies import DivisionOfLabour, labour_of, plot_labour, sample_scores
+
+POSITIVE = 1
+"""The output that conductances are of."""
+
+TOLERANCE = 1e-6
+"""Conductances (of a logit) of at most this are rounding, not use."""
+
+USES = 20
+"""A filter counts where it is used in so many sentences: the share of few uses is large by chance."""
+
+ONE_SIDED = 0.8
+
+GOOD = ("good", "great", "funny", "entertaining", "enjoyable", "clever", "moving", "interesting", "fun", "smart")
+BAD = ("bad", "boring", "dull", "stupid", "predictable", "tedious", "awful", "flat", "silly", "lame")
+PLAIN, NEGATED = "this movie is {} .", "this movie is not {} ."
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One network: its division of labour, and what "not" does to its output and its filters.
+
+    ``scores [n, filters]`` are conductances of test sentences, ``plain`` and ``negated [words, filters]`` those of the
+    pairs "is ..." and "is not ...", ``turned [words]`` how far "not" moved the margin to the other side.
+    """
+
+    seed: int
+    hidden: int
+    accuracy: float
+    seconds: float
+    scores: Tensor
+    labour: DivisionOfLabour
+    untrained: DivisionOfLabour
+    plain: Tensor
+    negated: Tensor
+    turned: Tensor
+    ngrams: tuple[str, ...]
+
+
+def readings(hidden: int, scale: Scale) -> list[Reading]:
+    """Return one reading per seed of the networks with ``hidden`` units between filters and output."""
+    data = sentences(scale)
+    return [_reading(data, hidden, seed, scale) for seed in range(scale.pick(1, 5, 10))]
+
+
+def _reading(data: Sentences, hidden: int, seed: int, scale: Scale) -> Reading:
+    found = trained_reader(hidden, seed, scale)
+    network = found.network
+    assert isinstance(network, SentimentNetwork)
+    n = scale.pick(20, 300, 2_000)
+    some = Labelled(data.test.images[:n], data.test.labels[:n])
+    scores = conductances(network, some)
+    fresh = sentiment_network(len(data.vocabulary), hidden, seed=seed).eval()
+    fresh.embedding.load_state_dict(network.embedding.state_dict())  # the words as learned, the reader as it began
+    labels = torch.tensor([1] * len(GOOD) + [0] * len(BAD))
+    pairs = [
+        Labelled(data.vocabulary.encode([form.format(word) for word in (*GOOD, *BAD)]), labels)
+        for form in (PLAIN, NEGATED)
+    ]
+    with torch.no_grad():
+        plain_margin, negated_margin = (_margin(network, pair.images) for pair in pairs)
+    plain, negated = (conductances(network, pair) for pair in pairs)
+    most = int((negated - plain)[: len(GOOD)].mean(dim=0).abs().argmax())
+    return Reading(
+        seed=seed,
+        hidden=hidden,
+        accuracy=found.accuracy,
+        seconds=found.seconds,
+        scores=scores,
+        labour=labour_of(scores, tolerance=TOLERANCE, name=f"seed {seed}"),
+        untrained=labour_of(conductances(fresh, some), tolerance=TOLERANCE, name="untrained"),
+        plain=plain,
+        negated=negated,
+        turned=torch.where(labels == 1, plain_margin - negated_margin, negated_margin - plain_margin),
+        ngrams=top_ngrams(network, data, most),
+    )
+
+
+def conductances(network: SentimentNetwork, data: Labelled) -> Tensor:
+    """Return the conductance of every filter for the positive logit, ``[n, filters]``, in the order of the data.
+
+    The path goes from padding (embeddings of zero) to the sentence. Sentences are read in batches of like length.
+    """
+    order = (data.images != PAD).sum(dim=1).argsort()
+    batches = []
+    for rows in order.split(25):
+        words = data.images[rows]
+        words = words[:, : int((words != PAD).any(dim=0).nonzero().max()) + 1 + max(WIDTHS)]
+        batches.append((network.embed(words), data.labels[rows]))
+    found = sample_scores(
+        LayerConductance(network.reader, network.reader.pooled), batches, target=POSITIVE, n_steps=STEPS
+    )
+    return found[order.argsort()]
+
+
+def top_ngrams(network: SentimentNetwork, data: Sentences, filter_: int, most: int = 6) -> tuple[str, ...]:
+    """Return the word groups of test sentences that one filter responds to most, the strongest first."""
+    sizes = [c.out_channels for c in network.reader.convolutions]
+    which = int(np.searchsorted(np.cumsum(sizes), filter_, side="right"))
+    convolution, own = network.reader.convolutions[which], filter_ - sum(sizes[:which])
+    best: dict[str, float] = {}
+    with torch.no_grad():
+        for start in range(0, len(data.test.images), 200):
+            words = data.test.images[start : start + 200]
+            response = convolution(network.embed(words).transpose(1, 2))[:, own]
+            for value, place, sentence in zip(*response.max(dim=1), data.test_text[start : start + 200], strict=True):
+                tokens = ["_"] * (max(WIDTHS) - 1) + sentence.split() + ["_"] * max(WIDTHS)
+                group = " ".join(tokens[int(place) : int(place) + convolution.kernel_size[0]])
+                best[group] = max(best.get(group, -np.inf), float(value))
+    return tuple(sorted(best, key=lambda group: -best[group])[:most])
+
+
+def section(deep: Sequence[Reading], linear: Sequence[Reading]) -> Section:
+    """Return the text, tables and pictures of the sentiment network."""
+    return Section(
+        "Division of labour in a sentiment network",
+        f"""
+A convolutional network after Kim (2014) reads movie reviews: learned embeddings of 50, 100 filters each over 3, 4 and 5
+words, the maximum over words, and (ours) a hidden layer of {HIDDEN} units before the two logits. Conductances are of
+the positive logit, along the path from padding (embeddings of zero) to the sentence, for {len(deep[0].scores)} test
+sentences. For every filter that is used (non-zero) in {USES} or more of them: how often does its conductance have the
+sign that it mostly has?
+
+Without the hidden layer, as Kim has it, the question answers itself: the logit is linear in the filters, a filter
+only grows along the path, so its conductance is weight times growth and its sign that of the weight, **always**. The
+share is 1 before anything is learned ({_share(linear)} in our networks of that kind). With the hidden layer it could
+be otherwise; there the control is the same network with the learned words and an untrained reader.
+
+{{labour}}
+
+{{labour-table}}
+
+**Negation**, a demonstration and no test: "{PLAIN.format("good")}" against "{NEGATED.format("good")}", for
+{len(GOOD)} good and {len(BAD)} bad words. The table has, for each network, the filter whose conductance "not" moves
+most before the good words, with the groups of words in the test sentences that it responds to most.
+
+{{negation}}
+""",
+        tables={"labour-table": table([*deep, *linear]), "negation": negation(deep)},
+        figures={"labour": figure(deep)},
+        captions={
+            "labour": "Filters by the share of their non-zero conductances that is positive: with what was learned "
+            f"(left) and with an untrained reader (right), {len(deep)} networks each."
+        },
+    )
+
+
+def table(found: Sequence[Reading]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "network": f"{f'hidden {one.hidden}' if one.hidden else 'linear'}, seed {one.seed}",
+                "accuracy": one.accuracy,
+                "filters used": int((one.labour.uses >= USES).sum()),
+                "median share": one.labour.median(USES),
+                f"filters with {ONE_SIDED:.0%} or more": _one_sided(one.labour),
+                "for the positive": int((one.labour.sign[one.labour.uses >= USES] > 0).sum()),
+                "untrained: median share": one.untrained.median(USES),
+                "filters that make half of a sentence's sum": float(_half(one.scores).median()),
+            }
+            for one in found
+        ]
+    )
+
+
+def negation(found: Sequence[Reading]) -> pd.DataFrame:
+    rows = []
+    for one in found:
+        change = (one.negated - one.plain)[: len(GOOD)].mean(dim=0)
+        most = int(change.abs().argmax())
+        rows.append(
+            {
+                "network": f"seed {one.seed}",
+                "pairs turned": f"{int((one.turned > 0).sum())} of {len(one.turned)}",
+                "filters with another sign": int(_turned_filters(one).sum()),
+                "filter": most,
+                "conductance, good words": float(one.plain[: len(GOOD), most].mean()),
+                "with not": float(one.negated[: len(GOOD), most].mean()),
+                "responds to": "; ".join(f"*{group}*" for group in one.ngrams),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def figure(found: Sequence[Reading]) -> Figure:
+    drawn, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", sharey=True)
+    for ax, which, title in ((left, "labour", "trained"), (right, "untrained", "untrained reader, learned words")):
+        joined = DivisionOfLabour(
+            title,
+            torch.cat([getattr(one, which).positive for one in found]),
+            torch.cat([getattr(one, which).negative for one in found]),
+            found[0].labour.n,
+        )
+        plot_labour({"filters": joined}, ax)
+        ax.set_title(title, loc="left", fontweight="bold", fontsize=11)
+        ax.set_ylabel("filters" if ax is left else "")
+        ax.set_xlabel("share of non-zero conductances that is positive")
+    return drawn
+
+
+def claims(deep: Sequence[Reading], linear: Sequence[Reading]) -> list[Claim]:
+    """Return C1.7: judged over networks; the control and negation beside it."""
+    turned = torch.cat([one.turned for one in deep])
+    margin = mean_interval(np.array([float(one.turned.mean()) for one in deep]))
+    flipping = [int(_turned_filters(one).sum()) for one in deep]
+    return [
+        judged_over(
+            "C1.7a",
+            "Most filters support either positive or negative sentiment",
+            f"median over filters (used {USES} times or more) of the share of the majority sign above {ONE_SIDED:.0%}; "
+            f"interval over {len(deep)} networks with a hidden layer",
+            [one.labour.median(USES) for one in deep],
+            threshold=ONE_SIDED,
+        ),
+        judged_over(
+            "C1.7b",
+            "Training, not the architecture, divides the labour",
+            "the same share minus that with an untrained reader above 0; interval over networks",
+            [one.labour.median(USES) - one.untrained.median(USES) for one in deep],
+            threshold=0.0,
+            note="our control, not the paper's. Without a hidden layer the share is 1 by construction "
+            f"({_share(linear)} in our networks)",
+        ),
+        reported(
+            "C1.7c",
+            "Many filters influence a single input",
+            "filters that make up half of the sum of absolute conductances of a sentence, median",
+            figure=with_interval(
+                float(np.mean(halves := [float(_half(one.scores).median()) for one in deep])),
+                mean_interval(np.array(halves)),
+                unit=f"of {deep[0].scores.shape[1]} filters",
+                digits=1,
+            ),
+        ),
+        reported(
+            "C1.7d",
+            "Some filters capture negation",
+            '"is not ..." against "is ...", '
+            f"{len(deep[0].turned)} words: pairs whose margin moves to the other side; filters whose sum of "
+            "conductances over the good words changes sign",
+            figure=f"{int((turned > 0).sum())} of {len(turned)} pairs; margin moves by "
+            f"{with_interval(float(turned.mean()), margin, digits=2)} to the other side; "
+            f"{min(flipping)} to {max(flipping)} filters change sign",
+            note="a demonstration with made-up sentences, not a gate",
+        ),
+    ]
+
+
+def _margin(network: SentimentNetwork, words: Tensor) -> Tensor:
+    logits = network(words)
+    return logits[:, 1] - logits[:, 0]
+
+
+def _turned_filters(one: Reading) -> Tensor:
+    plain, negated = one.plain[: len(GOOD)].sum(dim=0), one.negated[: len(GOOD)].sum(dim=0)
+    return (plain * negated < 0) & (torch.minimum(plain.abs(), negated.abs()) > TOLERANCE * len(GOOD))
+
+
+def _one_sided(labour: DivisionOfLabour) -> str:
+    shares = labour.shares(USES)
+    return f"{float((shares >= ONE_SIDED).double().mean()):.0%}" if len(shares) else ""
+
+
+def _half(scores: Tensor) -> Tensor:
+    """Return how many filters make up half of each sentence's sum of absolute conductances, ``[n]``."""
+    ordered = scores.abs().sort(dim=1, descending=True).values.cumsum(dim=1)
+    return (ordered < ordered[:, -1:] / 2).sum(dim=1) + 1
+
+
+def _share(found: Sequence[Reading]) -> str:
+    return f"{float(torch.cat([one.labour.shares(1) for one in found]).double().mean()):.4f}"
