@@ -184,7 +184,7 @@ def plot_correlations(results: Mapping[str, DeficitCorrelation], ax: Any = None)
     for row, ((_, result), colour) in enumerate(zip(results.items(), cycle(COLOURS))):
         values = result.values[result.defined].numpy()
         height = row + shift.uniform(-0.28, 0.28, len(values))  # spread out, so that images do not hide each other
-        ax.plot(values, height, ".", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
+        ax.plot(values, height, ".", color=colour, alpha=0.5, markersize=5.5, markeredgewidth=0)
         ax.hlines(row, *result.interval, color="black", linewidth=4, zorder=3)
         ax.plot(result.mean, row, "o", color="white", markeredgecolor="black", markersize=7, zorder=4)
         ax.annotate(f"{result.mean:.2f}", (1.01, row), xycoords=("axes fraction", "data"), va="center")

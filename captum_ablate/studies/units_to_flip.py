@@ -218,7 +218,7 @@ def plot_flips(results: Mapping[str, FlipCounts], ax: Any = None) -> Any:
         median = f"median {result.median:g}" if math.isfinite(result.median) else f"median > {result.limit}"
         label = f"{name}: {median}, {left} of {len(result.counts)} censored"
         ax.step(frame["k"], frame["flipped"], where="post", color=colour, linewidth=1.8, label=label)
-        ax.fill_between(frame["k"], frame["low"], frame["high"], step="post", color=colour, alpha=0.15, linewidth=0)
+        ax.fill_between(frame["k"], frame["low"], frame["high"], step="post", color=colour, alpha=0.1, linewidth=0)
         if left:
             ax.plot(result.limit, result.flipped(result.limit), "|", color=colour, markersize=12, markeredgewidth=2)
     one = next(iter(results.values()))
