@@ -18,6 +18,13 @@ from captum_ablate.data import Batch
 from captum_ablate.evaluator import CumulativeAblationEvaluator
 from captum_ablate.layers import list_layers
 from captum_ablate.scores import unit_scores
+from captum_ablate.studies import (
+    completeness_delta,
+    deficit_correlation,
+    division_of_labour,
+    feature_selection,
+    units_to_flip,
+)
 
 __all__ = [
     "Batch",
@@ -34,7 +41,12 @@ __all__ = [
     "LayerSelectivityActivity",
     "LayerUnitAblation",
     "attribute_together",
+    "completeness_delta",
+    "deficit_correlation",
+    "division_of_labour",
+    "feature_selection",
     "list_layers",
     "unit_scores",
+    "units_to_flip",
 ]
 __version__ = "0.1.0"
