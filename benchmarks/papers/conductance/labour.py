@@ -78,7 +78,7 @@ def _reading(data: Sentences, hidden: int, seed: int, scale: Scale) -> Reading:
     found = trained_reader(hidden, seed, scale)
     network = found.network
     assert isinstance(network, SentimentNetwork)
-    n = scale.pick(20, 300, 2_000)
+    n = scale.pick(30, 1_000, 2_132)
     some = Labelled(data.test.images[:n], data.test.labels[:n])
     scores = conductances(network, some)
     fresh = sentiment_network(len(data.vocabulary), hidden, seed=seed).eval()
@@ -203,7 +203,10 @@ def negation(found: Sequence[Reading]) -> pd.DataFrame:
         rows.append(
             {
                 "network": f"seed {one.seed}",
-                "pairs turned": f"{int((one.turned > 0).sum())} of {len(one.turned)}",
+                **{
+                    f"{side} words turned": f"{int((turned > 0).sum())} of {len(turned)}"
+                    for side, turned in (("good", one.turned[: len(GOOD)]), ("bad", one.turned[len(GOOD) :]))
+                },
                 "filters with another sign": int(_turned_filters(one).sum()),
                 "filter": most,
                 "conductance, good words": float(one.plain[: len(GOOD), most].mean()),
@@ -232,8 +235,10 @@ def figure(found: Sequence[Reading]) -> Figure:
 
 def claims(deep: Sequence[Reading], linear: Sequence[Reading]) -> list[Claim]:
     """Return C1.7: judged over networks; the control and negation beside it."""
-    turned = torch.cat([one.turned for one in deep])
-    margin = mean_interval(np.array([float(one.turned.mean()) for one in deep]))
+    good, bad = (
+        torch.stack([part(one.turned) for one in deep])
+        for part in (lambda turned: turned[: len(GOOD)], lambda turned: turned[len(GOOD) :])
+    )
     flipping = [int(_turned_filters(one).sum()) for one in deep]
     return [
         judged_over(
@@ -268,15 +273,21 @@ def claims(deep: Sequence[Reading], linear: Sequence[Reading]) -> list[Claim]:
         reported(
             "C1.7d",
             "Some filters capture negation",
-            '"is not ..." against "is ...", '
-            f"{len(deep[0].turned)} words: pairs whose margin moves to the other side; filters whose sum of "
+            f'"is not ..." against "is ...", {len(GOOD)} good and {len(BAD)} bad words, {len(deep)} networks: how far '
+            "the margin of the logits moves to the other side, interval over networks; filters whose sum of "
             "conductances over the good words changes sign",
-            figure=f"{int((turned > 0).sum())} of {len(turned)} pairs; margin moves by "
-            f"{with_interval(float(turned.mean()), margin, digits=2)} to the other side; "
-            f"{min(flipping)} to {max(flipping)} filters change sign",
-            note="a demonstration with made-up sentences, not a gate",
+            figure=f"good words {_moved(good)}; bad words {_moved(bad)}; {min(flipping)} to {max(flipping)} filters "
+            "change sign",
+            note="a demonstration with made-up sentences, not a gate. Negation would turn good and bad words alike; a "
+            'network for which "not" is one more bad word turns the good ones only',
         ),
     ]
+
+
+def _moved(turned: Tensor) -> str:
+    per_network = turned.mean(dim=1).double().numpy()
+    moved = with_interval(float(per_network.mean()), mean_interval(per_network), digits=2)
+    return f"{moved}, {int((turned > 0).sum())} of {turned.numel()} in the right direction"
 
 
 def _margin(network: SentimentNetwork, words: Tensor) -> Tensor:
