@@ -26,6 +26,9 @@ from captum_ablate.studies.sites import learned_reference, look
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
 
+ROUNDING = 1e-6
+"""Relative to the metric's size: outputs in float32 differ by so much between two ways to the same result."""
+
 
 @dataclass(frozen=True, eq=False)
 class DeficitCorrelation:
@@ -147,7 +150,10 @@ def unit_drops(
     unpack_batch: UnpackBatch | None = None,
     show_progress: bool = False,
 ) -> Tensor:
-    """Return what the metric of each sample loses when a unit alone is ablated, ``[n, units]`` float64."""
+    """Return what the metric of each sample loses when a unit alone is ablated, ``[n, units]`` float64.
+
+    What is within ``ROUNDING`` of the metric's size is 0, so that units without an effect tie.
+    """
     forward_func = as_model(forward_func)
     layer = find_layer(forward_func, layer)
     batches = as_batches(data, forward_func=forward_func, batch_size=batch_size, unpack_batch=unpack_batch)
@@ -157,11 +163,14 @@ def unit_drops(
         ticking("ablating single units", show_progress) as tick,
     ):
         refuse_training_mode(forward_func, layer)
-        site, units, seen = look(forward_func, layer, UnitAxis.of(unit_dim, layer_mask), batches)
-        known = learned_reference(reference, forward_func, site, batches)
-        engine = Engine(forward_func, site, known, as_metric(metric), Plan.singles(units), tick)
+        sites, units, seen = look(forward_func, [layer], UnitAxis.of(unit_dim, layer_mask), batches)
+        known = learned_reference(reference, forward_func, sites[0], batches)
+        engine = Engine(forward_func, sites, [known], as_metric(metric), Plan.singles(units), tick)
         measured = engine.run(batches, seen)
-    return (measured.intact - measured.values).to(torch.float64).T.contiguous()
+    intact, values = measured.intact.to(torch.float64), measured.values.to(torch.float64)
+    size = torch.maximum(values.abs().amax(dim=0), intact.abs())
+    drops = intact - values  # [units, n]
+    return torch.where(drops.abs() <= ROUNDING * size, 0.0, drops).T.contiguous()
 
 
 def spearman_rows(a: Tensor, b: Tensor) -> Tensor:

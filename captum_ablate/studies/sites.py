@@ -1,7 +1,9 @@
-"""Where a study ablates: the site of a layer, how many units it has, and the reference learned from the data."""
+"""Where a study ablates: the sites of layers, how many units they have, and references learned from the data."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,24 +17,28 @@ from captum_ablate.units import UnitAxis
 
 
 class Look(NamedTuple):
-    """A site, the number of its units, and the forward pass of a few samples that showed them."""
+    """Sites, the number of their units in all, and the forward pass of a few samples that showed them."""
 
-    site: Site
+    sites: list[Site]
     units: int
     seen: Probe
 
 
-def look(forward_func: ForwardFunc, layer: nn.Module, axis: UnitAxis, batches: Batches) -> Look:
-    """Return the site of ``layer``'s output, after one forward pass of a few samples."""
-    site = Site(layer, layer_name(forward_func, layer), axis)
-    seen = probe_few(forward_func, site, next(iter(batches)))
-    if not seen.shape or seen.shape[0] != len(seen.batch.target):
-        raise ValueError(
-            f"layer {site.name!r} gives an output of shape {tuple(seen.shape)} for {len(seen.batch.target)} samples; "
-            "its first axis must be the samples"
-        )
-    warn_of_positions(layer, site.name, axis.unit_dim, seen.shape)
-    return Look(site, axis.count(seen.shape), seen)
+def look(forward_func: ForwardFunc, layers: Sequence[nn.Module], axis: UnitAxis, batches: Batches) -> Look:
+    """Return the sites of the layers' outputs, whose units count on from layer to layer, after one forward pass."""
+    sites = [Site(layer, layer_name(forward_func, layer), axis) for layer in layers]
+    seen, start, placed = probe_few(forward_func, sites, next(iter(batches))), 0, []
+    for site, shape in zip(sites, seen.shapes, strict=True):
+        if not shape or shape[0] != len(seen.batch.target):
+            raise ValueError(
+                f"layer {site.name!r} gives an output of shape {tuple(shape)} for {len(seen.batch.target)} samples; "
+                "its first axis must be the samples"
+            )
+        warn_of_positions(site.layer, site.name, axis.unit_dim, shape)
+        units = axis.count(shape)
+        placed.append(replace(site, units=slice(start, start + units)))
+        start += units
+    return Look(placed, start, seen)
 
 
 def learned_reference(

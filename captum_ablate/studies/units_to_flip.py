@@ -15,14 +15,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from captum_ablate.data import Batches, UnpackBatch, as_batches
+from captum_ablate.data import UnpackBatch, as_batches
 from captum_ablate.intervals import LEVEL, Interval
 from captum_ablate.layers import ForwardFunc, refuse_training_mode
+from captum_ablate.metrics import as_metric, class_outputs
 from captum_ablate.plots import COLOURS
 from captum_ablate.progress import ticking
-from captum_ablate.replay import ReferenceOption, reference_name
+from captum_ablate.replay import Chain, Engine, Opened, Plan, ReferenceOption, reference_name
 from captum_ablate.scores import SAMPLES_AT_A_TIME, SampleScoring
-from captum_ablate.studies.masked import OpenBatch, Place
 from captum_ablate.studies.sites import learned_reference, look
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
@@ -182,14 +182,17 @@ def units_to_flip(
         ticking("ablating until predictions flip", show_progress) as tick,
     ):
         refuse_training_mode(forward_func, *layers)
-        places = _places(forward_func, layers, axis, batches, reference, seed)
-        units = sum(place.units for place in places)
+        sites, units, seen = look(forward_func, layers, axis, batches)
+        in_order = [sites[k] for k in seen.order]
+        known = [learned_reference(reference, forward_func, site, batches, seed) for site in in_order]
+        half = Plan.of([Chain(torch.randperm(units), (max(1, units // 2),))], units)  # for the engine's own checks
+        engine = Engine(forward_func, in_order, known, as_metric("accuracy"), half)
         ties = torch.randperm(units, generator=torch.Generator().manual_seed(seed))
         parts, first = [], 0
         for batch in batches:
             scores = torch.cat([s.per_sample(batch)[0] for s in scorings], dim=1)
             order = ties[scores[:, ties].argsort(dim=1, descending=True, stable=True)]
-            opened = OpenBatch(forward_func, places, batch, first)
+            opened = engine.open(batch, first)
             parts.append((*_flips(opened, order, min(limit, units), tick), batch.target.cpu()))
             first += len(batch.target)
     counts, censored, predicted, labels = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -201,7 +204,7 @@ def units_to_flip(
         target=labels,
         units=units,
         limit=min(limit, units),
-        layers=tuple(place.site.name for place in places),
+        layers=tuple(site.name for site in sites),
         reference=reference_name(reference),
     )
 
@@ -242,33 +245,29 @@ def _one_model(scorings: Sequence[SampleScoring]) -> ForwardFunc:
     return first
 
 
-def _places(
-    forward_func: ForwardFunc,
-    layers: Sequence[Any],
-    axis: UnitAxis,
-    batches: Batches,
-    reference: ReferenceOption,
-    seed: int,
-) -> list[Place]:
-    looks = [look(forward_func, layer, axis, batches) for layer in layers]
-    return [
-        Place(seen.site, seen.units, learned_reference(reference, forward_func, seen.site, batches, seed))
-        for seen in looks
-    ]
+def _largest(outputs: Any, n: int) -> Tensor:
+    """Return the predicted class of each sample, ``[n]``, on the CPU."""
+    outputs = class_outputs(outputs)
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != n:
+        got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"the model must give one output per class, [n, classes] with n = {n}; got {got}")
+    if not bool(torch.isfinite(outputs).all()):
+        raise ValueError("the model's outputs are NaN or infinite for some samples; check inputs and reference")
+    return outputs.argmax(dim=1).cpu()
 
 
-def _flips(opened: OpenBatch, order: Tensor, limit: int, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _flips(opened: Opened, order: Tensor, limit: int, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return counts, censored and predicted, each ``[n]``, for the ``order [n, units]`` of each sample."""
-    predicted = opened.intact.argmax(dim=1)
     n = len(order)
+    predicted = _largest(opened.intact, n)
     mask = torch.zeros(n, order.shape[1], dtype=torch.bool)
     counts = torch.full((n,), limit)
     waiting = torch.ones(n, dtype=torch.bool)
     for k in range(1, limit + 1):
         mask.scatter_(1, order[:, k - 1 : k], True)
-        outputs = opened.outputs_under(mask)
+        now = _largest(opened.outputs(mask), n)
         tick()
-        flipped = waiting & (outputs.argmax(dim=1) != predicted)
+        flipped = waiting & (now != predicted)
         counts[flipped] = k
         waiting &= ~flipped
         if not bool(waiting.any()):

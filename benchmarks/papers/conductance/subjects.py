@@ -61,10 +61,10 @@ class Subject:
 
 
 def subjects(scale: Scale) -> Iterator[Subject]:
-    """Yield three networks of each kind; one at quick scale, five of each at full."""
-    kinds = scale.pick(("vgg",), ("vgg", "resnet"))
-    for seed in range(scale.pick(1, 3, 5)):
-        for kind in kinds:
+    """Yield two VGG-like networks and a ResNet; one VGG-like at quick scale, three of each at full."""
+    one, some = {"vgg": 1}, {"vgg": 2, "resnet": 1}
+    for kind, seeds in scale.pick(one, some, {"vgg": 3, "resnet": 3}).items():
+        for seed in range(seeds):
             found = convolutional(kind, seed, scale)
             yield Subject(kind, seed, found.network, found.accuracy, found.seconds)
 
