@@ -15,6 +15,17 @@ from captum_ablate.attr import (
 from captum_ablate.comparison import Comparison
 from captum_ablate.curve import DeficitCurve
 from captum_ablate.data import Batch
+from captum_ablate.diagnostics import (
+    ActivationSpectrum,
+    CapacityBounds,
+    RandomProjections,
+    activation_spectrum,
+    dot_on_circle,
+    dropout_capacity_bounds,
+    exponents_differ,
+    participation_ratio,
+    random_projection_test,
+)
 from captum_ablate.evaluator import CumulativeAblationEvaluator
 from captum_ablate.layers import list_layers
 from captum_ablate.scores import unit_scores
@@ -27,7 +38,9 @@ from captum_ablate.studies import (
 )
 
 __all__ = [
+    "ActivationSpectrum",
     "Batch",
+    "CapacityBounds",
     "Comparison",
     "CumulativeAblationEvaluator",
     "DeficitCurve",
@@ -40,12 +53,19 @@ __all__ = [
     "LayerMutualInformation",
     "LayerSelectivityActivity",
     "LayerUnitAblation",
+    "RandomProjections",
+    "activation_spectrum",
     "attribute_together",
     "completeness_delta",
     "deficit_correlation",
     "division_of_labour",
+    "dot_on_circle",
+    "dropout_capacity_bounds",
+    "exponents_differ",
     "feature_selection",
     "list_layers",
+    "participation_ratio",
+    "random_projection_test",
     "unit_scores",
     "units_to_flip",
 ]

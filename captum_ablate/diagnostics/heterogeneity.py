@@ -1,0 +1,73 @@
+"""Do several layers of a network decay differently? One joint test, because some two of many always look different."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+
+from captum_ablate.diagnostics.spectrum import ActivationSpectrum
+from captum_ablate.intervals import Floats
+
+
+@dataclass(frozen=True)
+class Heterogeneity:
+    """A joint test that all exponents are equal.
+
+    ``q`` is Cochran's Q with the bootstrap's whole covariance, ``df`` its degrees of freedom, ``p`` from Hotelling's T2
+    with ``groups`` resampled groups. ``spread`` is the standard deviation of the exponents beyond what chance gives.
+    """
+
+    layers: tuple[str, ...]
+    q: float
+    df: int
+    p: float
+    spread: float
+
+
+def exponents_differ(spectra: Sequence[ActivationSpectrum]) -> Heterogeneity:
+    """Test that the exponents of ``spectra``, of one call of ``activation_spectrum``, are all equal.
+
+    The layers saw the same samples, and were bootstrapped with the same draws, so their errors go together: with S the
+    covariance of the exponents over replicates and C the differences from the first, Q = (C a)' (C S C')^-1 (C a).
+    """
+    for one in spectra:
+        if one.refusal is not None or len(one.replicates) < 2:
+            raise ValueError(
+                f"{one.layer} has no bootstrapped exponent ({one.refusal or 'no replicates'}); leave it out"
+            )
+    if len({(one.n, one.groups, one.fit_range, len(one.replicates)) for one in spectra}) != 1:
+        raise ValueError(
+            "the spectra must come from one call of activation_spectrum, with the same samples and one fit_range; pass "
+            "fit_range to activation_spectrum, since the default range goes with the width of a layer"
+        )
+    count, groups = len(spectra), spectra[0].groups
+    if not 2 <= count < groups:
+        raise ValueError(f"between 2 and {groups - 1} layers can be told apart; got {count}")
+    alpha = np.array([one.alpha for one in spectra])
+    boot = torch.stack([one.replicates for one in spectra]).numpy()
+    covariance = np.cov(boot) * groups / (groups - 1)
+    contrast = np.hstack([-np.ones((count - 1, 1)), np.eye(count - 1)])
+    apart = contrast @ alpha
+    q = float(apart @ np.linalg.solve(contrast @ covariance @ contrast.T, apart))
+    df = count - 1
+    f = q * (groups - 1 - df + 1) / ((groups - 1) * df)
+    chance = float(np.trace(_deviations(covariance))) / df
+    beyond = max(0.0, float(alpha.var(ddof=1)) - chance)
+    return Heterogeneity(
+        tuple(one.layer for one in spectra),
+        q,
+        df,
+        float(stats.f.sf(f, df, groups - df)),
+        beyond**0.5,
+    )
+
+
+def _deviations(covariance: Floats) -> Floats:
+    """Return the covariance of each layer's deviation from the mean over layers."""
+    size = len(covariance)
+    centre = np.eye(size) - 1 / size
+    return np.asarray(centre @ covariance @ centre)

@@ -1,0 +1,90 @@
+"""The power law of a spectrum, eigenvalue i ~ i^-alpha, and the dimensionality of a spectrum."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+FIRST_RANK, LAST_RANK = 10, 500
+"""The default range of a fit: the first ranks hold the few strong directions of a layer, the last its noise floor."""
+
+DECADES = 3.0
+"""Least ratio of the last to the first rank of a default range: half a decade, less says nothing of a power law."""
+
+
+class PowerLaw(NamedTuple):
+    """A line through log eigenvalue against log rank: ``alpha`` is minus its slope, ``level`` its value at rank 1."""
+
+    alpha: float
+    level: float
+    r2: float
+
+
+def fit_power_law(eigenvalues: Tensor, fit_range: tuple[int, int]) -> PowerLaw:
+    """Fit log eigenvalue = level - alpha log rank by least squares over the ranks of ``fit_range``, both included.
+
+    ``eigenvalues [units]`` come largest first; ranks count from 1. alpha > 0 means decay.
+    """
+    x, y = _logarithms(eigenvalues, fit_range)
+    alpha = exponents(eigenvalues, fit_range)
+    level = y.mean() + alpha * x.mean()
+    rest, total = (y - level + alpha * x).square().sum(), (y - y.mean()).square().sum()
+    return PowerLaw(float(alpha), float(level), float(1 - rest / total) if float(total) > 0 else float("nan"))
+
+
+def exponents(eigenvalues: Tensor, fit_range: tuple[int, int]) -> Tensor:
+    """Return alpha of each spectrum of ``eigenvalues [..., units]``, ``[...]``."""
+    x, y = _logarithms(eigenvalues, fit_range)
+    centred = x - x.mean()
+    return -(y * centred).sum(dim=-1) / centred.square().sum()
+
+
+def rank_of(eigenvalues: Tensor) -> int:
+    """Return how many eigenvalues stand above rounding: larger than the largest times units times machine epsilon."""
+    floor = float(eigenvalues.max()) * len(eigenvalues) * torch.finfo(torch.float64).eps
+    return int((eigenvalues > floor).sum())
+
+
+def default_range(rank: int) -> tuple[int, int]:
+    """Return the ranks 10 .. min(rank / 2, 500), ours after Stringer et al. (2019)."""
+    return FIRST_RANK, min(rank // 2, LAST_RANK)
+
+
+def participation_ratio(eigenvalues: Tensor) -> float:
+    """Return (sum of eigenvalues)^2 / sum of their squares: how many dimensions share the variance, 1 .. units.
+
+    ``eigenvalues [units]`` of a covariance, in any order. NaN where there is no variance at all.
+    """
+    values = _nonnegative(eigenvalues)
+    squares = float(values.square().sum())
+    return float(values.sum()) ** 2 / squares if squares > 0 else float("nan")
+
+
+def effective_rank(eigenvalues: Tensor) -> float:
+    """Return exp of the entropy of the shares of variance (Roy and Vetterli 2007), 1 .. units."""
+    values = _nonnegative(eigenvalues)
+    total = float(values.sum())
+    return float(torch.special.entr(values / total).sum().exp()) if total > 0 else float("nan")
+
+
+def _logarithms(eigenvalues: Tensor, fit_range: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    low, high = fit_range
+    if not 1 <= low < high <= eigenvalues.shape[-1]:
+        raise ValueError(
+            f"fit_range must be two ranks, 1 <= first < last <= {eigenvalues.shape[-1]} (the number of eigenvalues); "
+            f"got {fit_range!r}"
+        )
+    chosen = eigenvalues[..., low - 1 : high].to(torch.float64)
+    tiny = torch.finfo(torch.float64).tiny
+    return torch.arange(low, high + 1, dtype=torch.float64).log(), chosen.clamp(min=tiny).log()
+
+
+def _nonnegative(eigenvalues: Tensor) -> Tensor:
+    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"eigenvalues must be one spectrum, [units]; got shape {tuple(values.shape)}")
+    if not bool((values >= 0).all()):
+        raise ValueError(f"the eigenvalues of a covariance are at least 0; got {float(values.min()):.3g}")
+    return values

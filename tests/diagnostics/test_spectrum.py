@@ -1,0 +1,248 @@
+"""The spectrum of a layer: what is known of synthetic codes is found again, for any form of the data."""
+
+from __future__ import annotations
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from captum_ablate import Batch, activation_spectrum
+from captum_ablate.diagnostics import exponents_differ, resampling
+from captum_ablate.diagnostics.power_law import fit_power_law
+
+
+def identity():
+    return nn.Sequential(nn.Identity(), nn.Identity())
+
+
+def code(alpha, *, units=200, n=5000, seed=0):
+    """Gaussian samples ``[n, units]`` in a random rotation, eigenvalue i being i^-alpha."""
+    generator = torch.Generator().manual_seed(seed)
+    rotation = torch.linalg.qr(torch.randn(units, units, generator=generator, dtype=torch.float64)).Q
+    scale = torch.arange(1, units + 1, dtype=torch.float64) ** (-alpha / 2)
+    return (torch.randn(n, units, generator=generator, dtype=torch.float64) * scale) @ rotation
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.5, 2.0])
+def test_the_exponent_of_a_gaussian_code_is_recovered(alpha):  # claim C3.1
+    spectrum = activation_spectrum(identity(), "0", code(alpha), fit_range=(10, 100), replicates=24)
+    assert spectrum.alpha == pytest.approx(alpha, abs=0.05)
+    assert spectrum.fit.alpha == pytest.approx(alpha, abs=0.05)
+    assert spectrum.interval.low - 0.01 < alpha < spectrum.interval.high + 0.01
+    assert spectrum.r2 > 0.99
+    assert spectrum.fit_range == (10, 100)
+    assert spectrum.verdict == ("undecided" if alpha == 1 else "smooth" if alpha > 1 else "non-smooth")
+
+
+def test_few_samples_steepen_the_fit_and_the_bootstrap_takes_it_off():
+    true, fits, corrected, covered = 1.0, [], [], 0
+    for seed in range(8):
+        spectrum = activation_spectrum(
+            identity(), "0", code(true, units=100, n=300, seed=seed), fit_range=(10, 50), replicates=30
+        )
+        fits.append(spectrum.fit.alpha)
+        corrected.append(spectrum.alpha)
+        covered += spectrum.interval.low < true < spectrum.interval.high
+    assert np.mean(fits) > true + 0.015
+    assert abs(np.mean(corrected) - true) < 0.5 * abs(np.mean(fits) - true)
+    assert covered >= 6
+
+
+def test_eigenvalues_are_those_of_numpy_and_positions_are_averaged():
+    net = nn.Sequential(nn.Conv2d(2, 5, 3), nn.ReLU()).eval()
+    images = torch.randn(30, 2, 6, 6)
+    with torch.no_grad():
+        values = net(images).double().numpy()
+    channels = np.array([[values[i, c].mean() for c in range(5)] for i in range(30)])
+    expected = np.linalg.eigvalsh(np.cov(channels, rowvar=False))[::-1]
+    found = activation_spectrum(net, net[1], images)
+    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-9, atol=1e-15)
+    elements = activation_spectrum(net, net[1], images, unit_dim=None)
+    flat = np.linalg.eigvalsh(np.cov(values.reshape(30, -1), rowvar=False))[::-1]
+    np.testing.assert_allclose(elements.eigenvalues[:29], flat[:29], rtol=1e-7)
+    assert elements.units == 80
+    assert found.static_energy == pytest.approx(channels.var(axis=0, ddof=1).sum() / 2)
+    assert found.redundancy == pytest.approx(1 - found.participation_ratio / 5)
+
+
+def forms(x, y):
+    """The same samples in every form that is taken."""
+    pairs = TensorDataset(x, y)
+    return {
+        "inputs": x,
+        "pair": (x, y),
+        "regression": (x, torch.randn(len(x), 3)),
+        "Batch": Batch((x,), y),
+        "loader": DataLoader(pairs, batch_size=7),
+        "data set": pairs,
+        "loader without labels": DataLoader(TensorDataset(x), batch_size=11),
+        "bare batches": list(x.split(13)),
+        "generator": (part for part in x.split(13)),
+    }
+
+
+@pytest.mark.parametrize("form", forms(torch.zeros(2, 2), torch.zeros(2)))
+def test_every_form_of_the_data_gives_the_same(form):
+    x, y = torch.randn(60, 8), torch.arange(60) % 3
+    net = nn.Sequential(nn.Linear(8, 70), nn.Tanh())
+    whole = activation_spectrum(net, "1", x, fit_range=(1, 8), replicates=10)
+    found = activation_spectrum(net, "1", forms(x, y)[form], fit_range=(1, 8), replicates=10)
+    assert found.n == 60
+    np.testing.assert_allclose(found.eigenvalues, whole.eigenvalues, rtol=1e-5, atol=1e-8)  # float32 activations
+    np.testing.assert_allclose(found.replicates, whole.replicates, rtol=1e-5)
+
+
+def test_dict_batches_come_through_unpack_batch():
+    x = torch.randn(30, 8)
+    net = nn.Sequential(nn.Linear(8, 5))
+    batches = [{"x": part} for part in x.split(10)]
+    found = activation_spectrum(net, "0", batches, unpack_batch=lambda batch: batch["x"])
+    np.testing.assert_allclose(found.eigenvalues, activation_spectrum(net, "0", x).eigenvalues)
+    with pytest.raises(TypeError, match="got dict"):
+        activation_spectrum(net, "0", batches)
+
+
+def test_a_layer_too_narrow_for_a_fit_keeps_its_dimensionality_and_says_why():
+    spectrum = activation_spectrum(identity(), "0", torch.randn(100, 59))
+    assert spectrum.verdict == "refused"
+    assert math.isnan(spectrum.alpha)
+    assert "59 units and 100 samples have 59 eigenvalues" in spectrum.refusal
+    assert "from 60 on" in spectrum.refusal
+    assert "pass fit_range" in spectrum.refusal
+    assert 1 < spectrum.participation_ratio < 59
+    assert spectrum.refusal in repr(spectrum)
+    assert activation_spectrum(identity(), "0", torch.randn(100, 60), replicates=2).refusal is None
+    assert activation_spectrum(identity(), "0", torch.randn(100, 59), fit_range=(10, 29), replicates=2).refusal is None
+    few = activation_spectrum(identity(), "0", torch.randn(20, 80), fit_range=(5, 30))
+    assert few.refusal.startswith("too narrow for ranks 5 to 30: 80 units and 20 samples have 19 eigenvalues")
+
+
+def test_layers_in_a_list_share_a_pass_and_a_tuple_output_gives_a_tuple():
+    class Two(nn.Module):
+        def forward(self, x):
+            return x, 2 * x
+
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), Two())
+    calls = []
+    net.register_forward_pre_hook(lambda *_: calls.append(1))
+    x = torch.randn(20, 4)
+    first, (one, double) = activation_spectrum(net, ["1", net[2]], x)
+    assert len(calls) == 1
+    assert (first.layer, one.layer) == ("1", "2")
+    np.testing.assert_allclose(double.eigenvalues, 4 * one.eigenvalues)
+
+
+def test_the_model_and_random_states_are_left_as_they_came():
+    net = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.ReLU())
+    with pytest.raises(ValueError, match="training mode: Dropout"):
+        activation_spectrum(net, "2", torch.randn(5, 4))
+    net.eval()
+    x = torch.randn(30, 4)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  the user's state
+    activation_spectrum(net, "2", x, fit_range=(1, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fit_range": (0, 5)}, r"first and last rank of the fit, from 1, with one between; got \(0, 5\)"),
+        ({"fit_range": (4, 5)}, "got"),
+        ({"fit_range": (1, 2.5)}, "got"),
+        ({"stimulus_dim": 0}, "stimulus_dim must be the dimension of the stimuli, above 0; got 0"),
+        ({"replicates": -1}, "replicates must be an int, at least 0"),
+    ],
+)
+def test_wrong_settings_are_told(settings, message):
+    with pytest.raises(ValueError, match=message):
+        activation_spectrum(identity(), "0", torch.randn(10, 4), **settings)
+
+
+def test_one_sample_has_no_covariance():
+    with pytest.raises(ValueError, match="at least two samples; layer '0' got 1"):
+        activation_spectrum(identity(), "0", torch.randn(1, 4))
+
+
+def test_the_threshold_goes_with_the_dimension_of_the_stimuli():
+    x = code(2.0, units=80, n=3000)
+    images = activation_spectrum(identity(), "0", x, replicates=20)
+    path = activation_spectrum(identity(), "0", x, replicates=20, stimulus_dim=1)
+    assert (images.threshold, path.threshold) == (1, 3)
+    assert (images.verdict, path.verdict) == ("smooth", "non-smooth")
+
+
+def test_without_replicates_or_room_for_groups_there_is_no_interval(monkeypatch):
+    x = code(1.0, units=80, n=500)
+    plain = activation_spectrum(identity(), "0", x, replicates=0)
+    assert math.isnan(plain.interval.low)
+    assert plain.alpha == plain.fit.alpha
+    assert plain.verdict == "undecided"
+    monkeypatch.setattr(resampling, "GROUP_BYTES", 7 * 8 * 80 * 80)
+    tight = activation_spectrum(identity(), "0", x)
+    assert tight.groups == 1
+    assert math.isnan(tight.interval.low)
+    assert tight.fit == pytest.approx(plain.fit)
+
+
+def test_replicates_are_the_fits_of_resampled_groups_of_samples():
+    x = code(1.0, units=12, n=300)
+    found = activation_spectrum(identity(), "0", x, fit_range=(1, 12), replicates=3, seed=5)
+    group = (np.random.default_rng(0).random(300) * resampling.GROUPS).astype(int)
+    for times, replicate in zip(resampling.draw(3, resampling.GROUPS, 5), found.replicates, strict=True):
+        rows = np.concatenate([np.flatnonzero(group == g) for g, k in enumerate(times.tolist()) for _ in range(k)])
+        eigenvalues = np.linalg.eigvalsh(np.cov(x.numpy()[rows], rowvar=False))[::-1].copy()
+        assert float(replicate) == pytest.approx(fit_power_law(torch.from_numpy(eigenvalues), (1, 12)).alpha)
+
+
+def test_a_frame_and_a_picture_show_the_spectrum():
+    spectrum = activation_spectrum(identity(), "0", code(1.0, units=80, n=500), replicates=10)
+    frame = spectrum.to_frame()
+    assert frame["rank"].tolist() == list(range(1, 81))
+    assert frame["share"].sum() == pytest.approx(1)
+    assert frame["fitted"].notna().sum() == 31
+    axes = spectrum.plot()
+    assert "80 units, 500 samples" in axes.get_title(loc="left")
+    assert "slope -1" in axes.get_legend().get_texts()[2].get_text()
+    narrow = activation_spectrum(identity(), "0", torch.randn(30, 4))
+    assert len(narrow.plot().lines) == 1
+    assert narrow.summary()["refusal"]
+    assert pickle.loads(pickle.dumps(spectrum)).alpha == spectrum.alpha
+
+
+def test_equal_layers_are_found_equal_as_often_as_promised_and_others_different():
+    class Rotated(nn.Module):
+        def __init__(self, seed, alpha):
+            super().__init__()
+            self.seed, self.alpha = seed, alpha
+
+        def forward(self, x):
+            return code(self.alpha, units=60, n=len(x), seed=self.seed)  # another sample of the same population
+
+    def p(seed, alphas):
+        net = nn.Sequential(*(Rotated(100 * seed + k, alpha) for k, alpha in enumerate(alphas)))
+        names = [str(k) for k in range(len(alphas))]
+        x = torch.zeros(500, 1)
+        return exponents_differ(activation_spectrum(net, names, x, fit_range=(10, 30), replicates=40, batch_size=500)).p
+
+    null = [p(seed, [1.0, 1.0, 1.0]) for seed in range(8)]
+    assert sum(value < 0.05 for value in null) <= 2
+    assert min(null) < max(null) - 0.3
+    assert p(50, [1.0, 1.4, 1.0]) < 0.01
+
+
+def test_the_joint_test_needs_spectra_of_one_call():
+    x = code(1.0, units=80, n=300)
+    one, other = (activation_spectrum(identity(), "0", x[:n], replicates=10) for n in (300, 299))
+    with pytest.raises(ValueError, match="must come from one call"):
+        exponents_differ([one, other])
+    with pytest.raises(ValueError, match="0 has no bootstrapped exponent"):
+        exponents_differ([one, activation_spectrum(identity(), "0", x, replicates=0)])
+    with pytest.raises(ValueError, match="between 2 and 39 layers"):
+        exponents_differ([one])
