@@ -305,8 +305,8 @@ def _refusal(asked: tuple[int, int], rank: int, units: int, n: int, *, is_defaul
         return f"too narrow for ranks {first} to {last}: {what}"
     if is_default and last < DECADES * first:
         return (
-            f"too narrow for a fit: {what}; ranks {first} to half of them are no half decade (from "
-            f"{int(2 * DECADES * first)} on they are); pass fit_range to fit all the same"
+            f"too narrow for a fit: {what}, and the default fit needs {int(2 * DECADES * first)} (ranks {first} to half "
+            "of them, half a decade at least); pass fit_range to fit all the same"
         )
     return None
 

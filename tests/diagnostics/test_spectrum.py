@@ -112,7 +112,7 @@ def test_a_layer_too_narrow_for_a_fit_keeps_its_dimensionality_and_says_why():
     assert spectrum.verdict == "refused"
     assert math.isnan(spectrum.alpha)
     assert "59 units and 100 samples have 59 eigenvalues" in spectrum.refusal
-    assert "from 60 on" in spectrum.refusal
+    assert "the default fit needs 60 (ranks 10 to half of them" in spectrum.refusal
     assert "pass fit_range" in spectrum.refusal
     assert 1 < spectrum.participation_ratio < 59
     assert spectrum.refusal in repr(spectrum)
