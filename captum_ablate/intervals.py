@@ -30,6 +30,21 @@ def mean_interval(values: Floats) -> Interval:
     return _t_interval(float(values.mean()), float(values.var(ddof=1)) / n, n - 1)
 
 
+def ratio_interval(above: Floats, below: Floats) -> tuple[float, Interval]:
+    """Return the ratio of the means of ``above [n]`` and ``below [n]``, measured on the same samples, and its interval.
+
+    By the delta method: the residuals ``above - ratio * below`` over the mean of ``below``. NaN where that mean is 0.
+    """
+    bottom = float(below.mean())
+    if bottom == 0:
+        return float("nan"), Interval(np.nan, np.nan)
+    ratio = float(above.mean()) / bottom
+    if len(above) < 2:
+        return ratio, Interval(np.nan, np.nan)
+    variance = float((above - ratio * below).var(ddof=1)) / (len(above) * bottom**2)
+    return ratio, _t_interval(ratio, variance, len(above) - 1)
+
+
 def mean_bands(values: Floats) -> tuple[Floats, Floats]:
     """Return the ends of Student's t intervals of the row means of ``values [steps, n]``, each ``[steps]``."""
     n = values.shape[1]

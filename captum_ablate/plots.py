@@ -74,8 +74,8 @@ def deficit_curves(
     ax.set_xlim(0, 1)
     ax.set_xlabel("units ablated (fraction)")
     ax.set_ylabel(metric.replace("_", " "))
-    _frame_lightly(ax, title or "Deficit curves, most important units ablated first", "y")
-    _subtitle(ax, "lower solid curve = the attribution finds units that the network needs")
+    frame_lightly(ax, title or "Deficit curves, most important units ablated first", "y")
+    subtitle(ax, "lower solid curve = the attribution finds units that the network needs")
     if legend:
         ax.legend(
             handles=[*shown, *handles],
@@ -103,8 +103,8 @@ def leaderboard_bars(frame: pd.DataFrame, ax: Axes | None = None, *, intervals: 
     ax.set_yticks(rows, frame["method"])
     ax.set_ylim(len(frame) - 0.4, -0.6)
     ax.set_xlabel("gap = deletion + insertion (random orders: 0 on average)")
-    _frame_lightly(ax, f"Leaderboard, with {intervals}", "x")
-    _subtitle(ax, "larger = the attribution finds the units that the network needs")
+    frame_lightly(ax, f"Leaderboard, with {intervals}", "x")
+    subtitle(ax, "larger = the attribution finds the units that the network needs")
     return ax
 
 
@@ -151,7 +151,8 @@ def _random_orders(ax: Axes, random: pd.DataFrame) -> Line2D:
     return Line2D([], [], color=DARK_GREY, linewidth=3, alpha=0.85, label=label)
 
 
-def _frame_lightly(ax: Axes, title: str, grid: Literal["x", "y"]) -> None:
+def frame_lightly(ax: Axes, title: str, grid: Literal["x", "y"]) -> None:
+    """Give ``ax`` the look of our pictures: open frame, light grid, bold title at the left with room for a subtitle."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis=grid, color=GREY, linewidth=0.5, alpha=0.5)
     ax.set_axisbelow(True)
@@ -161,5 +162,6 @@ def _frame_lightly(ax: Axes, title: str, grid: Literal["x", "y"]) -> None:
     ax.set_title(wrapped, loc="left", pad=20, fontweight="bold", fontsize=size)
 
 
-def _subtitle(ax: Axes, text: str) -> None:
+def subtitle(ax: Axes, text: str) -> None:
+    """Write ``text`` between the title of ``frame_lightly`` and the axes."""
     ax.annotate(text, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize="small")

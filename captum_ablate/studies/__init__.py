@@ -1,5 +1,6 @@
-"""Studies of the ablation papers: pure functions and frozen results, for any model and layer."""
+"""What the ablation papers compute on top of deficit curves: pure functions and frozen results, for any model."""
 
+from captum_ablate.studies.balance import bias_balanced
 from captum_ablate.studies.completeness import Completeness, completeness_delta, plot_completeness
 from captum_ablate.studies.deficit_correlation import (
     DeficitCorrelation,
@@ -10,8 +11,13 @@ from captum_ablate.studies.deficit_correlation import (
 )
 from captum_ablate.studies.division_of_labour import DivisionOfLabour, division_of_labour, labour_of, plot_labour
 from captum_ablate.studies.feature_selection import FeatureSelection, feature_selection, plot_feature_selections
+from captum_ablate.studies.information_plane import InformationPlane, information_plane
+from captum_ablate.studies.layer_curves import LayerCurves, gap_share, layer_curves
+from captum_ablate.studies.redundancy import Redundancy, redundancy
 from captum_ablate.studies.resampled import resampled_interval
 from captum_ablate.studies.sample_scores import sample_scores
+from captum_ablate.studies.synergy import PairwiseSynergy, pairwise_synergy
+from captum_ablate.studies.table import activation_table
 from captum_ablate.studies.units_to_flip import FlipCounts, plot_flips, units_to_flip
 
 __all__ = [
@@ -20,16 +26,27 @@ __all__ = [
     "DivisionOfLabour",
     "FeatureSelection",
     "FlipCounts",
+    "InformationPlane",
+    "LayerCurves",
+    "PairwiseSynergy",
+    "Redundancy",
+    "activation_table",
+    "bias_balanced",
     "completeness_delta",
     "deficit_correlation",
     "division_of_labour",
     "feature_selection",
+    "gap_share",
+    "information_plane",
     "labour_of",
+    "layer_curves",
+    "pairwise_synergy",
     "plot_completeness",
     "plot_correlations",
     "plot_feature_selections",
     "plot_flips",
     "plot_labour",
+    "redundancy",
     "resampled_interval",
     "sample_scores",
     "spearman_rows",

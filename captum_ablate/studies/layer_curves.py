@@ -1,0 +1,117 @@
+"""The same methods layer by layer, and with all layers' units ranked together: is a score comparable across layers?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from torch import nn
+
+from captum_ablate.comparison import Comparison
+from captum_ablate.curve import DeficitCurve, Frozen
+from captum_ablate.evaluator import CumulativeAblationEvaluator
+from captum_ablate.intervals import Interval, ratio_interval
+from captum_ablate.layers import Layer, as_model, find_layer, layer_name
+from captum_ablate.plots import leaderboard_bars
+
+POOLED = "pooled"
+"""Where the units of all layers are ranked together."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCurves:
+    """A ``Comparison`` for each layer by its name, and one under "pooled" for all layers' units ranked together."""
+
+    comparisons: Mapping[str, Comparison]
+
+    def __getitem__(self, layer: str) -> Comparison:
+        if layer not in self.comparisons:
+            raise KeyError(f"no layer {layer!r}; there are {', '.join(map(repr, self.comparisons))}")
+        return self.comparisons[layer]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per layer and method: layer, method, units, and gap and share with their intervals.
+
+        ``share`` is the gap divided by what is lost with every unit ablated, which compares across layers.
+        """
+        rows = []
+        for layer, comparison in self.comparisons.items():
+            for method, curve in comparison.curves.items():
+                share, interval = gap_share(curve)
+                row = {"layer": layer, "method": method, "units": len(curve.order), "gap": curve.gap}
+                row |= {"gap_low": curve.gap_interval.low, "gap_high": curve.gap_interval.high, "share": share}
+                rows.append({**row, "share_low": interval.low, "share_high": interval.high})
+        return pd.DataFrame(rows)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the share of each method, one panel per layer and one for the pooled order; return the axes."""
+        frame = self.to_frame()
+        if axes is None:
+            height = 1.7 + 0.32 * frame["method"].nunique()
+            _, axes = plt.subplots(
+                1,
+                len(self.comparisons),
+                figsize=(4.6 * len(self.comparisons), height),
+                layout="constrained",
+                sharex=True,
+            )
+        for ax, (layer, rows) in zip(np.atleast_1d(axes), frame.groupby("layer", sort=False), strict=True):
+            shown = rows[["method", "share", "share_low", "share_high"]]
+            leaderboard_bars(shown.set_axis(["method", "gap", "gap_low", "gap_high"], axis=1), ax)
+            ax.set_title(
+                f"{layer} ({rows['units'].iloc[0]:,} units)", loc="left", fontweight="bold", pad=20, fontsize=10
+            )
+            ax.set_xlabel("gap / loss with every unit ablated")
+        return axes
+
+
+def layer_curves(
+    forward_func: Any,
+    layers: Sequence[Layer],
+    methods: Mapping[str, Callable[[Any, Any], Any]],
+    data: Any,
+    *,
+    ranking_data: Any = None,
+    pooled: bool = True,
+    **options: Any,
+) -> LayerCurves:
+    """Return the curves of each method on each layer alone, and on all ``layers`` together.
+
+    ``methods`` makes an attribution of a model and a layer (or a list of layers): a class such as
+    ``LayerMutualInformation``, or a function ``(model, layer) -> attribution or scores``. ``options`` are those of
+    ``CumulativeAblationEvaluator``. The protocol is that of Amjad, Liu and Geiger (IEEE TNNLS 2022).
+    """
+    model = as_model(forward_func)
+    if isinstance(layers, (str, nn.Module)) or not layers:
+        raise TypeError(f"layers must be a sequence of at least one layer; got {layers!r}")
+    modules = [find_layer(model, layer) for layer in layers]
+    places: dict[str, Any] = {layer_name(model, module): module for module in modules}
+    if POOLED in places:
+        raise ValueError(f"a layer of the model is named {POOLED!r}, which is the name of the pooled order")
+    if len(places) != len(modules):
+        raise ValueError(f"layers must differ; got {', '.join(layer_name(model, module) for module in modules)}")
+    if pooled and len(modules) > 1:
+        places[POOLED] = modules
+    return LayerCurves(
+        Frozen(
+            {
+                name: CumulativeAblationEvaluator(model, place, **options).compare(
+                    {method: make(model, place) for method, make in methods.items()}, data, ranking_data=ranking_data
+                )
+                for name, place in places.items()
+            }
+        )
+    )
+
+
+def gap_share(curve: DeficitCurve) -> tuple[float, Interval]:
+    """Return the gap divided by the mean of v_i0 - v_iU, what is lost with every unit ablated, and its interval.
+
+    Unlike a z score against random orders, whose spread shrinks with the number of units, it compares across layers.
+    """
+    lost = (curve.values[0] - curve.values[-1]).numpy()
+    return ratio_interval(curve.gap_areas.numpy(), lost)
