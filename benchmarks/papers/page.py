@@ -26,7 +26,8 @@ class Seconds:
     training: float = 0.0
 
     def __str__(self) -> str:
-        return f"{_duration(self.protocol)} on one core without training, which took {_duration(self.training)}"
+        training = f"training, which took {_duration(self.training)} by the clock"
+        return f"{_duration(self.protocol)} on one core without {training}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def write_page(
         f"To repeat: `{command}` ({seconds}).",
         "## Claims and verdicts",
         "A claim *holds* if the 95 % interval of our figure lies beyond the threshold, *fails* if it lies beyond it "
-        "the other way, and is *undecided* else; *reported* means that no threshold was set beforehand.",
+        "the other way, and is *undecided* else; a claim of several parts holds if all do and fails if any does. "
+        "*Reported* means that no threshold was set beforehand.",
         claims_.table(claims).strip(),
         *(_written(section, folder, name) for section in sections),
     ]

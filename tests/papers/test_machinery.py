@@ -82,7 +82,9 @@ def test_a_page_has_its_command_claims_tables_and_figures(tmp_path) -> None:
         folder=tmp_path,
     )
     text = page.read_text()
-    assert "`python -m benchmarks.papers paper` (90 s on one core without training, which took 5 min)" in text
+    assert (
+        "`python -m benchmarks.papers paper` (90 s on one core without training, which took 5 min by the clock)" in text
+    )
     assert "| C9: a \\| b | look | 0.5 | **reported** |" in text
     assert "- C9: only a look" in text
     assert text.index("Before.") < text.index("| a | 0.123 |") < text.index("After.") < text.index("paper/curve.png")
