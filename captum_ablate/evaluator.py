@@ -161,7 +161,7 @@ class CumulativeAblationEvaluator:
             in_sample &= _is_same(ranking_data, data)
             plan = self._plan(scores, sum(units))
             if wanted is None:
-                with ticking(f"ablating {self._name}", self.show_progress) as tick:
+                with ticking(f"ablating {self._name}", self.show_progress, batches.images) as tick:
                     engine = Engine(self.forward_func, sites, references, self._metric, plan, tick)
                     measured = engine.run(batches, seen)
             else:

@@ -43,13 +43,13 @@ class _Shown(Generic[Item]):
 def ticking(name: str, show: bool, images: int | None = None) -> Iterator[Callable[..., Any]]:
     """Give a function to call with the number of images done since the last call, whole or in parts of one.
 
-    ``images`` is how many there are, where it is known. Called without a number, it counts a forward pass.
+    ``images`` is how many there are, where it is known.
     """
     if not show:
         yield lambda done=1: None
         return
     done_so_far = 0.0
-    with tqdm(desc=name, total=images, unit="image" if images is not None else "pass") as bar:
+    with tqdm(desc=name, total=images, unit="image") as bar:
 
         def tick(done: float = 1) -> None:
             nonlocal done_so_far

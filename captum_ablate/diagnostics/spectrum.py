@@ -240,8 +240,8 @@ def activation_spectrum(
     shapes: list[Any] = []
     with unchanged(model, batches.owner, *layers):
         refuse_training_mode(model, *layers)
-        passes = pooled_pass(model, layers, batches, axis, shapes=shapes)
-        grouped = _streamed((part.values for part in pooled) for pooled in over(passes, "spectrum", show_progress))
+        passes = pooled_pass(model, layers, over(batches, "spectrum", show_progress), axis, shapes=shapes)
+        grouped = _streamed((part.values for part in pooled) for pooled in passes)
     if processes() > 1:
         grouped = [one.all_reduced() for one in grouped]
     make = partial(_spectrum, fit_range=fit_range, stimulus_dim=float(stimulus_dim), replicates=replicates, seed=seed)
@@ -305,8 +305,8 @@ def _refusal(asked: tuple[int, int], rank: int, units: int, n: int, *, is_defaul
         return f"too narrow for ranks {first} to {last}: {what}"
     if is_default and last < DECADES * first:
         return (
-            f"too narrow for a fit: {what}, and the default fit needs {int(2 * DECADES * first)} (ranks {first} to half "
-            "of them, half a decade at least); pass fit_range to fit all the same"
+            f"too narrow for a fit: {what}, and the default fit needs {int(2 * DECADES * first)} (ranks {first} to "
+            "half of them, half a decade at least); pass fit_range to fit all the same"
         )
     return None
 

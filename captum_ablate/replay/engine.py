@@ -73,7 +73,7 @@ class Engine:
         references: Sequence[Reference],
         metric: Metric,
         plan: Plan,
-        tick: Callable[[], object] = lambda: None,
+        tick: Callable[[float], object] = lambda images: None,
     ) -> None:
         self.forward_func, self.sites, self.references = forward_func, list(sites), list(references)
         self.metric, self.plan, self.tick = metric, plan, tick
@@ -393,8 +393,7 @@ class Engine:
                 for k, number in enumerate(numbers):
                     own = tree_map(partial(_rows, k, n, len(numbers)), class_outputs(found))
                     table[1 + number] = self._value(own, batch)
-            for _ in numbers:
-                self.tick()
+            self.tick(n * len(numbers) / len(self.plan))
         if exactly is not None and watch_ties and "hook loop" not in self._ways:
             for number in close.nonzero().flatten().tolist():
                 table[1 + number] = self._value(exactly(number), batch)

@@ -160,7 +160,7 @@ def unit_drops(
     batches.refuse_one_shot("unit_drops looks at the layer first, then ablates")
     with (
         unchanged(forward_func, layer, batches.owner),
-        ticking("ablating single units", show_progress) as tick,
+        ticking("ablating single units", show_progress, batches.images) as tick,
     ):
         refuse_training_mode(forward_func, layer)
         sites, units, seen = look(forward_func, [layer], UnitAxis.of(unit_dim, layer_mask), batches)

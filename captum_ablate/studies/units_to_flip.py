@@ -179,7 +179,7 @@ def units_to_flip(
     layers = [s.layer for s in scorings]
     with (
         unchanged(forward_func, *layers, batches.owner),
-        ticking("ablating until predictions flip", show_progress) as tick,
+        ticking("ablating until predictions flip", show_progress, batches.images) as tick,
     ):
         refuse_training_mode(forward_func, *layers)
         sites, units, seen = look(forward_func, layers, axis, batches)
@@ -266,7 +266,7 @@ def _flips(opened: Opened, order: Tensor, limit: int, tick: Any) -> tuple[Tensor
     for k in range(1, limit + 1):
         mask.scatter_(1, order[:, k - 1 : k], True)
         now = _largest(opened.outputs(mask), n)
-        tick()
+        tick(len(order) / limit)
         flipped = waiting & (now != predicted)
         counts[flipped] = k
         waiting &= ~flipped
