@@ -19,12 +19,12 @@ def is_finite(*tensors: Tensor) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
-def equal(a: Any, b: Any) -> bool:
-    """Tell whether two outputs are equal, to ``TOLERANCE`` of the largest number; NaN equals NaN."""
+def equal(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
+    """Tell whether two outputs are equal, to ``tolerance`` of the largest number; NaN equals NaN."""
     pairs = list(zip(_tensors(a), _tensors(b), strict=False))
     return len(_tensors(a)) == len(_tensors(b)) and all(
         x.shape == y.shape
-        and (torch.equal(x, y) or torch.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE * _largest(y), equal_nan=True))
+        and (torch.equal(x, y) or torch.allclose(x, y, rtol=tolerance, atol=tolerance * _largest(y), equal_nan=True))
         for x, y in pairs
     )
 
