@@ -63,7 +63,7 @@ def networks(scale: Scale) -> tuple[list[Network], float]:
 def cases(networks: Sequence[Network], scale: Scale) -> list[Case]:
     """Return the cases, in float64."""
     found = []
-    n = scale.pick(3, 8, 50)
+    n = scale.pick(3, 6, 50)
     for one in networks:
         network = deepcopy(one.network).double()
         x = images(one.data).evaluate.images[:n].double()
