@@ -51,13 +51,13 @@ class Network:
 
 def networks(scale: Scale) -> tuple[list[Network], float]:
     """Return three networks, and the seconds that training took (of the VGG-like one it is counted elsewhere)."""
-    relu, sigmoid = (dense("mnist", activation, 0, scale) for activation in ("relu", "sigmoid"))
+    relu, tanh = (dense("mnist", activation, 0, scale) for activation in ("relu", "tanh"))
     vgg = convolutional("vgg", 0, scale)
     return [
         Network("MNIST ReLU MLP", relu.network, "mnist", ("act1",)),
-        Network("MNIST sigmoid MLP", sigmoid.network, "mnist", ("act1",)),
+        Network("MNIST tanh MLP", tanh.network, "mnist", ("act1",)),
         Network("CIFAR-10 vgg 0", vgg.network, "cifar10", ("relu2", "relu4")),
-    ], relu.seconds + sigmoid.seconds
+    ], relu.seconds + tanh.seconds
 
 
 def cases(networks: Sequence[Network], scale: Scale) -> list[Case]:
