@@ -45,7 +45,7 @@ class Correlations:
 
 def correlations(subject: Subject, scale: Scale) -> list[Correlations]:
     """Return what each method's scores have to do with measured drops, for the two middle layers."""
-    data = tuple(first(images("cifar10").evaluate, scale.pick(20, 100, 1_000)))
+    data = tuple(first(images("cifar10").evaluate, scale.pick(20, 60, 1_000)))
     found = []
     for name, layer in subject.middle.items():
         zeroed = unit_drops(subject.network, layer, data)

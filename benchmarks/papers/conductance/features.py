@@ -73,7 +73,7 @@ def tasks() -> dict[str, tuple[int, ...]]:
 def selections(subject: Subject, scale: Scale) -> list[Selected]:
     """Rank filters on images of the part to rank on; classify images of the part to evaluate on."""
     split = images("cifar10")
-    rank, evaluate = per_class(split.rank, scale.pick(2, 10, 100)), per_class(split.evaluate, scale.pick(30, 200, 500))
+    rank, evaluate = per_class(split.rank, scale.pick(2, 6, 100)), per_class(split.evaluate, scale.pick(30, 150, 500))
     splits = scale.pick(3, 10, 30)
     found = []
     for name, layer in subject.middle.items():

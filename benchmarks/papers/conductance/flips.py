@@ -34,7 +34,7 @@ class Flips:
 
 def flips(subject: Subject, scale: Scale) -> Flips:
     """Return the filters to flip of images that the network gets right."""
-    data = subject.correct(scale.pick(12, 60, 500))
+    data = subject.correct(scale.pick(12, 40, 500))
 
     def counted(layers: Sequence[torch.nn.Module]) -> dict[str, FlipCounts]:
         return {

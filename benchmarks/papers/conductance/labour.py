@@ -78,7 +78,7 @@ def _reading(data: Sentences, hidden: int, seed: int, scale: Scale) -> Reading:
     found = trained_reader(hidden, seed, scale)
     network = found.network
     assert isinstance(network, SentimentNetwork)
-    n = scale.pick(30, 500, 2_132)
+    n = scale.pick(30, 200, 2_132)
     some = Labelled(data.test.images[:n], data.test.labels[:n])
     scores = conductances(network, some)
     fresh = sentiment_network(len(data.vocabulary), hidden, seed=seed).eval()
