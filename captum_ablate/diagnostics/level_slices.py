@@ -1,0 +1,171 @@
+"""A unit's activation cut into levels: which classes and which attributes stand at each level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from captum_ablate.diagnostics import pictures_of_logits
+from captum_ablate.diagnostics.labelled import labels, rows, same_length
+
+
+@dataclass(frozen=True, eq=False)
+class LevelSlices:
+    """The samples at each level of one unit, lowest level first.
+
+    ``edges [bins + 1]``, ``members`` index arrays (lowest value first), ``classes [k]`` and ``attributes [s]`` the
+    labels that occur, ``counts [bins, k, s]``, ``embedding [bins, d]`` the mean of the features given, NaN in an empty
+    bin. Without attributes s is 1 and the quantities of attributes are NaN.
+    """
+
+    values: Tensor
+    edges: Tensor
+    members: tuple[Tensor, ...]
+    classes: Tensor
+    attributes: Tensor
+    counts: Tensor
+    has_attributes: bool
+    embedding: Tensor | None
+
+    @property
+    def n(self) -> Tensor:
+        """Samples per bin, ``[bins]``."""
+        return self.counts.sum(dim=(1, 2))
+
+    @property
+    def class_composition(self) -> Tensor:
+        """P(y given bin), ``[bins, k]``; NaN in an empty bin."""
+        return self.counts.sum(dim=2).double() / self.n[:, None]
+
+    @property
+    def attribute_composition(self) -> Tensor:
+        """P(s given bin), ``[bins, s]``; NaN in an empty bin."""
+        return self._of_attributes(self.counts.sum(dim=1).double() / self.n[:, None])
+
+    @property
+    def lift(self) -> Tensor:
+        """P(s given bin) - P(s), ``[bins, s]``: which attributes stand at a level more often than overall."""
+        overall = self.counts.sum(dim=(0, 1)).double() / self.n.sum()
+        return self.attribute_composition - overall
+
+    @property
+    def association(self) -> Tensor:
+        """I(S; Y given bin) in bits, plug-in estimate, ``[bins]``: how far the attribute tells the class at a level."""
+        joint = self.counts.double() / self.n[:, None, None]
+        product = joint.sum(dim=2, keepdim=True) * joint.sum(dim=1, keepdim=True)
+        ratio = torch.where(joint > 0, joint / product, 1.0)
+        bits = (joint * ratio.log2()).sum(dim=(1, 2))
+        return self._of_attributes(bits)
+
+    @property
+    def association_bias(self) -> Tensor:
+        """Miller-Madow bias of ``association``, (C' - 1)(S' - 1) / (2 n ln 2) bits with the labels that a bin holds."""
+        used_classes = (self.counts.sum(dim=2) > 0).sum(dim=1)
+        used_attributes = (self.counts.sum(dim=1) > 0).sum(dim=1)
+        return self._of_attributes((used_classes - 1) * (used_attributes - 1) / (2 * self.n * log(2)))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row per bin: bin, low, high, n, shares class_C and attribute_S, lift_S, association and its bias."""
+        frame = pd.DataFrame(
+            {
+                "bin": range(len(self.n)),
+                "low": self.edges[:-1].numpy(),
+                "high": self.edges[1:].numpy(),
+                "n": self.n.numpy(),
+            }
+        )
+        for k, c in enumerate(self.classes.tolist()):
+            frame[f"class_{c}"] = self.class_composition[:, k].numpy()
+        if self.has_attributes:
+            for k, s in enumerate(self.attributes.tolist()):
+                frame[f"attribute_{s}"] = self.attribute_composition[:, k].numpy()
+                frame[f"lift_{s}"] = self.lift[:, k].numpy()
+            frame["association"] = self.association.numpy()
+            frame["association_bias"] = self.association_bias.numpy()
+        return frame
+
+    def plot(self, class_names: Any = None, attribute_names: Any = None) -> Any:
+        """Draw what each level is made of, and the association per level; return the figure."""
+        return pictures_of_logits.levels(self, class_names, attribute_names)
+
+    def plot_images(self, images: Any, *, per_level: int = 10, seed: int = 0) -> Any:
+        """Draw some of ``images [n, channels, height, width]`` of each level, highest on top; return the figure."""
+        if len(images) != len(self.values):
+            raise ValueError(f"images must be those of the {len(self.values)} sliced samples; got {len(images)}")
+        chosen = [_some(index, per_level, seed) for index in self.members]
+        names = [
+            f"{low:.3g} to {high:.3g}\n(n = {n:,})"
+            for low, high, n in zip(self.edges[:-1].tolist(), self.edges[1:].tolist(), self.n.tolist(), strict=True)
+        ]
+        return pictures_of_logits.image_grid(images, chosen[::-1], names[::-1], "Images at each level of the unit")
+
+    def _of_attributes(self, quantity: Tensor) -> Tensor:
+        return quantity if self.has_attributes else torch.full_like(quantity.double(), torch.nan)
+
+
+def level_slices(
+    values: Any,
+    target: Any,
+    attribute: Any = None,
+    *,
+    bins: int = 10,
+    edges: Literal["width", "quantile"] = "width",
+    features: Any = None,
+) -> LevelSlices:
+    """Cut the samples by ``values [n]`` of one unit, such as a logit, and return what stands at each level.
+
+    ``target [n]`` is the class and ``attribute [n]`` any other integer label of each sample, such as a background;
+    ``features [n, d]`` (penultimate activations) are averaged per level. Levels are ``bins`` of equal width over the
+    range of ``values``, or hold equally many samples (edges="quantile"; equal edges are merged, so that there may be
+    fewer). The levels are those of O'Mahony et al. (arXiv 2411.10019); number and association measures are ours.
+    """
+    unit = torch.as_tensor(values).detach()
+    if unit.ndim != 1:
+        raise ValueError(
+            f"values must be those of one unit, [n]; got shape {tuple(unit.shape)}. "
+            "For one class of logits: logits[:, c]"
+        )
+    unit, target = rows(unit[:, None], "values", "[n]")[:, 0], labels(target, "target")
+    has_attributes = attribute is not None
+    kinds = labels(attribute, "attribute") if has_attributes else torch.zeros_like(target)
+    same_length(values=unit, target=target, attribute=kinds)
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1; got {bins}")
+    cut = _edges(unit.numpy(), bins, edges)
+    level = torch.bucketize(unit, cut[1:-1], right=True)  # [n]; a value on an edge belongs above it
+    classes, class_index = torch.unique(target, return_inverse=True)
+    attributes, attribute_index = torch.unique(kinds, return_inverse=True)
+    shape = (len(cut) - 1, len(classes), len(attributes))
+    cell = (level * shape[1] + class_index) * shape[2] + attribute_index
+    counts = torch.bincount(cell, minlength=int(np.prod(shape))).reshape(shape)
+    ascending = torch.argsort(unit, stable=True)
+    members = tuple(ascending[level[ascending] == b] for b in range(shape[0]))
+    embedding = None
+    if features is not None:
+        matrix = rows(features, "features", "[n, d]")
+        same_length(values=unit, features=matrix)
+        embedding = torch.stack([matrix[index].mean(dim=0) for index in members])
+    return LevelSlices(unit, cut, members, classes, attributes, counts, has_attributes, embedding)
+
+
+def _edges(values: np.ndarray, bins: int, edges: str) -> Tensor:
+    if edges not in ("width", "quantile"):
+        raise ValueError(f'edges must be "width" or "quantile"; got {edges!r}')
+    if edges == "width":
+        cut = np.linspace(values.min(), values.max(), bins + 1)
+    else:
+        cut = np.quantile(values, np.linspace(0, 1, bins + 1))
+    distinct = np.unique(cut)
+    return torch.from_numpy(distinct if len(distinct) > 1 else np.repeat(distinct, 2))
+
+
+def _some(index: Tensor, most: int, seed: int) -> Tensor:
+    """Return at most ``most`` of ``index``, drawn at random, in their order."""
+    drawn = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))[:most]
+    return index[drawn.sort().values]

@@ -1,0 +1,194 @@
+"""The last layer: what it receives, its retraining on frozen features, and the worst group it leaves."""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from torch import nn
+
+from captum_ablate import head_table, retrain_last_layer, worst_group_accuracy
+from captum_ablate.diagnostics.head import last_linear
+from captum_ablate.diagnostics.retraining import STRENGTHS
+from captum_ablate.intervals import mean_interval
+
+
+def blobs(n, classes, seed=0, scale=1.0, shift=0.0):
+    g = torch.Generator().manual_seed(seed)
+    target = torch.arange(n) % classes
+    return scale * (torch.randn(n, 4, generator=g) + 2 * nn.functional.one_hot(target, 4)) + shift, target
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_balanced_data_give_scikit_learns_probabilities_on_raw_features(classes):
+    """The standardisation is folded back: the layer equals a pipeline of scaler and regression."""
+    features, target = blobs(90, classes, scale=30.0, shift=500.0)
+    layer = retrain_last_layer(features, target, C=0.3)
+    x = features.double().numpy()
+    standardised = (x - x.mean(axis=0)) / x.std(axis=0)
+    expected = LogisticRegression(C=0.3, tol=1e-8, max_iter=5000).fit(standardised, target).predict_proba(standardised)
+    found = layer.double()(features.double()).softmax(dim=1).detach()
+    np.testing.assert_allclose(found.numpy(), expected, atol=2e-4)
+
+
+def test_closed_form_of_a_feature_that_is_constant():
+    """With no information the logits are those of balanced classes: equal, whatever the counts."""
+    layer = retrain_last_layer(torch.full((30, 2), 7.0), torch.tensor([0] * 20 + [1] * 10), C=1.0)
+    assert layer.weight.abs().max() == 0
+    logits = layer(torch.tensor([[7.0, 7.0]]))[0]
+    assert float((logits[0] - logits[1]).detach()) == pytest.approx(0, abs=1e-4)
+
+
+def test_draws_balance_the_classes():
+    """Nine in ten of one class: a fit to all of it has an offset of about log 9, the balanced one has none."""
+    g = torch.Generator().manual_seed(0)
+    features, target = torch.randn(2000, 1, generator=g), (torch.arange(2000) < 200).long()
+    layer = retrain_last_layer(features, target, C=1.0)
+    offset = float((layer.bias[0] - layer.bias[1]).detach())
+    assert abs(offset) < 0.3 < log(9)
+    averaged = retrain_last_layer(features, target, C=1.0, draws=30).bias.detach()
+    one = [retrain_last_layer(features, target, C=1.0, draws=1, seed=s).weight.detach() for s in range(2)]
+    assert not torch.equal(*one)  # each draw is another subset
+    assert averaged.shape == (2,)
+
+
+def test_cross_validation_chooses_as_scikit_learns_grid_search_does():
+    """Pure noise asks for a stronger penalty than separable data."""
+    g = torch.Generator().manual_seed(0)
+    target, chosen = torch.arange(80) % 2, []
+    for features in (torch.randn(80, 20, generator=g), target[:, None] * 8.0 + torch.randn(80, 2, generator=g)):
+        x = ((features - features.mean(0)) / features.std(0, correction=0)).numpy()
+        search = GridSearchCV(
+            LogisticRegression(max_iter=500),
+            {"C": STRENGTHS},
+            scoring="neg_log_loss",
+            cv=StratifiedKFold(3, shuffle=True, random_state=0),
+        ).fit(x, target.numpy())
+        chosen.append(search.best_params_["C"])
+        expected = retrain_last_layer(features, target, C=chosen[-1])
+        torch.testing.assert_close(retrain_last_layer(features, target).weight, expected.weight)
+    assert chosen[0] < chosen[1]
+
+
+def test_retraining_leaves_the_random_state_and_repeats():
+    features, target = blobs(50, 3)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002  the user's state
+    one, two = (retrain_last_layer(features, target) for _ in range(2))
+    assert torch.equal(one.weight, two.weight)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002  the same
+    assert (one.in_features, one.out_features) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "text"),
+    [
+        ((torch.zeros(4), [0, 1, 0, 1]), {}, r"features must be \[n, d\]"),
+        ((torch.zeros(4, 2), [0, 1, 0]), {}, "got lengths: features 4, target 3"),
+        ((torch.zeros(4, 2), [0, 2, 0, 2]), {}, "class 1 has none"),
+        ((torch.zeros(4, 2), [0, 0, 0, 0]), {}, "separates two or more classes"),
+        ((torch.zeros(4, 2), [-1, 0, 1, 1]), {}, r"labels must be 0\.\.k-1"),
+        ((torch.zeros(4, 2), [0, 1, 0, 1]), {"C": 0.0}, "C must be positive"),
+        ((torch.zeros(4, 2), [0, 1, 0, 1]), {"draws": 0}, "draws must be at least 1"),
+        ((torch.zeros(4, 2), [0, 0, 0, 1]), {}, "cross-validation of C needs at least 2 samples"),
+    ],
+)
+def test_retraining_refuses(arguments, options, text):
+    with pytest.raises(ValueError, match=text):
+        retrain_last_layer(*arguments, **options)
+
+
+class Headed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.dropout(self.body(x)))
+
+
+def test_head_table_holds_features_logits_and_labels_in_order():
+    model = Headed().eval()
+    x, y = torch.randn(23, 5), torch.randint(0, 3, (23,))
+    table = head_table(model, "head", [(x[:10], y[:10]), (x[10:], y[10:])])
+    torch.testing.assert_close(table.features, model.body(x).detach())
+    torch.testing.assert_close(table.logits, model(x).detach())
+    assert torch.equal(table.target, y)
+    assert not model.head._forward_pre_hooks
+    assert last_linear(model) == "head"
+    model.head = retrain_last_layer(table.features, torch.arange(23) % 3, C=1.0)
+    assert model(x).shape == (23, 3)
+
+
+def test_head_table_refuses_what_is_no_last_linear_layer():
+    model, data = Headed().eval(), (torch.randn(4, 5), torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(TypeError, match=r"head must be the last linear layer.*'body\.1' is a ReLU"):
+        head_table(model, "body.1", data)
+    with pytest.raises(ValueError, match="no layer 'tail'"):
+        head_table(model, "tail", data)
+    with pytest.raises(ValueError, match="training mode"):
+        head_table(model.train(), "head", data)
+    tokens = nn.Sequential(nn.Linear(5, 3)).eval()
+    with pytest.raises(ValueError, match=r"one row of features per sample, \[n, d\]; got \(2, 6, 5\) for 2 samples"):
+        head_table(tokens, "0", (torch.randn(2, 6, 5), torch.tensor([0, 1])))
+    with pytest.raises(ValueError, match="has no linear layer"):
+        last_linear(nn.Sequential(nn.ReLU()))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_worst_group_equals_oracle(seed):
+    rng = np.random.default_rng(seed)
+    y, s, p = (rng.integers(k, size=50) for k in (3, 2, 3))
+    pairs = sorted({(int(a), int(b)) for a, b in zip(y, s, strict=True)})
+    members = {g: [i for i in range(50) if (y[i], s[i]) == g] for g in pairs}
+    accuracy = {g: sum(p[i] == y[i] for i in index) / len(index) for g, index in members.items()}
+    present = [g for g in pairs for _ in range(int(rng.integers(1, 5)))]
+    result = worst_group_accuracy(p, y, s, train=tuple(zip(*present, strict=True)))
+    assert result.value == pytest.approx(min(accuracy.values()))
+    assert accuracy[result.group] == result.value
+    assert result.mean == pytest.approx(np.mean(p == y))
+    assert result.train_weighted == pytest.approx(np.mean([accuracy[g] for g in present]))
+    frame = result.to_frame()
+    assert {(r[1], r[2]): r.accuracy for r in frame.itertuples()} == pytest.approx(accuracy)
+    assert frame["n"].tolist() == [len(members[g]) for g in pairs]
+    assert (frame["low"] <= frame["accuracy"]).all()
+    assert (frame["accuracy"] <= frame["high"]).all()
+
+
+def test_groups_may_be_attributes_or_joint_and_predictions_logits():
+    y, s = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    by_attribute = worst_group_accuracy(logits, y, s)
+    joint = worst_group_accuracy(logits.argmax(1), y, 2 * y + s)
+    assert by_attribute.value == joint.value == 0.0
+    assert by_attribute.group == (0, 1)
+    assert by_attribute.mean == 0.75
+    assert np.isnan(by_attribute.train_weighted)
+    assert len(by_attribute.plot().get_yticklabels()) == 4
+    assert mean_interval(by_attribute.accuracy.numpy()).low < 0.75
+
+
+def test_wilson_interval_in_closed_form():
+    """No success in n: from 0 to z^2 / (n + z^2)."""
+    frame = worst_group_accuracy([1] * 10, [0] * 10, [0] * 10).to_frame()
+    z2 = 1.959963984540054**2
+    assert frame["low"][0] == pytest.approx(0)
+    assert frame["high"][0] == pytest.approx(z2 / (10 + z2))
+
+
+def test_worst_group_refuses():
+    with pytest.raises(ValueError, match="got lengths: predictions 2, target 3, groups 3"):
+        worst_group_accuracy([0, 1], [0, 1, 0], [0, 0, 0])
+    with pytest.raises(ValueError, match=r"the training data have the group \(1, 1\)"):
+        worst_group_accuracy([0, 1], [0, 1], [0, 0], train=([0, 1], [0, 1]))
+    with pytest.raises(ValueError, match="groups"):
+        worst_group_accuracy([0, 1], [0, 1], [0.5, 0.5])
