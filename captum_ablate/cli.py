@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from captum_ablate import __version__
-from captum_ablate.commands import demo, spectrum
+from captum_ablate.commands import demo, midrange, spectrum
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +25,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="captum-ablate", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for command in (demo, spectrum):
+    for command in (demo, midrange, spectrum):
         command.add(commands)
     return parser
