@@ -203,6 +203,8 @@ def claims(found: Sequence[Case]) -> list[Claim]:
                 miss,
             ),
             figure=f"smallest: {_extreme(miss, largest=False)}",
+            note="behind a layer of ReLU units and with small biases the output is nearly homogeneous in the layer, and "
+            "then gradient x activation adds up as well; internal influence does not, nor either where units saturate",
         ),
         judged(
             "C1.3",

@@ -116,7 +116,7 @@ def section(found: Sequence[Selected]) -> Section:
 For each task the filters of one layer are ranked on a few images (held out from training): each method's largest
 absolute class mean over the task's classes. Then a multinomial logistic regression sees only the top 5, 10, 15 or 20,
 pooled over positions, of other images: {one.n_train} to fit it and {one.n_test} to test it in the task of four classes,
-half of them in each of {one.accuracy.shape[1]} random splits. "Vehicles" is a group of related classes
+drawn anew in each of {one.accuracy.shape[1]} random splits. "Vehicles" is a group of related classes
 ({", ".join(VEHICLES)}), "random classes" the mean of {DRAWS} draws of {DRAWN} classes. Classifier, splits, pooling and
 the way class scores are joined are ours: the summary that we have does not state the paper's.
 
