@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from benchmarks import zoo
+from benchmarks.cases import CASES
 from benchmarks.side_by_side import CACHE, geometric_mean
 from benchmarks.tables import markdown
 from captum_ablate.plots import COLOURS, GREY
@@ -53,6 +54,15 @@ def text_of(name: str, results: pd.DataFrame) -> str:
         ratios = shown["ratio"]
         text += f"\n\nGeometric mean {geometric_mean(ratios):.1f}x, from {ratios.min():.2g}x to {ratios.max():.3g}x."
     return text + "".join(f"\n\nRun with {setting}." for setting in settings)
+
+
+def in_order(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows in the order of the ten cases, where they are theirs."""
+    if not {"network", "layer"} <= set(results):
+        return results
+    places = {(case.model, case.layer): k for k, case in enumerate(CASES)}
+    keys = [places.get(key, len(places)) for key in zip(results["network"], results["layer"], strict=True)]
+    return results.iloc[sorted(range(len(results)), key=keys.__getitem__)]
 
 
 def draw(results: dict[str, pd.DataFrame], axes: Axes) -> None:
@@ -94,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=CACHE, help="the folder of the benchmarks' CSV files")
     parser.add_argument("--page", type=Path, default=DOCS / "performance.md")
     options = parser.parse_args(arguments)
-    results = {file.stem: pd.read_csv(file) for file in sorted(options.results.glob("*.csv"))}
+    results = {file.stem: in_order(pd.read_csv(file)) for file in sorted(options.results.glob("*.csv"))}
     page = options.page.read_text()
     for name, table in results.items():
         page = fill(page, name, text_of(name, table))

@@ -9,7 +9,9 @@ def markdown(table: pd.DataFrame, digits: int = 3) -> str:
     """Return the table without its index; floats with ``digits`` significant digits."""
 
     def shown(value: object) -> str:
-        return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
     rows = [list(map(str, table.columns)), ["---"] * len(table.columns)]
     rows += [[shown(value) for value in row] for row in table.itertuples(index=False)]

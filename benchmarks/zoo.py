@@ -401,7 +401,7 @@ def kept(state: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=[field.name for field in fields(Row)])
     texts = [field.name for field in fields(Row) if field.type == "str"]
     rows = pd.read_csv(state, dtype=dict.fromkeys(texts, object))
-    return rows.fillna(dict.fromkeys(texts, ""))
+    return rows.fillna(dict.fromkeys(texts, "")).drop_duplicates(["network", "layer"], keep="last")
 
 
 def _available_gb() -> float:
