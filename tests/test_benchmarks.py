@@ -121,7 +121,13 @@ def test_rows_are_kept_by_their_key_and_drawn(tmp_path):
     plt.close(figure)
 
 
+def test_rows_of_the_ten_cases_come_in_their_order():
+    rows = pd.DataFrame({"network": ["vgg11", "other", "resnet18"], "layer": ["features.18", "x", "conv1"]})
+    assert list(page.in_order(rows)["network"]) == ["resnet18", "vgg11", "other"]
+
+
 def test_tables_and_means():
     table = markdown(pd.DataFrame({"a": ["x"], "b": [1.23456], "c": [7]}))
     assert table == "| a | b | c |\n| --- | --- | --- |\n| x | 1.23 | 7 |"
+    assert "| 1,170 |" in markdown(pd.DataFrame({"seconds": [1170.4]}))
     assert geometric_mean(pd.Series([2.0, 8.0])) == pytest.approx(4.0)
