@@ -67,7 +67,7 @@ def in_order(results: pd.DataFrame) -> pd.DataFrame:
 
 def draw(results: dict[str, pd.DataFrame], axes: Axes) -> None:
     """Draw the ratios of the cases as bars on a logarithmic axis, one colour for each benchmark."""
-    rows = pd.concat([table.assign(benchmark=name) for name, table in results.items() if name in BARS])
+    rows = pd.concat([results[name].assign(benchmark=name) for name in BARS if name in results])
     labels = [f"{SHORT.get(n, n)} {layer}" for n, layer in zip(rows["network"], rows["layer"], strict=True)]
     rows = rows.assign(case=[label.replace("encoder.layers.encoder_layer_", "layer ") for label in labels])
     cases, used = list(dict.fromkeys(rows["case"])), [name for name in BARS if name in results]
