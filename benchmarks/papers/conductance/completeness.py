@@ -203,7 +203,7 @@ def claims(found: Sequence[Case]) -> list[Claim]:
                 miss,
             ),
             figure=f"smallest: {_extreme(miss, largest=False)}",
-            note="behind a layer of ReLU units and with small biases the output is nearly homogeneous in the layer, and "
+            note="behind a layer of ReLU units and with small biases the output is nearly homogeneous in the layer; "
             "then gradient x activation adds up as well; internal influence does not, nor either where units saturate",
         ),
         judged(
