@@ -135,7 +135,7 @@ class _Search:
                     best, seconds = candidate, took
                     break
         updated = Strategy(channels_last=best.channels_last, folded=best.folded, incremental=True)
-        if self._updates_pay(updated):
+        if self._updates_pay(updated) and self._updates_agree(updated):
             best = updated
         return best, seconds
 
@@ -173,6 +173,20 @@ class _Search:
         except (RuntimeError, ValueError, IndexError):
             return False
         return bool(program.steps) and update <= 0.8 * whole
+
+    def _updates_agree(self, strategy: Strategy) -> bool:
+        """Tell whether the half-way mask of a chain and the last that is reached are as computed plainly.
+
+        Rounding adds up along the walk, and a deep network makes more of it.
+        """
+        chain = self.plan.where[self.plan.half][0]
+        program, plain = self._make(strategy), self._make(Strategy())
+        ends = [n for n in program.walk(self.plan, self.plan.rows[chain]) if self.plan.where[n][0] == chain]
+        try:
+            found = {numbers[0]: o for numbers, o in program.outputs(self.plan, [self.plan.half, ends[-1]])}
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        return all(equal(o, plain.one(self.plan.mask(n, self.device)), CLOSE) for n, o in found.items())
 
     def _stacked(
         self, best: Strategy, seconds: float, plain: Program, numbers: Sequence[int]
