@@ -36,14 +36,20 @@ from captum_ablate.evaluator import CumulativeAblationEvaluator
 from captum_ablate.layers import list_layers
 from captum_ablate.scores import unit_scores
 from captum_ablate.studies import (
+    AblationGrid,
+    class_deficits,
+    class_planes,
     completeness_delta,
     deficit_correlation,
     division_of_labour,
     feature_selection,
+    interaction_regression,
+    rank_agreement,
     units_to_flip,
 )
 
 __all__ = [
+    "AblationGrid",
     "ActivationSpectrum",
     "Batch",
     "CapacityBounds",
@@ -62,6 +68,8 @@ __all__ = [
     "RandomProjections",
     "activation_spectrum",
     "attribute_together",
+    "class_deficits",
+    "class_planes",
     "completeness_delta",
     "curate_midrange",
     "deficit_correlation",
@@ -72,10 +80,12 @@ __all__ = [
     "feature_selection",
     "head_table",
     "level_slices",
+    "interaction_regression",
     "list_layers",
     "midrange",
     "participation_ratio",
     "random_projection_test",
+    "rank_agreement",
     "retrain_last_layer",
     "unit_scores",
     "units_to_flip",

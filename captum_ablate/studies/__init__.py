@@ -1,6 +1,8 @@
 """What the ablation papers compute on top of deficit curves: pure functions and frozen results, for any model."""
 
+from captum_ablate.studies.ablation_grid import AblationGrid, Group, GroupDeficits
 from captum_ablate.studies.balance import bias_balanced
+from captum_ablate.studies.class_planes import ClassDeficits, class_deficits, class_planes
 from captum_ablate.studies.completeness import Completeness, completeness_delta, plot_completeness
 from captum_ablate.studies.deficit_correlation import (
     DeficitCorrelation,
@@ -12,7 +14,9 @@ from captum_ablate.studies.deficit_correlation import (
 from captum_ablate.studies.division_of_labour import DivisionOfLabour, division_of_labour, labour_of, plot_labour
 from captum_ablate.studies.feature_selection import FeatureSelection, feature_selection, plot_feature_selections
 from captum_ablate.studies.information_plane import InformationPlane, information_plane
+from captum_ablate.studies.interaction_regression import InteractionRegression, interaction_regression
 from captum_ablate.studies.layer_curves import LayerCurves, gap_share, layer_curves
+from captum_ablate.studies.rank_agreement import RankAgreement, rank_agreement
 from captum_ablate.studies.redundancy import Redundancy, redundancy
 from captum_ablate.studies.resampled import resampled_interval
 from captum_ablate.studies.sample_scores import sample_scores
@@ -21,23 +25,32 @@ from captum_ablate.studies.table import activation_table
 from captum_ablate.studies.units_to_flip import FlipCounts, plot_flips, units_to_flip
 
 __all__ = [
+    "AblationGrid",
+    "ClassDeficits",
     "Completeness",
     "DeficitCorrelation",
     "DivisionOfLabour",
     "FeatureSelection",
     "FlipCounts",
+    "Group",
+    "GroupDeficits",
     "InformationPlane",
+    "InteractionRegression",
     "LayerCurves",
     "PairwiseSynergy",
+    "RankAgreement",
     "Redundancy",
     "activation_table",
     "bias_balanced",
+    "class_deficits",
+    "class_planes",
     "completeness_delta",
     "deficit_correlation",
     "division_of_labour",
     "feature_selection",
     "gap_share",
     "information_plane",
+    "interaction_regression",
     "labour_of",
     "layer_curves",
     "pairwise_synergy",
@@ -46,6 +59,7 @@ __all__ = [
     "plot_feature_selections",
     "plot_flips",
     "plot_labour",
+    "rank_agreement",
     "redundancy",
     "resampled_interval",
     "sample_scores",

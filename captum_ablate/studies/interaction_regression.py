@@ -1,0 +1,248 @@
+"""Does selectivity times activity predict the deficit of a group beyond selectivity and activity themselves?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from captum_ablate.intervals import LEVEL, Interval
+from captum_ablate.studies.linear_models import LinearFit, bootstrap, fit, freedman_lane
+
+STRATA = ("network", "layer", "class")
+"""Columns within which rows are exchanged, where the frame has them."""
+SCALES = ("network", "layer")
+"""Columns within which selectivity and activity are standardised: activities of two layers have no common unit."""
+
+MODELS = {
+    "M1": ("constant", "selectivity", "log size"),
+    "M2": ("constant", "selectivity", "activity", "log size"),
+    "M3": ("constant", "selectivity", "activity", "log size", "product"),
+}
+LABELS = {"excess": "deficit beyond random groups", "deficit": "deficit"}
+"""What the two responses of ``AblationGrid.deficits`` are called in plots."""
+ENDS = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+
+
+@dataclass(frozen=True, eq=False)
+class InteractionRegression:
+    """Three nested linear models of the deficit D of groups of units, one row a group (of a class).
+
+    With s and a the group's mean selectivity and activity, standardised, and n the logarithm of its size,
+    M1: D ~ 1 + s + n; M2: D ~ 1 + s + a + n; M3: D ~ 1 + s + a + n + s a.
+
+    ``models`` has a row per model: r2, adjusted_r2, aic, coefficients. ``product`` is the coefficient of s a in M3 with
+    ``product_interval``; ``r2_gain`` is R2(M3) - R2(M2) with ``r2_gain_interval`` (which cannot fall below 0); ``p`` is
+    Freedman and Lane's permutation p of the product, M3 against M2, two-sided. Intervals come from rows drawn
+    again within strata, with the standardisation held fixed.
+    """
+
+    models: pd.DataFrame
+    coefficients: pd.DataFrame
+    product: float
+    product_interval: Interval
+    r2_gain: float
+    r2_gain_interval: Interval
+    p: float
+    permutations: int
+    strata: tuple[str, ...]
+    response: str
+    rows: pd.DataFrame
+
+    @property
+    def n(self) -> int:
+        """How many groups were fitted."""
+        return len(self.rows)
+
+    def aic_gain(self, over: str) -> float:
+        """Return AIC of model ``over`` minus that of M3: above 0, M3 is the better one."""
+        if over not in MODELS:
+            raise ValueError(f"the models are {', '.join(MODELS)}; got {over!r}")
+        aic = dict(zip(self.models.index, self.models["aic"].to_numpy(np.float64), strict=True))
+        return float(aic[over] - aic["M3"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per model and term: model, term, estimate, low, high, r2, adjusted_r2, aic."""
+        quality = self.models[["r2", "adjusted_r2", "aic"]]
+        return self.coefficients.merge(quality, left_on="model", right_index=True).reset_index(drop=True)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the deficits against selectivity, coloured by activity, with what M3 predicts; return the axes."""
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6.8, 4.8), layout="constrained")
+        rows = self.rows
+        most = float(rows["activity"].abs().quantile(0.98))
+        ax.axhline(0, color="#b5b5b5", linewidth=0.8)
+        dots = ax.scatter(
+            rows["selectivity"],
+            rows["deficit"],
+            c=rows["activity"],
+            cmap="viridis",
+            vmin=-most,
+            vmax=most,
+            s=14,
+            alpha=0.7,
+        )
+        across = np.linspace(rows["selectivity"].min(), rows["selectivity"].max(), 50)
+        size, terms = (
+            float(rows["log size"].mean()),
+            self.coefficients.query("model == 'M3'").set_index("term")["estimate"],
+        )
+        for activity in (-1.0, 0.0, 1.0):
+            predicted = (
+                terms["constant"]
+                + terms["selectivity"] * across
+                + terms["activity"] * activity
+                + terms["log size"] * size
+                + terms["product"] * across * activity
+            )
+            colour = plt.get_cmap("viridis")((activity + most) / (2 * most) if most else 0.5)
+            ax.plot(across, predicted, color="white", linewidth=4)
+            ax.plot(across, predicted, color=colour, linewidth=2.2, label=f"M3, activity {activity:+.0f} sd")
+        ax.figure.colorbar(dots, ax=ax, label="mean activity of the group (sd)")
+        ax.set(xlabel="selectivity of the group (sd)", ylabel=LABELS.get(self.response, self.response))
+        ax.legend(frameon=False, fontsize="small")
+        ax.spines[["top", "right"]].set_visible(False)
+        low, high = self.product_interval
+        ax.set_title(
+            f"{self.n} groups: product {self.product:.4f} [{low:.4f}, {high:.4f}], p = {self.p:.3g}",
+            loc="left",
+            fontweight="bold",
+            fontsize="medium",
+        )
+        return ax
+
+    def __repr__(self) -> str:
+        low, high = self.product_interval
+        r2 = ", ".join(f"{name} {value:.3f}" for name, value in self.models["r2"].items())
+        return (
+            f"InteractionRegression({self.n} groups: R2 {r2}; product {self.product:.4g} [{low:.4g}, {high:.4g}], "
+            f"p = {self.p:.3g})"
+        )
+
+
+def interaction_regression(
+    frame: pd.DataFrame,
+    *,
+    response: str = "excess",
+    selectivity: str = "selectivity",
+    activity: str = "mean_activity",
+    size: str = "n_units",
+    strata: Sequence[str] | None = None,
+    permutations: int = 1999,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> InteractionRegression:
+    """Regress the deficit of groups on selectivity, activity, their product and the logarithm of the group's size.
+
+    The abstract of Hayne et al. (2022, arXiv 2211.04367) says that an interaction between selectivity and average
+    activity better predicts the deficits of groups of units; the models are our reading of it.
+
+    Args:
+        frame: one row per group (and class), such as ``AblationGrid.deficits(...).to_frame()``.
+        response: the column of deficits: "excess" (over random groups of the same size) or "deficit".
+        selectivity: the column of group means of selectivity.
+        activity: the column of group means of activity.
+        size: the column of numbers of units.
+        strata: columns whose combinations rows are permuted and drawn again within; without, those of ``network``,
+            ``layer`` and ``class`` that the frame has. Selectivity and activity are standardised within ``network`` and
+            ``layer``, before the product is formed.
+        permutations: of Freedman and Lane's test.
+        resamples: of the bootstrap.
+        seed: of both.
+    """
+    _check_columns(frame, (response, selectivity, activity, size))
+    for name, count in (("permutations", permutations), ("resamples", resamples)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} must be an int of at least 1; got {count!r}")
+    if strata is None:
+        strata = [name for name in STRATA if name in frame]
+    elif missing := [name for name in strata if name not in frame]:
+        raise ValueError(f"strata must be columns of the frame; it has no {', '.join(map(repr, missing))}")
+    scales = [name for name in SCALES if name in frame]
+    s, a = (_standardised(frame, name, scales) for name in (selectivity, activity))
+    terms = {
+        "constant": np.ones(len(frame)),
+        "selectivity": s,
+        "activity": a,
+        "log size": np.log(frame[size].to_numpy(np.float64)),
+        "product": s * a,
+    }
+    y = frame[response].to_numpy(np.float64)
+    groups = frame.groupby(list(strata)).ngroup().to_numpy() if strata else np.zeros(len(frame), dtype=np.int64)
+    if max(np.bincount(groups)) < 2:
+        raise ValueError(f"every stratum of {', '.join(strata)} has one row only, so there is nothing to permute")
+    designs = {name: np.column_stack([terms[term] for term in of]) for name, of in MODELS.items()}
+    fits = {name: fit(design, y) for name, design in designs.items()}
+    if fits["M3"].rank == fits["M2"].rank or len(y) <= fits["M3"].rank:
+        raise ValueError(
+            f"{len(y)} rows cannot tell the product from selectivity, activity and size; bring more groups (smaller "
+            "tiles, more classes)"
+        )
+    drawn = {name: bootstrap(design, y, groups, resamples=resamples, seed=seed) for name, design in designs.items()}
+    intervals = {name: np.percentile(drawn[name][0], ENDS, axis=0) for name in MODELS}
+    product_low, product_high = intervals["M3"][:, -1]
+    gain_low, gain_high = np.nanpercentile(drawn["M3"][1] - drawn["M2"][1], ENDS)
+    return InteractionRegression(
+        models=_qualities(fits),
+        coefficients=_coefficients(fits, intervals),
+        product=float(fits["M3"].coefficients[-1]),
+        product_interval=Interval(float(product_low), float(product_high)),
+        r2_gain=fits["M3"].r2 - fits["M2"].r2,
+        r2_gain_interval=Interval(float(gain_low), float(gain_high)),
+        p=freedman_lane(designs["M2"], terms["product"], y, groups, permutations=permutations, seed=seed),
+        permutations=permutations,
+        strata=tuple(strata),
+        response=response,
+        rows=pd.DataFrame({**terms, "deficit": y, **{f"fitted {name}": found.fitted for name, found in fits.items()}}),
+    )
+
+
+def _qualities(fits: dict[str, LinearFit]) -> pd.DataFrame:
+    rows = {
+        name: {"r2": found.r2, "adjusted_r2": found.adjusted_r2, "aic": found.aic, "coefficients": found.rank}
+        for name, found in fits.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def _coefficients(fits: dict[str, LinearFit], intervals: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = [
+        {"model": name, "term": term, "estimate": fits[name].coefficients[k], "low": low, "high": high}
+        for name, of in MODELS.items()
+        for k, (term, low, high) in enumerate(zip(of, *intervals[name], strict=True))
+    ]
+    return pd.DataFrame(rows)
+
+
+def _check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"frame must be a DataFrame with a row per group; got {type(frame).__name__}")
+    if missing := [name for name in columns if name not in frame]:
+        raise ValueError(
+            f"the frame has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, frame.columns))}"
+        )
+    values = frame[list(columns)].to_numpy(np.float64)
+    if not np.isfinite(values).all():
+        bad = [name for name, fine in zip(columns, np.isfinite(values).all(axis=0), strict=True) if not fine]
+        raise ValueError(f"the columns {', '.join(map(repr, bad))} hold values that are not finite; drop those rows")
+    if (frame[columns[-1]] <= 0).any():
+        raise ValueError(f"{columns[-1]!r} must be numbers of units above 0; got {frame[columns[-1]].min()}")
+
+
+def _standardised(frame: pd.DataFrame, column: str, within: list[str]) -> NDArray[np.float64]:
+    """Return the column with mean 0 and standard deviation 1 within each combination of ``within``."""
+    values = frame[column].astype(np.float64)
+    grouped = values.groupby([frame[name] for name in within]) if within else values.groupby(np.zeros(len(values)))
+    spread = grouped.transform(lambda part: part.std(ddof=0))
+    if (spread <= 1e-12 * values.abs().max()).any():
+        raise ValueError(
+            f"{column!r} does not vary within every {' and '.join(within) or 'frame'}, so it predicts nothing"
+        )
+    return ((values - grouped.transform("mean")) / spread).to_numpy()

@@ -1,0 +1,106 @@
+"""Least squares for a handful of terms: fit, bootstrap within strata, and Freedman and Lane's permutation test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """``y [n]`` on ``terms [n, terms]`` (a constant among them) by least squares: ``coefficients [terms]``."""
+
+    coefficients: Floats
+    fitted: Floats
+    residuals: Floats
+    total: float
+    rank: int
+
+    @property
+    def r2(self) -> float:
+        """1 - RSS / TSS; NaN where y does not vary."""
+        return 1 - float(self.residuals @ self.residuals) / self.total if self.total > 0 else np.nan
+
+    @property
+    def adjusted_r2(self) -> float:
+        """1 - (1 - R2) (n - 1) / (n - p) with p the coefficients, the constant among them."""
+        n = len(self.residuals)
+        return 1 - (1 - self.r2) * (n - 1) / (n - self.rank) if n > self.rank else np.nan
+
+    @property
+    def aic(self) -> float:
+        """N (log(2 pi RSS / n) + 1) + 2 p: Akaike's criterion for Gaussian errors, the variance not counted in p."""
+        n = len(self.residuals)
+        with np.errstate(divide="ignore"):
+            return n * (np.log(2 * np.pi * float(self.residuals @ self.residuals) / n) + 1) + 2 * self.rank
+
+
+def fit(terms: Floats, y: Floats) -> LinearFit:
+    """Return the least-squares fit of ``y [n]`` on ``terms [n, terms]``, of least norm where terms are collinear."""
+    coefficients, _, rank, _ = np.linalg.lstsq(terms, y, rcond=None)
+    fitted = terms @ coefficients
+    centred = y - y.mean()
+    residuals: Floats = y - fitted
+    return LinearFit(coefficients.astype(np.float64), fitted, residuals, float(centred @ centred), int(rank))
+
+
+def bootstrap(terms: Floats, y: Floats, strata: Integers, *, resamples: int, seed: int) -> tuple[Floats, Floats]:
+    """Return coefficients ``[resamples, terms]`` and R2 ``[resamples]`` of fits to rows drawn again within strata."""
+    n, p = terms.shape
+    random = np.random.default_rng(seed)
+    weights = np.zeros((resamples, n))
+    for stratum in np.unique(strata):
+        own = np.flatnonzero(strata == stratum)
+        weights[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), size=resamples)
+    squares = (weights @ np.einsum("ni,nj->nij", terms, terms).reshape(n, p * p)).reshape(resamples, p, p)
+    products = weights @ (terms * y[:, None])  # [resamples, terms]
+    coefficients = np.einsum("bij,bj->bi", np.linalg.pinv(squares, hermitian=True), products)
+    mean = weights @ y / n
+    total = weights @ y**2 - n * mean**2
+    rest = weights @ y**2 - np.einsum("bi,bi->b", coefficients, products)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return coefficients, np.where(total > 0, 1 - rest / total, np.nan)
+
+
+def freedman_lane(
+    reduced: Floats, extra: Floats, y: Floats, strata: Integers, *, permutations: int, seed: int
+) -> float:
+    """Return the two-sided permutation p of the term ``extra [n]`` beside the terms ``reduced [n, terms]``.
+
+    Freedman and Lane (1983): the residuals of the reduced model are permuted, here within ``strata [n]``, added to its
+    fitted values, and the full model is fitted again. Its statistic, \\|t\\| of the extra term, rises with the partial
+    correlation of ``extra`` and y given ``reduced``, which needs no fit of the full model.
+    p = (1 + #{permuted >= observed}) / (permutations + 1).
+    """
+    basis, upper = np.linalg.qr(reduced)
+    basis = basis[:, np.abs(np.diag(upper)) > 1e-10 * np.abs(np.diag(upper)).max()]
+
+    def rest(rows: Floats) -> Floats:
+        """Return what ``reduced`` leaves of ``rows [..., n]``."""
+        return rows - (rows @ basis) @ basis.T
+
+    direction = rest(extra)
+    residuals = rest(y)
+
+    def statistic(rows: Floats) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.abs(rows @ direction) / np.linalg.norm(rows, axis=-1)
+
+    permuted = rest(residuals[_orders(strata, permutations, np.random.default_rng(seed))])
+    observed = float(statistic(residuals))
+    at_least = statistic(permuted) >= observed * (1 - 1e-12)
+    return float((1 + at_least.sum()) / (permutations + 1))
+
+
+def _orders(strata: Integers, permutations: int, random: np.random.Generator) -> Integers:
+    """Return orders ``[permutations, n]`` of the rows that keep every row in its stratum."""
+    ranks = np.unique(strata, return_inverse=True)[1]
+    shuffled = np.argsort(ranks + random.random((permutations, len(ranks))), axis=1)  # stratum by stratum
+    orders = np.empty_like(shuffled)
+    orders[:, np.argsort(ranks, kind="stable")] = shuffled
+    return orders

@@ -1,0 +1,184 @@
+"""Do two scores put the same units first? Rank correlation over all units, and the overlap of the two top sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from scipy import stats
+
+from captum_ablate.intervals import LEVEL, Interval
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class RankAgreement:
+    """Spearman's ``rho`` of two scores with its bootstrap ``interval`` over units, and the overlap of their tops.
+
+    ``overlap`` is the share of one score's ``k`` top units that are also among the other's; ``chance`` = k / units is
+    what unrelated scores give on average, and ``overlap_p`` how often they give at least ours (hypergeometric).
+    ``overlap_interval`` turns the exact interval of the odds ratio (Fisher's noncentral hypergeometric law) into
+    overlaps; it lies above ``chance`` where the two-sided exact test at 5 % rejects independence that way.
+    """
+
+    scores: Floats
+    deficits: Floats
+    rho: float
+    interval: Interval
+    k: int
+    overlap: float
+    overlap_interval: Interval
+    overlap_p: float
+
+    @property
+    def n(self) -> int:
+        """How many units were compared."""
+        return len(self.scores)
+
+    @property
+    def chance(self) -> float:
+        """The overlap of unrelated scores on average."""
+        return self.k / self.n
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row: units, rho, low, high, k, overlap, overlap_low, overlap_high, chance, overlap_p."""
+        return pd.DataFrame(
+            [
+                {
+                    "units": self.n,
+                    "rho": self.rho,
+                    "low": self.interval.low,
+                    "high": self.interval.high,
+                    "k": self.k,
+                    "overlap": self.overlap,
+                    "overlap_low": self.overlap_interval.low,
+                    "overlap_high": self.overlap_interval.high,
+                    "chance": self.chance,
+                    "overlap_p": self.overlap_p,
+                }
+            ]
+        )
+
+    def plot(self, ax: Axes | None = None, *, names: tuple[str, str] = ("score", "deficit")) -> Axes:
+        """Draw each unit's rank by one score against its rank by the other, the shared top set in red."""
+        if ax is None:
+            _, ax = plt.subplots(figsize=(5.4, 5.0), layout="constrained")
+        first, second = (stats.rankdata(-values) for values in (self.scores, self.deficits))
+        both = (first <= self.k) & (second <= self.k)
+        ax.axvspan(0.5, self.k + 0.5, color="#b5b5b5", alpha=0.25, linewidth=0)
+        ax.axhspan(0.5, self.k + 0.5, color="#b5b5b5", alpha=0.25, linewidth=0)
+        ax.plot(first[~both], second[~both], ".", color="#0072b2", markersize=5, alpha=0.6)
+        ax.plot(first[both], second[both], ".", color="#d55e00", markersize=7)
+        ax.set(xlim=(self.n + 0.5, 0.5), ylim=(self.n + 0.5, 0.5))
+        ax.set(xlabel=f"rank by {names[0]} (1 = top)", ylabel=f"rank by {names[1]} (1 = top)")
+        low, high = self.interval
+        ax.set_title(
+            f"rho = {self.rho:.2f} [{low:.2f}, {high:.2f}]\n", loc="left", fontweight="bold", fontsize="medium"
+        )
+        ax.annotate(
+            f"{self.n} units; the top {self.k} share {self.overlap:.0%} (chance {self.chance:.0%})",
+            (0, 1),
+            (0, 6),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize="small",
+        )
+        ax.spines[["top", "right"]].set_visible(False)
+        return ax
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        return (
+            f"RankAgreement({self.n} units: rho {self.rho:.3f} [{low:.3f}, {high:.3f}], top {self.k} share "
+            f"{self.overlap:.3f}, chance {self.chance:.3f})"
+        )
+
+
+def rank_agreement(
+    scores: Any, deficits: Any, *, top: float = 0.1, resamples: int = 2000, seed: int = 0
+) -> RankAgreement:
+    """Compare two scores of the same units, such as a probe's ``[units]`` with measured deficits ``[units]``.
+
+    Probe against ablation is the question of Hayne et al. (2022, arXiv 2211.04367); the two figures are our reading.
+    Noise in measured deficits draws ``rho`` towards 0: compare the deficits of two halves of the images as well.
+
+    Args:
+        scores: ``[units]``, higher is more important.
+        deficits: the other score.
+        top: the share of units in the two top sets, rounded up. Ties at their edge are broken at random.
+        resamples: of the bootstrap over units (percentile interval).
+        seed: of the bootstrap and the ties.
+    """
+    a, b = _values(scores, "scores"), _values(deficits, "deficits")
+    if len(a) != len(b):
+        raise ValueError(f"scores and deficits must be of the same units; got {len(a)} and {len(b)}")
+    if len(a) < 4:
+        raise ValueError(f"at least 4 units are needed to compare two rankings; got {len(a)}")
+    if not 0 < top < 1:
+        raise ValueError(f"top must be a share of the units between 0 and 1; got {top!r}")
+    for name, values in (("scores", a), ("deficits", b)):
+        if values.min() == values.max():
+            raise ValueError(f"{name} must differ between units, or there is no ranking; all are {values[0]:g}")
+    random = np.random.default_rng(seed)
+    k = int(np.ceil(top * len(a) - 1e-9))
+    ties = random.permutation(len(a))
+    shared = len({*_top(a, k, ties)} & {*_top(b, k, ties[::-1])})
+    drawn = random.integers(0, len(a), size=(resamples, len(a)))
+    low, high = np.nanpercentile(_rank_correlations(a[drawn], b[drawn]), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return RankAgreement(
+        scores=a,
+        deficits=b,
+        rho=float(_rank_correlations(a[None], b[None])[0]),
+        interval=Interval(float(low), float(high)),
+        k=k,
+        overlap=shared / k,
+        overlap_interval=_overlap_interval(shared, k, len(a)),
+        overlap_p=float(stats.hypergeom.sf(shared - 1, len(a), k, k)),
+    )
+
+
+def _values(values: Any, name: str) -> Floats:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != 1:
+        raise ValueError(f"{name} must have one value for each unit, [units]; got shape {found.shape}")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} must be finite; leave out units without a score (dead ones, say) from both")
+    return found
+
+
+def _top(values: Floats, k: int, ties: NDArray[np.int64]) -> list[int]:
+    """Return the ``k`` units of highest value, ties in the order of ``ties``."""
+    best: list[int] = ties[np.argsort(-values[ties], kind="stable")][:k].tolist()
+    return best
+
+
+def _rank_correlations(a: Floats, b: Floats) -> Floats:
+    """Return Spearman's rho of each row of ``a`` and ``b [rows, units]``; NaN where a row is constant."""
+    a, b = (
+        ranks - ranks.mean(axis=1, keepdims=True) for ranks in (stats.rankdata(a, axis=1), stats.rankdata(b, axis=1))
+    )
+    with np.errstate(invalid="ignore"):
+        found: Floats = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return found
+
+
+def _overlap_interval(shared: int, k: int, n: int) -> Interval:
+    """Return the exact interval of the odds ratio of being in both top sets, as the overlap that each end gives."""
+    table = [[shared, k - shared], [k - shared, n - 2 * k + shared]]
+    ends = stats.contingency.odds_ratio(table, kind="conditional").confidence_interval(LEVEL)
+
+    def overlap(odds: float) -> float:
+        if odds == 0 or np.isinf(odds):
+            return max(0, 2 * k - n) / k if odds == 0 else 1.0
+        return float(stats.nchypergeom_fisher(n, k, k, odds).mean()) / k
+
+    return Interval(overlap(ends.low), overlap(ends.high))
