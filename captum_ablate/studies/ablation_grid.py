@@ -14,11 +14,13 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 
-from captum_ablate.activations import layer_pass
+from captum_ablate.activations import layer_pass, pooled_pass
 from captum_ablate.attr import LayerClassSelectivity, LayerMeanActivity
+from captum_ablate.class_statistics import ClassMoments
 from captum_ablate.curve import Frozen
-from captum_ablate.data import Batches, as_batches
+from captum_ablate.data import Batches, as_batches, check_classes
 from captum_ablate.evaluator import CumulativeAblationEvaluator
+from captum_ablate.gathering import MomentsRequest, collect
 from captum_ablate.intervals import mean_interval, two_way_interval
 from captum_ablate.layers import layer_name, refuse_training_mode
 from captum_ablate.metrics import metric_name
@@ -366,34 +368,29 @@ class LayerStatistics:
 
 
 def class_statistics_of(evaluator: CumulativeAblationEvaluator, ranking_data: Any) -> LayerStatistics:
-    """Return class selectivity and mean activity of the evaluator's layer, over all and per class."""
+    """Return class selectivity and mean activity of the evaluator's layer, over all and per class, from one pass."""
     batches = _batches(evaluator, ranking_data)
-    batches.refuse_one_shot("selectivity and activity take passes of their own")
-    groups = evaluator.axis.groups
-    options: dict[str, Any] = {
-        "unit_dim": evaluator.axis.unit_dim,
-        "layer_mask": None if groups is None else torch.tensor(groups),
-    }
-    selectivity = LayerClassSelectivity(evaluator.forward_func, evaluator.layer, **options)
-    activity = LayerMeanActivity(evaluator.forward_func, evaluator.layer, **options)
-    per_class = _first(activity.attribute(batches, per_class=True))
-    if bool((per_class < 0).any()):
+    forward_func, layer = evaluator.forward_func, evaluator.layer
+    with unchanged(forward_func, layer, batches.owner):
+        refuse_training_mode(forward_func, layer)
+        found = collect(lambda: pooled_pass(forward_func, [layer], batches, evaluator.axis), [MomentsRequest()])
+    moments = found[0][MomentsRequest()]  # of a tuple output, the first tensor: the one that is ablated
+    assert isinstance(moments, ClassMoments)
+    check_classes(moments.classes)
+    negative = (moments.means < 0).any(dim=0)
+    if bool(negative.any()):
         warn(
-            f"{int((per_class < 0).any(dim=0).sum())} units have a negative mean activity in some class; selectivity "
-            "is meant for outputs >= 0: name the layer after the activation function"
+            f"{int(negative.sum())} units have a negative mean activity in some class; selectivity is meant for "
+            "outputs >= 0: name the layer after the activation function"
         )
+    selectivity, activity = LayerClassSelectivity(forward_func, layer), LayerMeanActivity(forward_func, layer)
     return LayerStatistics(
-        classes=torch.unique(torch.cat([batch.target.cpu() for batch in batches])),
-        selectivity=_first(selectivity.attribute(batches)),
-        activity=_first(activity.attribute(batches)),
-        selectivity_per_class=_first(selectivity.attribute(batches, per_class=True)),
-        activity_per_class=per_class,
+        classes=moments.classes,
+        selectivity=selectivity.score(moments),
+        activity=activity.score(moments),
+        selectivity_per_class=selectivity.score_per_class(moments),
+        activity_per_class=activity.score_per_class(moments),
     )
-
-
-def _first(scores: Any) -> Tensor:
-    """Return the scores of the tensor that is ablated: of a tuple output, the first."""
-    return (scores[0] if isinstance(scores, tuple) else scores).cpu().to(torch.float64)
 
 
 def _batches(evaluator: CumulativeAblationEvaluator, data: Any) -> Batches:

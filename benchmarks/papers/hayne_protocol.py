@@ -1,0 +1,209 @@
+"""What is measured of a layer: unit scores on one part of the images, deficits of units, groups, orders on another."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from benchmarks.papers import hayne_subjects
+from benchmarks.papers.hayne_subjects import Material, Subject
+from benchmarks.papers.scale import Scale
+from benchmarks.papers.training import CACHE
+from captum_ablate import (
+    CumulativeAblationEvaluator,
+    LayerClassSelectivity,
+    LayerLinearProbe,
+    LayerMeanActivity,
+    LayerSelectivityActivity,
+    class_deficits,
+    class_planes,
+)
+from captum_ablate.data import as_batches
+from captum_ablate.replay import Chain, Engine, Plan, Site, plain_reference
+from captum_ablate.studies import ClassDeficits
+from captum_ablate.units import UnitAxis
+
+METHODS = ("selectivity", "mean activity", "selectivity x activity", "probe")
+TILES, MIN_UNITS = 4, 3
+"""Layers of 64 to 128 units: five tiles a side would leave hardly a tile with three units."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured of a layer."""
+
+    n_random: int
+    steps: int
+    random_orders: int
+
+    @classmethod
+    def of(cls, scale: Scale) -> Sizes:
+        """Return the sizes of this scale."""
+        return scale.pick(cls(3, 4, 2), cls(20, 10, 5), cls(20, 20, 20))
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStudy:
+    """What came of one layer.
+
+    ``units`` has a row per live unit that was ablated alone: unit, selectivity, mean activity, selectivity x activity,
+    probe (scores on the ranking part), margin (mean drop of the label's margin), accuracy (mean drop), preferred (drop
+    of the margin on images of the unit's preferred class), first and second (drops of the margin on two halves of the
+    images). ``groups`` has a row per class and tile. ``curves`` has a row per method and step; ``deletion`` and ``gap``
+    hold each image's area, ``[n]``, by method; ``deficits`` are those of the groups, for their plot.
+    """
+
+    network: str
+    family: str
+    layer: str
+    n_units: int
+    dead: int
+    n_rank: int
+    n_evaluate: int
+    intact: float
+    units: pd.DataFrame
+    groups: pd.DataFrame
+    curves: pd.DataFrame
+    deletion: dict[str, np.ndarray]
+    gap: dict[str, np.ndarray]
+    deficits: ClassDeficits
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkStudy:
+    """A network's layers, with its accuracy and the seconds that measuring and training took."""
+
+    network: str
+    family: str
+    accuracy: float
+    layers: tuple[LayerStudy, ...]
+    seconds: float
+    training: float
+
+
+def study(subject: Subject, scale: Scale, *, keep: bool = True) -> NetworkStudy:
+    """Measure every layer of ``subject``, or take from the cache what the very same code measured before."""
+    file = CACHE / "hayne" / f"{subject.key.replace(', ', '-').replace(' ', '')}-{scale.value}-{_code()}.pickle"
+    if keep and file.is_file():
+        with file.open("rb") as kept:
+            found: NetworkStudy = pickle.load(kept)
+        return found
+    material = subject.make()
+    start = time.process_time()
+    layers = []
+    for layer in material.layers:
+        layers.append(layer_study(subject, material, layer, Sizes.of(scale)))
+        print(f"{subject.key}, {layer}: {time.process_time() - start:.0f} s so far", flush=True)
+    done = NetworkStudy(
+        subject.key,
+        subject.family,
+        material.accuracy,
+        tuple(layers),
+        time.process_time() - start,
+        material.seconds,
+    )
+    if keep:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_bytes(pickle.dumps(done))
+        partial.replace(file)
+    return done
+
+
+def _code() -> str:
+    """Return a mark of the code that the measurements depend on, so that changed code measures anew."""
+    parts = [Path(str(module)).read_bytes() for module in (__file__, hayne_subjects.__file__)]
+    return sha256(b"".join(parts)).hexdigest()[:12]
+
+
+def layer_study(subject: Subject, material: Material, layer: str, sizes: Sizes) -> LayerStudy:
+    """Measure one layer: scores on ``material.rank``, deficits on ``material.evaluate``."""
+    network = material.network
+    evaluator = CumulativeAblationEvaluator(
+        network,
+        layer,
+        metric=material.right,
+        steps=sizes.steps,
+        n_random=sizes.random_orders,
+        batch_size=material.batch,
+    )
+    rank, evaluate = tuple(material.rank), tuple(material.evaluate)
+    comparison = evaluator.compare(
+        {
+            "selectivity": LayerClassSelectivity(network, layer),
+            "mean activity": LayerMeanActivity(network, layer),
+            "selectivity x activity": LayerSelectivityActivity(network, layer),
+            "probe": LayerLinearProbe(network, layer),
+        },
+        evaluate,
+        ranking_data=rank,
+    )
+    if comparison.failed:
+        raise ValueError(f"{subject.key}, {layer}: {dict(comparison.failed)}")
+    planes = class_planes(evaluator, rank, tiles=TILES, min_units=MIN_UNITS)
+    groups = class_deficits(planes, evaluator, evaluate, n_random=sizes.n_random)
+    scores = {name: comparison[name].scores for name in METHODS}
+    frame = groups.to_frame()
+    frame["overall_activity"] = [
+        float(scores["mean activity"][planes[label].groups[group].units].mean())
+        for label, group in zip(frame["class"], frame["group"], strict=True)
+    ]
+    alive = next(iter(planes.values())).inside
+    activity = torch.stack([plane.y for plane in planes.values()])  # [classes, units]
+    preferred = torch.tensor(list(planes))[activity.nan_to_num(-torch.inf).argmax(dim=0)]
+    units = _single_units(material, layer, alive, preferred)
+    for name, values in scores.items():
+        units[name] = values.numpy()[units["unit"]]
+    return LayerStudy(
+        network=subject.key,
+        family=subject.family,
+        layer=layer,
+        n_units=len(alive),
+        dead=int((~alive).sum()),
+        n_rank=len(material.rank.labels),
+        n_evaluate=len(material.evaluate.labels),
+        intact=float(comparison["selectivity"].score[0]),
+        units=units,
+        groups=frame.assign(network=subject.key, layer=layer),
+        curves=comparison.to_frame().assign(network=subject.key, layer=layer),
+        deletion={name: comparison[name].areas.numpy() for name in METHODS},
+        gap={name: comparison[name].gap_areas.numpy() for name in METHODS},
+        deficits=groups,
+    )
+
+
+def _single_units(material: Material, layer: str, alive: Tensor, preferred: Tensor) -> pd.DataFrame:
+    """Ablate live units one at a time and return what each costs."""
+    candidates = alive.nonzero().flatten()
+    drawn = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(0))[: material.singles]
+    units = candidates[drawn].sort().values
+    plan = Plan.of((Chain(unit[None], (1,)) for unit in units), len(alive))
+    site = Site(material.network.get_submodule(layer), layer, UnitAxis.of(1))
+    batches = as_batches(tuple(material.evaluate), forward_func=material.network, batch_size=material.batch)
+    measured = Engine(material.network, site, plain_reference("zero"), material.margin, plan).run(batches)
+    margins = measured.values.to(torch.float64)  # [units, n]
+    intact = measured.intact.to(torch.float64)
+    drop = (intact - margins).numpy()
+    lost = ((intact > 0).double() - (margins > 0).double()).numpy()
+    label, own = measured.target.numpy(), preferred[units].numpy()
+    half = np.arange(len(label)) % 2 == 0  # images stand in random order, or by class: every other one of each
+    return pd.DataFrame(
+        {
+            "unit": units.numpy(),
+            "margin": drop.mean(axis=1),
+            "accuracy": lost.mean(axis=1),
+            "preferred": [
+                row[label == c].mean() if (label == c).any() else np.nan for row, c in zip(drop, own, strict=True)
+            ],
+            "first": drop[:, half].mean(axis=1),
+            "second": drop[:, ~half].mean(axis=1),
+        }
+    )
