@@ -188,7 +188,7 @@ def _single_units(material: Material, layer: str, alive: Tensor, preferred: Tens
     plan = Plan.of((Chain(unit[None], (1,)) for unit in units), len(alive))
     site = Site(material.network.get_submodule(layer), layer, UnitAxis.of(1))
     batches = as_batches(tuple(material.evaluate), forward_func=material.network, batch_size=material.batch)
-    measured = Engine(material.network, site, plain_reference("zero"), material.margin, plan).run(batches)
+    measured = Engine(material.network, [site], [plain_reference("zero")], material.margin, plan).run(batches)
     margins = measured.values.to(torch.float64)  # [units, n]
     intact = measured.intact.to(torch.float64)
     drop = (intact - margins).numpy()

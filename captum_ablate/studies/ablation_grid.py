@@ -158,6 +158,7 @@ class AblationGrid:
             raise ValueError(
                 f"no tile has {self.min_units} units; take fewer tiles than {self.tiles} or a lower min_units"
             )
+        _check_one_layer(evaluator)
         batches = _batches(evaluator, data)
         batches.refuse_one_shot("the grid looks at the layer first, then ablates")
         learned_from = batches if ranking_data is None else _batches(evaluator, ranking_data)
@@ -166,13 +167,13 @@ class AblationGrid:
         with unchanged(evaluator.forward_func, *owner, batches.owner, learned_from.owner):
             refuse_training_mode(evaluator.forward_func, *owner)
             site = Site(evaluator.layer, layer_name(evaluator.forward_func, evaluator.layer), evaluator.axis)
-            seen = probe_few(evaluator.forward_func, site, next(iter(batches)))
-            units = evaluator.axis.count(seen.shape)
+            seen = probe_few(evaluator.forward_func, [site], next(iter(batches)))
+            units = evaluator.axis.count(seen.shapes[0])
             if units != len(self.x):
                 raise ValueError(f"the grid has {len(self.x)} units, and {site.name!r} has {units}; make one for it")
             reference = _reference(evaluator, learned_from)
-            with ticking(f"ablating groups of {site.name}", evaluator.show_progress) as tick:
-                engine = Engine(evaluator.forward_func, site, reference, evaluator._metric, plan, tick)
+            with ticking(f"ablating groups of {site.name}", evaluator.show_progress, batches.images) as tick:
+                engine = Engine(evaluator.forward_func, [site], [reference], evaluator._metric, plan, tick)
                 measured = engine.run(batches, seen)
         return self._summary(plan, measured, n_random, _setting(evaluator, site, measured))
 
@@ -369,6 +370,7 @@ class LayerStatistics:
 
 def class_statistics_of(evaluator: CumulativeAblationEvaluator, ranking_data: Any) -> LayerStatistics:
     """Return class selectivity and mean activity of the evaluator's layer, over all and per class, from one pass."""
+    _check_one_layer(evaluator)
     batches = _batches(evaluator, ranking_data)
     forward_func, layer = evaluator.forward_func, evaluator.layer
     with unchanged(forward_func, layer, batches.owner):
@@ -391,6 +393,14 @@ def class_statistics_of(evaluator: CumulativeAblationEvaluator, ranking_data: An
         selectivity_per_class=selectivity.score_per_class(moments),
         activity_per_class=activity.score_per_class(moments),
     )
+
+
+def _check_one_layer(evaluator: CumulativeAblationEvaluator) -> None:
+    if isinstance(evaluator.layer, list):
+        raise ValueError(
+            f"a plane holds the units of one layer, and the evaluator has {len(evaluator.layer)}: activities of two "
+            "layers have no common unit; make an evaluator for each"
+        )
 
 
 def _batches(evaluator: CumulativeAblationEvaluator, data: Any) -> Batches:

@@ -257,6 +257,9 @@ def test_a_grid_of_another_layer_or_without_groups_is_refused(digits_net, small_
         AblationGrid(torch.rand(24), torch.rand(24), tiles=1).deficits(evaluator, small_digits, n_random=0)
     with pytest.raises(ValueError, match=r"there is no class 11; the classes are \[0, 1"):
         AblationGrid(torch.rand(24), torch.rand(24), tiles=1).deficits(evaluator, small_digits, n_random=1).plot(11)
+    several = CumulativeAblationEvaluator(digits_net, ["relu2", "relu3"])
+    with pytest.raises(ValueError, match="a plane holds the units of one layer, and the evaluator has 2"):
+        AblationGrid.of(several, small_digits)
     planes = class_planes(evaluator, small_digits, min_units=30)
     with pytest.raises(ValueError, match="no class has both samples and groups"):
         class_deficits(planes, evaluator, small_digits)
