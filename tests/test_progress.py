@@ -60,7 +60,7 @@ def test_parts_of_images_add_up_to_whole_ones(capsys):
     with ticking("name", True) as tick:
         for _ in range(3):
             tick()
-    assert "3pass" in capsys.readouterr().err
+    assert "3image" in capsys.readouterr().err
     with ticking("name", False, 4) as tick:
         tick(2)
         tick()
