@@ -9,8 +9,8 @@ from importlib import import_module
 from benchmarks.papers.scale import Scale
 
 PAPERS = ("amjad", "dhamdhere", "hayne", "marshall", "omahony")
-OWN = ("attributions", "index")
-"""Not papers: our own table of all attributions, and the page over everything."""
+OWN = ("attributions", "index", "joined")
+"""Not papers: our table of all attributions, the page over everything, and spectra beside curves."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
