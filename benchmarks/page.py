@@ -95,7 +95,7 @@ def draw(results: dict[str, pd.DataFrame], axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("time of the hook loop (each unit alone: of Captum) over ours")
     axes.set_title("How many times faster than full forward passes", loc="left", fontweight="bold", fontsize=12)
-    axes.legend(frameon=False, fontsize="small", loc="lower right")
+    axes.figure.legend(frameon=False, fontsize="small", loc="outside lower center", ncols=3)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

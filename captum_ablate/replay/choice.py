@@ -23,6 +23,9 @@ from captum_ablate.replay.weights import Weights
 FASTER = 0.95
 """A change is taken if it takes at most this share of the time."""
 
+WORTH = 2
+"""Masks whose time an update of the first affine operator must save on the first batch to be tried."""
+
 CLOSE = TOLERANCE / 5
 """What a change may differ by where it is tried: other masks round worse, and must still be within ``TOLERANCE``."""
 
@@ -105,10 +108,18 @@ class _Search:
         return all(not s.dtype.is_floating_point or s.dtype in wide for s in self.tape.specs)
 
     @property
+    def _made(self) -> int:
+        """How many numbers the operators of the tape make."""
+        return sum(self.tape.specs[slot].shape.numel() for op in self.tape.ops for slot in op.outs if slot is not None)
+
+    @property
+    def _weights_read(self) -> int:
+        return sum(self.tape.values[slot].numel() for slot in self.tape.constants)
+
+    @property
     def _size(self) -> int:
         """How many numbers the operators of the tape make, and how many weights they read."""
-        made = sum(self.tape.specs[slot].shape.numel() for op in self.tape.ops for slot in op.outs if slot is not None)
-        return made + sum(self.tape.values[slot].numel() for slot in self.tape.constants)
+        return self._made + self._weights_read
 
     def _small(self, plain: Program, numbers: Sequence[int]) -> Any:  # a generator that returns the numbers done
         k = int(min(LARGEST_STACK, self._most_masks, len(numbers), max(1, SMALL // self._size)))
@@ -135,7 +146,7 @@ class _Search:
                     best, seconds = candidate, took
                     break
         updated = Strategy(channels_last=best.channels_last, folded=best.folded, incremental=True)
-        if self._updates_pay(updated) and self._updates_agree(updated):
+        if self._updates_pay(updated, seconds) and self._updates_agree(updated):
             best = updated
         return best, seconds
 
@@ -155,8 +166,11 @@ class _Search:
             return None
         return took
 
-    def _updates_pay(self, strategy: Strategy) -> bool:
-        """Tell whether updating the first affine operator for one more group is cheaper than computing it."""
+    def _updates_pay(self, strategy: Strategy, seconds: float) -> bool:
+        """Tell whether updating the first affine operator for one more group is cheaper than computing it.
+
+        It must save the time of ``WORTH`` masks over the plan, ``seconds`` each: finding out costs as much.
+        """
         chain = self.plan.chains[self.plan.where[self.plan.half][0]]
         counts = (0, *chain.counts)
         group = chain.order[: max(1, (counts[-1] - counts[0]) // max(1, len(chain.counts)))]
@@ -172,7 +186,8 @@ class _Search:
                 update += self._timed(partial(state.move, group, back=False))[0]
         except (RuntimeError, ValueError, IndexError):
             return False
-        return bool(program.steps) and update <= 0.8 * whole
+        saved = (whole - update) * len(self.plan)
+        return bool(program.steps) and update <= 0.8 * whole and saved >= WORTH * seconds
 
     def _updates_agree(self, strategy: Strategy) -> bool:
         """Tell whether the half-way mask of a chain and the last that is reached are as computed plainly.
@@ -193,6 +208,8 @@ class _Search:
     ) -> Any:  # a generator that returns (strategy, seconds per mask, numbers done)
         done: set[int] = set()
         k = 1 if best.incremental else 4
+        if not best.incremental and 2 * self._weights_read < self._made:
+            return best, seconds, done  # what is computed outweighs what is read: nothing to share between masks
         while k <= min(LARGEST_STACK, self._most_masks) and len(numbers) - len(done) >= 2 * k:
             candidate = Strategy(k, best.channels_last, best.folded, best.incremental)
             program = self._make(candidate)

@@ -163,10 +163,10 @@ class AblationGrid:
         batches.refuse_one_shot("the grid looks at the layer first, then ablates")
         learned_from = batches if ranking_data is None else _batches(evaluator, ranking_data)
         plan = self._plan(n_random, evaluator.seed)
-        owner = () if isinstance(evaluator.forward_func, nn.Module) else (evaluator.layer,)
+        owner = () if isinstance(evaluator.forward_func, nn.Module) else (evaluator.layers[0],)
         with unchanged(evaluator.forward_func, *owner, batches.owner, learned_from.owner):
             refuse_training_mode(evaluator.forward_func, *owner)
-            site = Site(evaluator.layer, layer_name(evaluator.forward_func, evaluator.layer), evaluator.axis)
+            site = Site(evaluator.layers[0], layer_name(evaluator.forward_func, evaluator.layers[0]), evaluator.axis)
             seen = probe_few(evaluator.forward_func, [site], next(iter(batches)))
             units = evaluator.axis.count(seen.shapes[0])
             if units != len(self.x):
@@ -372,7 +372,7 @@ def class_statistics_of(evaluator: CumulativeAblationEvaluator, ranking_data: An
     """Return class selectivity and mean activity of the evaluator's layer, over all and per class, from one pass."""
     _check_one_layer(evaluator)
     batches = _batches(evaluator, ranking_data)
-    forward_func, layer = evaluator.forward_func, evaluator.layer
+    forward_func, layer = evaluator.forward_func, evaluator.layers[0]
     with unchanged(forward_func, layer, batches.owner):
         refuse_training_mode(forward_func, layer)
         found = collect(lambda: pooled_pass(forward_func, [layer], batches, evaluator.axis), [MomentsRequest()])
@@ -396,9 +396,9 @@ def class_statistics_of(evaluator: CumulativeAblationEvaluator, ranking_data: An
 
 
 def _check_one_layer(evaluator: CumulativeAblationEvaluator) -> None:
-    if isinstance(evaluator.layer, list):
+    if len(evaluator.layers) > 1:
         raise ValueError(
-            f"a plane holds the units of one layer, and the evaluator has {len(evaluator.layer)}: activities of two "
+            f"a plane holds the units of one layer, and the evaluator has {len(evaluator.layers)}: activities of two "
             "layers have no common unit; make an evaluator for each"
         )
 
@@ -413,10 +413,10 @@ def _batches(evaluator: CumulativeAblationEvaluator, data: Any) -> Batches:
 
 
 def _reference(evaluator: CumulativeAblationEvaluator, batches: Batches) -> Reference:
-    fit = fit_of(evaluator.reference, evaluator.axis, evaluator.seed)
+    fit = fit_of(evaluator.references[0], evaluator.axis, evaluator.seed)
     if fit is None:
-        return plain_reference(evaluator.reference)
-    for _, (parts,) in layer_pass(evaluator.forward_func, [evaluator.layer], batches, torch.clone):
+        return plain_reference(evaluator.references[0])
+    for _, (parts,) in layer_pass(evaluator.forward_func, [evaluator.layers[0]], batches, torch.clone):
         fit.add(parts[0])
     return fit.finish()
 
@@ -424,7 +424,7 @@ def _reference(evaluator: CumulativeAblationEvaluator, batches: Batches) -> Refe
 def _setting(evaluator: CumulativeAblationEvaluator, site: Site, measured: Measured) -> dict[str, Any]:
     return {
         "layer": site.name,
-        "reference": reference_name(evaluator.reference),
+        "reference": reference_name(evaluator.references[0]),
         "metric": metric_name(evaluator.metric),
         "seed": evaluator.seed,
         "engine": measured.engine,
