@@ -14,9 +14,10 @@ from torch.utils._pytree import tree_map
 from captum_ablate.metrics import class_outputs
 from captum_ablate.replay.agreement import TOLERANCE, equal
 from captum_ablate.replay.plan import Plan
-from captum_ablate.replay.program import Program, RowReference, Strategy
+from captum_ablate.replay.program import Program, RowReference
 from captum_ablate.replay.recording import Recording
 from captum_ablate.replay.stage import CannotReplay
+from captum_ablate.replay.strategy import Strategy
 from captum_ablate.replay.tape import Tape
 from captum_ablate.replay.weights import Weights
 

@@ -25,11 +25,12 @@ from captum_ablate.replay.agreement import TOLERANCE, difference, equal, is_fini
 from captum_ablate.replay.choice import Choice, Outputs, check_intact
 from captum_ablate.replay.hook_loop import Probe, Replace, full_forward, probe
 from captum_ablate.replay.plan import Plan
-from captum_ablate.replay.program import RowReference, Strategy
+from captum_ablate.replay.program import RowReference
 from captum_ablate.replay.recording import Recording, record, unablated
 from captum_ablate.replay.reference import Reference
 from captum_ablate.replay.site import Site
 from captum_ablate.replay.stage import CannotReplay, Path
+from captum_ablate.replay.strategy import Strategy
 from captum_ablate.replay.tape import Tape
 from captum_ablate.unchanged import unchanged
 from captum_ablate.warning import warn

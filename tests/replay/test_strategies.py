@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from captum_ablate.data import Batch
 from captum_ablate.replay.hook_loop import full_forward, probe
 from captum_ablate.replay.plan import Chain, Plan
-from captum_ablate.replay.program import Program, Strategy
+from captum_ablate.replay.program import Program
 from captum_ablate.replay.recording import Recording, record
 from captum_ablate.replay.site import Site
+from captum_ablate.replay.strategy import Strategy
 from captum_ablate.replay.tape import Tape
 from captum_ablate.replay.weights import Weights
 from captum_ablate.units import UnitAxis
