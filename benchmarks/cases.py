@@ -28,17 +28,34 @@ class Case:
         torch.manual_seed(0)
         model = getattr(torchvision.models, self.model)().eval()
         layer = find_layer(model, self.layer)
-        x = torch.randn(images, 3, self.side, self.side)
+        x = pictures(images, self.side)
         shapes: list[torch.Size] = []
         handle = layer.register_forward_hook(lambda _module, _args, output: shapes.append(output.shape))
         with torch.no_grad():
-            outputs = torch.cat([model(part) for part in x.split(batch)])
             [*_, head] = (module for module in model.modules() if isinstance(module, nn.Linear))
-            head.bias -= outputs.mean(dim=0)  # else random weights say the same class for all images
+            if not bool(head.weight.any()):  # a vision transformer begins with zeros there
+                nn.init.normal_(head.weight, std=0.05)
+            settle(model, x[:16])
+            outputs = torch.cat([model(part) for part in x.split(batch)])
         handle.remove()
-        y = (outputs - outputs.mean(dim=0)).argmax(dim=1)  # accuracy starts near 1 and falls
-        y[0] = (y[0] + 1) % 1000  # two classes at least
+        y = (outputs - outputs.mean(dim=0)).argmax(dim=1)  # random weights would say the same class for all images
         return model, layer, shapes[0][self.unit_dim], list(zip(x.split(batch), y.split(batch), strict=True))
+
+
+def pictures(images: int, side: int) -> Tensor:
+    """Return noise of large and of small scale: pictures that differ, as photographs do."""
+    coarse = nn.functional.interpolate(torch.randn(images, 3, 4, 4), size=side, mode="bilinear")
+    return coarse + 0.3 * torch.randn(images, 3, side, side)
+
+
+def settle(model: nn.Module, x: Tensor) -> None:
+    """Give batch norms the statistics of ``x``: random features then differ between images, as trained ones do."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    model(x)
+    model.eval()
 
 
 CASES = (
@@ -57,9 +74,12 @@ CASES = (
 
 def hook_loop(
     model: nn.Module, layer: nn.Module, order: Tensor, counts: Tensor, batches: list[tuple[Tensor, Tensor]], dim: int
-) -> Tensor:
-    """What everybody writes: one full forward pass with a hook per step and batch; accuracy per step."""
-    right = torch.zeros(len(counts))
+) -> tuple[Tensor, Tensor]:
+    """What everybody writes: one full forward pass with a hook per step and batch.
+
+    Returns accuracy and the mean of the label's logit, each per step.
+    """
+    right, logits = torch.zeros(len(counts)), torch.zeros(len(counts))
     with torch.no_grad():
         for k, count in enumerate(counts):
             units = order[:count]
@@ -71,6 +91,15 @@ def hook_loop(
 
             handle = layer.register_forward_hook(ablate)
             for x, y in batches:
-                right[k] += (model(x).argmax(1) == y).sum()
+                outputs = model(x)
+                right[k] += (outputs.argmax(1) == y).sum()
+                logits[k] += outputs.gather(1, y[:, None]).sum()
             handle.remove()
-    return right / sum(len(y) for _, y in batches)
+    images = sum(len(y) for _, y in batches)
+    return right / images, logits / images
+
+
+def check_equal(plain: tuple[Tensor, Tensor], accuracy: Tensor, logit: Tensor) -> None:
+    """Raise if accuracies differ, or mean logits by more than 1e-5 of the largest."""
+    torch.testing.assert_close(plain[0].double(), accuracy, rtol=0, atol=1e-6)
+    torch.testing.assert_close(plain[1].double(), logit, rtol=0, atol=1e-5 * float(plain[1].abs().max()))

@@ -7,11 +7,12 @@ of forward passes. That order's accuracies must be equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks.cases import CASES, Case, hook_loop
+from benchmarks.cases import CASES, Case, check_equal, hook_loop
 from benchmarks.curves import STEPS
 from benchmarks.side_by_side import Options, in_turns, run_cases
 from captum_ablate import CumulativeAblationEvaluator
@@ -22,11 +23,10 @@ RANKINGS, RANDOM = 4, 5
 def compare(case: Case, options: Options) -> dict[str, object]:
     """Return one row of the table."""
     model, layer, units, batches = case.build(options.images, options.batch)
-    evaluator = CumulativeAblationEvaluator(
-        model, layer, steps=STEPS, ascending=False, n_random=RANDOM, unit_dim=case.unit_dim
-    )
+    made = partial(CumulativeAblationEvaluator, model, layer, steps=STEPS, ascending=False, unit_dim=case.unit_dim)
+    evaluator = made(n_random=RANDOM)
     rankings = {f"ranking {k}": torch.rand(units) for k in range(RANKINGS)}
-    first = evaluator.compare(rankings, batches)["ranking 0"]
+    first = made(n_random=0, metric="logit").evaluate(rankings["ranking 0"], batches)
     times, results = in_turns(
         options.rounds,
         {
@@ -34,7 +34,7 @@ def compare(case: Case, options: Options) -> dict[str, object]:
             "ours": lambda: evaluator.compare(rankings, batches)["ranking 0"],
         },
     )
-    torch.testing.assert_close(results["plain"].double(), results["ours"].score, rtol=0, atol=1e-6)
+    check_equal(results["plain"], results["ours"].score, first.score)
     plain = (RANKINGS + RANDOM) * times["plain"]
     return {
         "network": case.model,

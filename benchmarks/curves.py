@@ -6,11 +6,12 @@ Loop and engine take turns in one run; each ratio is a median over the rounds, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks.cases import CASES, Case, hook_loop
+from benchmarks.cases import CASES, Case, check_equal, hook_loop
 from benchmarks.side_by_side import Options, in_turns, run_cases
 from captum_ablate import CumulativeAblationEvaluator
 
@@ -20,11 +21,11 @@ STEPS = 20
 def compare(case: Case, options: Options) -> dict[str, object]:
     """Return one row of the table."""
     model, layer, units, batches = case.build(options.images, options.batch)
-    evaluator = CumulativeAblationEvaluator(
-        model, layer, steps=STEPS, ascending=False, n_random=0, unit_dim=case.unit_dim
+    made = partial(
+        CumulativeAblationEvaluator, model, layer, steps=STEPS, ascending=False, n_random=0, unit_dim=case.unit_dim
     )
-    scores = torch.rand(units)
-    first = evaluator.evaluate(scores, batches)  # a round to warm up, and for its order
+    evaluator, scores = made(), torch.rand(units)
+    first = made(metric="logit").evaluate(scores, batches)  # a round to warm up, for its order, and to compare
     times, results = in_turns(
         options.rounds,
         {
@@ -32,7 +33,7 @@ def compare(case: Case, options: Options) -> dict[str, object]:
             "ours": lambda: evaluator.evaluate(scores, batches),
         },
     )
-    torch.testing.assert_close(results["plain"].double(), results["ours"].score, rtol=0, atol=1e-6)
+    check_equal(results["plain"], results["ours"].score, first.score)
     return {
         "network": case.model,
         "layer": case.layer,

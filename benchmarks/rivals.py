@@ -63,7 +63,7 @@ def ours(q: Question) -> list[float]:
 
 
 def hooks(q: Question) -> list[float]:
-    return hook_loop(q.model, q.layer, q.order, torch.tensor(q.counts), [(q.x, q.y)], 1).tolist()
+    return hook_loop(q.model, q.layer, q.order, torch.tensor(q.counts), [(q.x, q.y)], 1)[0].tolist()
 
 
 def captum_mask(q: Question) -> list[float]:
@@ -116,7 +116,7 @@ def torch_pruning(q: Question) -> list[float]:
     found = []
     for count in q.counts:
         if count == len(q.order):
-            found += hook_loop(q.model, q.layer, q.order, torch.tensor([count]), [(q.x, q.y)], 1).tolist()
+            found += hook_loop(q.model, q.layer, q.order, torch.tensor([count]), [(q.x, q.y)], 1)[0].tolist()
             continue
         model = copy.deepcopy(q.model).requires_grad_()
         if count:

@@ -30,7 +30,7 @@ class Options:
 
     @classmethod
     def parse(
-        cls, name: str, doc: str | None, arguments: Sequence[str] | None, *, images: int = 32, batch: int = 16
+        cls, name: str, doc: str | None, arguments: Sequence[str] | None, *, images: int = 64, batch: int = 16
     ) -> Options:
         """Return the options of the command line of the benchmark ``name``."""
         parser = argparse.ArgumentParser(description=doc)

@@ -22,8 +22,8 @@ from captum_ablate.layers import ForwardFunc
 from captum_ablate.metrics import class_outputs
 from captum_ablate.replay.effects import signature_of, storage_of
 from captum_ablate.replay.plan import Plan
-from captum_ablate.replay.recording import Recording
-from captum_ablate.replay.tape import CONSTANT, DATA, LAYER
+from captum_ablate.replay.recording import Recording, Taken
+from captum_ablate.replay.slots import CONSTANT, DATA, LAYER
 
 LARGEST = 2**25
 """Numbers in the Jacobian beyond which replaying is the better use of memory: 256 MiB in float64."""
@@ -108,7 +108,7 @@ class AffineTail:
         self.jacobian = jacobian
 
     def outputs(
-        self, recording: Recording, reference: Tensor, plan: Plan, all_ablated: Tensor
+        self, recording: Taken, reference: Tensor, plan: Plan, all_ablated: Tensor
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield ``(number of the mask, outputs [n, outputs])`` for every mask of the plan, each once.
 
@@ -138,13 +138,13 @@ class AffineTail:
                     done.add(number)
                     yield number, total.to(intact.dtype)
 
-    def intact(self, recording: Recording, reference: Tensor, all_ablated: Tensor) -> Tensor:
+    def intact(self, recording: Taken, reference: Tensor, all_ablated: Tensor) -> Tensor:
         """Return the outputs with every unit kept, by the closed form: they must equal the recorded ones."""
         shares = self._shares(recording.activation, reference, recording)
         units = torch.arange(shares.shape[1], device=shares.device)
         return (all_ablated.to(shares.dtype) + self._product(shares, units)).to(all_ablated.dtype)
 
-    def _shares(self, activation: Tensor, reference: Tensor, recording: Recording) -> Tensor:
+    def _shares(self, activation: Tensor, reference: Tensor, recording: Taken) -> Tensor:
         """Return activation minus reference, ``[n, units]`` or ``[n, units, positions]``."""
         dtype = self.jacobian.dtype
         change = _by_unit((activation.to(dtype) - reference.to(dtype)).expand_as(activation), recording)
@@ -197,7 +197,7 @@ def _jacobian(recording: Recording, classes: int) -> Tensor:
     return jacobian if jacobian.device.type == "mps" else jacobian.double()
 
 
-def _by_unit(values: Tensor, recording: Recording) -> Tensor:
+def _by_unit(values: Tensor, recording: Taken) -> Tensor:
     """Return ``values [n, ...]`` of the layer's shape as ``[n, units, positions]``."""
     kept = recording.site.axis.shape(values.shape)
     unit_dims = [d for d in range(1, values.ndim) if kept[d] != 1]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,16 +12,20 @@ from torch.utils._pytree import tree_map
 
 from captum_ablate.metrics import class_outputs
 from captum_ablate.replay.agreement import TOLERANCE, equal
+from captum_ablate.replay.clock import timed
 from captum_ablate.replay.plan import Plan
-from captum_ablate.replay.program import Program, RowReference
-from captum_ablate.replay.recording import Recording
+from captum_ablate.replay.program import Program
+from captum_ablate.replay.ready import Ready
 from captum_ablate.replay.stage import CannotReplay
 from captum_ablate.replay.strategy import Strategy
+from captum_ablate.replay.table import Outputs
 from captum_ablate.replay.tape import Tape
-from captum_ablate.replay.weights import Weights
 
 FASTER = 0.95
 """A change is taken if it takes at most this share of the time."""
+
+SLOWER = 1.15
+"""A change that takes more than this share of the time when it runs first is given up."""
 
 WORTH = 2
 """Masks whose time an update of the first affine operator must save on the first batch to be tried."""
@@ -39,95 +42,75 @@ SMALL = 2**21
 """Numbers that a run behind the layer touches: with fewer, nothing is measured, masks are stacked until it is as much.
 So small networks run the same way every time."""
 
-Outputs = Iterator[tuple[Sequence[int], Any]]
-"""The numbers of some masks, and the outputs for them: n rows for the first, n for the second, and so on."""
-
 
 class Choice:
     """The strategy of an evaluation: chosen while the first batch runs, the same for all others."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.strategy: Strategy | None = None
-        self.weights = Weights()
 
-    def outputs(self, recording: Recording, references: Sequence[RowReference], plan: Plan) -> Outputs:
+    def outputs(self, ready: Ready) -> Outputs:
         """Yield the outputs for every mask of the plan."""
-        numbers = range(len(plan))
+        numbers = range(len(self.plan))
         if self.strategy is None:
-            yield from _Search(self, recording, references, plan).outputs(list(numbers))
+            yield from _Search(self, ready).outputs(list(numbers))
             return
         done: set[int] = set()
         try:
-            for some, outputs in self.program(recording, references, self.strategy).outputs(plan, numbers):
+            for some, outputs in ready.program(self.strategy).outputs(self.plan, numbers):
                 yield some, outputs
                 done.update(some)
         except (RuntimeError, ValueError, IndexError):  # a last batch whose size does not stack
             if self.strategy.is_exact:
                 raise
-            plain = self.program(recording, references, Strategy())
-            yield from plain.outputs(plan, [number for number in numbers if number not in done])
+            yield from ready.plain.outputs(self.plan, [number for number in numbers if number not in done])
 
-    def program(self, recording: Recording, references: Sequence[RowReference], strategy: Strategy) -> Program:
-        """Return the program of a recorded batch."""
-        assert isinstance(recording.tape, Tape)
-        return Program(recording.tape, recording.sites, recording.activation, references, strategy, self.weights)
+    def is_rewritable(self, ready: Ready) -> bool:
+        """Tell whether a batch is large enough for its way to be measured, and rounding far below what is allowed."""
+        return _is_precise(ready.tape) and _made(ready.tape) + _read(ready.tape) > SMALL
 
 
 class _Search:
     """Runs the masks of a batch, each once, while strategies are tried one after the other."""
 
-    def __init__(self, choice: Choice, recording: Recording, references: Sequence[RowReference], plan: Plan) -> None:
-        self.choice, self.plan = choice, plan
-        self._make: Callable[[Strategy], Program] = lambda s: choice.program(recording, references, s)
-        self.device = recording.activation.device
-        self.recording = recording
-        assert isinstance(recording.tape, Tape)
-        self.tape = recording.tape
+    def __init__(self, choice: Choice, ready: Ready) -> None:
+        self.choice, self.plan, self.ready = choice, choice.plan, ready
+        self.tape, self.device = ready.tape, ready.device
 
     def outputs(self, numbers: list[int]) -> Outputs:
-        half, plain = self.plan.half, self._make(Strategy())
+        half, plain = self.plan.half, self.ready.plain
         mask = self.plan.mask(half, self.device)
         seconds, truth = self._timed(lambda: plain.one(mask))
         yield (half,), truth
         numbers.remove(half)
         best = Strategy()
-        if len(numbers) > 2 and self._is_precise:
+        if len(numbers) > 2 and _is_precise(self.tape):
             if self._size <= SMALL:
                 done = yield from self._small(plain, numbers)
                 best = self.choice.strategy or best
             else:
-                best, seconds = self._rewritten(best, seconds, mask, truth)
-                best, seconds, done = yield from self._stacked(best, seconds, plain, numbers)
+                best, seconds = self._rewritten(seconds, mask, truth)
+                best, done = yield from self._updated(best, seconds, truth)
+                numbers = [number for number in numbers if number not in done]
+                best, done = yield from self._stacked(best, seconds, plain, numbers)
             numbers = [number for number in numbers if number not in done]
         self.choice.strategy = best
-        yield from (plain if best.is_exact else self._make(best)).outputs(self.plan, numbers)
-
-    @property
-    def _is_precise(self) -> bool:
-        """Whether rounding is far below what outputs are held to: not so for half precision."""
-        wide = (torch.float32, torch.float64)
-        return all(not s.dtype.is_floating_point or s.dtype in wide for s in self.tape.specs)
-
-    @property
-    def _made(self) -> int:
-        """How many numbers the operators of the tape make."""
-        return sum(self.tape.specs[slot].shape.numel() for op in self.tape.ops for slot in op.outs if slot is not None)
-
-    @property
-    def _weights_read(self) -> int:
-        return sum(self.tape.values[slot].numel() for slot in self.tape.constants)
+        yield from self.ready.program(best).outputs(self.plan, numbers)
 
     @property
     def _size(self) -> int:
-        """How many numbers the operators of the tape make, and how many weights they read."""
-        return self._made + self._weights_read
+        return _made(self.tape) + _read(self.tape)
+
+    def _timed(self, run: Callable[[], Any]) -> tuple[float, Any]:
+        return timed(run, self.device)
 
     def _small(self, plain: Program, numbers: Sequence[int]) -> Any:  # a generator that returns the numbers done
         k = int(min(LARGEST_STACK, self._most_masks, len(numbers), max(1, SMALL // self._size)))
         if k < 2:
             return set()
         strategy = Strategy(k)
-        program = self._make(strategy)
+        program = self.ready.program(strategy)
         try:
             found = list(program.outputs(self.plan, numbers[:k]))
             if not self._agrees(found, plain):
@@ -138,34 +121,42 @@ class _Search:
         self.choice.strategy = strategy
         return set(numbers[:k])
 
-    def _rewritten(self, best: Strategy, seconds: float, mask: Tensor, truth: Any) -> tuple[Strategy, float]:
-        """Try channels-last memory and folding, then updates of the first affine operator."""
+    def _rewritten(self, seconds: float, mask: Tensor, truth: Any) -> tuple[Strategy, float]:
+        """Try channels-last memory and folding; return what is best, and its seconds for a mask."""
         if any(op.name == "convolution" and len(self.tape.specs[op.reads[0]].shape) == 4 for op in self.tape.ops):
             for candidate in (Strategy(channels_last=True, folded=True), Strategy(folded=True)):
                 took = self._trial(candidate, mask, truth, seconds)
                 if took is not None and took <= FASTER * seconds:
-                    best, seconds = candidate, took
-                    break
-        updated = Strategy(channels_last=best.channels_last, folded=best.folded, incremental=True)
-        if self._updates_pay(updated, seconds) and self._updates_agree(updated):
-            best = updated
-        return best, seconds
+                    return candidate, took
+        return Strategy(), seconds
 
     def _trial(self, candidate: Strategy, mask: Tensor, truth: Any, limit: float) -> float | None:
         """Return the seconds that a strategy takes, None where it fails or gives other outputs."""
         try:
-            program = self._make(candidate)
+            program = self.ready.program(candidate)
+            program.schedule(1)  # weights are made ready outside the time
             took, outputs = self._timed(lambda: program.one(mask))
-            if not equal(outputs, truth, CLOSE):
+            if took > SLOWER * limit or not equal(outputs, truth, CLOSE):
                 return None
-            if took < 1.5 * limit:  # once more: the first run of its kind finds nothing prepared
-                again, outputs = self._timed(lambda: program.one(torch.zeros_like(mask)))
-                if not equal(outputs, class_outputs(self.recording.outputs), CLOSE):
-                    return None
-                took = min(took, again)
+            again, outputs = self._timed(lambda: program.one(torch.zeros_like(mask)))
+            if not equal(outputs, class_outputs(self.ready.taken.outputs), CLOSE):
+                return None
         except (RuntimeError, ValueError, IndexError):  # no such kernel for this memory format, say
             return None
-        return took
+        return min(took, again)
+
+    def _updated(
+        self, best: Strategy, seconds: float, truth: Any
+    ) -> Any:  # a generator that returns (strategy, numbers done)
+        """Try updates of the first affine operator; the last mask of the walk is a result."""
+        updated = Strategy(channels_last=best.channels_last, folded=best.folded, incremental=True)
+        found = self._walked(updated, truth) if self._updates_pay(updated, seconds) else None
+        if found is None:
+            return best, set()
+        for number, outputs in found.items():
+            if number != self.plan.half:
+                yield (number,), outputs
+        return updated, set(found)
 
     def _updates_pay(self, strategy: Strategy, seconds: float) -> bool:
         """Tell whether updating the first affine operator for one more group is cheaper than computing it.
@@ -176,7 +167,7 @@ class _Search:
         counts = (0, *chain.counts)
         group = chain.order[: max(1, (counts[-1] - counts[0]) // max(1, len(chain.counts)))]
         try:
-            program = self._make(strategy)
+            program = self.ready.program(strategy)
             whole, update = 0.0, 0.0
             k = min(4, len(self.plan), self._most_masks)  # stacked, as it would be
             for step in program.steps:
@@ -190,39 +181,39 @@ class _Search:
         saved = (whole - update) * len(self.plan)
         return bool(program.steps) and update <= 0.8 * whole and saved >= WORTH * seconds
 
-    def _updates_agree(self, strategy: Strategy) -> bool:
-        """Tell whether the half-way mask of a chain and the last that is reached are as computed plainly.
+    def _walked(self, strategy: Strategy, truth: Any) -> dict[int, Any] | None:
+        """Return the outputs for the half-way mask of a chain and the last that is reached, None if not as plainly.
 
         Rounding adds up along the walk, and a deep network makes more of it.
         """
-        chain = self.plan.where[self.plan.half][0]
-        program, plain = self._make(strategy), self._make(Strategy())
+        half, chain = self.plan.half, self.plan.where[self.plan.half][0]
+        program = self.ready.program(strategy)
         ends = [n for n in program.walk(self.plan, self.plan.rows[chain]) if self.plan.where[n][0] == chain]
         try:
-            found = {numbers[0]: o for numbers, o in program.outputs(self.plan, [self.plan.half, ends[-1]])}
+            found = {numbers[0]: o for numbers, o in program.outputs(self.plan, [half, ends[-1]])}
         except (RuntimeError, ValueError, IndexError):
-            return False
-        return all(equal(o, plain.one(self.plan.mask(n, self.device)), CLOSE) for n, o in found.items())
+            return None
+        plain = {n: truth if n == half else self.ready.plain.one(self.plan.mask(n, self.device)) for n in found}
+        return found if all(equal(found[n], plain[n], CLOSE) for n in found) else None
 
     def _stacked(
         self, best: Strategy, seconds: float, plain: Program, numbers: Sequence[int]
-    ) -> Any:  # a generator that returns (strategy, seconds per mask, numbers done)
+    ) -> Any:  # a generator that returns (strategy, numbers done)
+        """Try stacks, each larger than the last while it pays."""
         done: set[int] = set()
         k = 1 if best.incremental else 4
-        if not best.incremental and 2 * self._weights_read < self._made:
-            return best, seconds, done  # what is computed outweighs what is read: nothing to share between masks
+        if not best.incremental and 2 * _read(self.tape) < _made(self.tape):
+            return best, done  # what is computed outweighs what is read: nothing to share between masks
         while k <= min(LARGEST_STACK, self._most_masks) and len(numbers) - len(done) >= 2 * k:
             candidate = Strategy(k, best.channels_last, best.folded, best.incremental)
-            program = self._make(candidate)
+            program = self.ready.program(candidate)
             chunk = [n for n in program.walk(self.plan, numbers) if n not in done][:k]
             try:
                 took, found = self._timed(partial(_listed, program, self.plan, chunk))
-                agrees = k not in (1, 4) or self._agrees(found, plain)
+                agrees = k != 4 or self._agrees(found, plain)
             except (RuntimeError, ValueError, IndexError):
                 agrees = False
             if not agrees:
-                if best.incremental and k == 1:
-                    best = Strategy(channels_last=best.channels_last, folded=best.folded)
                 break
             pays = k == 1 or took / k <= FASTER * seconds
             if not pays and best.is_exact:
@@ -233,7 +224,7 @@ class _Search:
                 break
             best, seconds = candidate, took / k
             k *= 4
-        return best, seconds, done
+        return best, done
 
     def _agrees(self, found: list[tuple[Sequence[int], Any]], plain: Program) -> bool:
         """Tell whether the first and the last of stacked masks are as alone: samples must not mix across masks."""
@@ -250,18 +241,21 @@ class _Search:
         largest = max(s.shape.numel() * s.dtype.itemsize for s in self.tape.specs)
         return max(1, STACK_BYTES // max(1, largest))
 
-    def _timed(self, run: Callable[[], Any]) -> tuple[float, Any]:
-        """Return the seconds of processor time (of the clock, on a GPU): other jobs do not disturb it."""
-        clock = time.process_time if self.device.type == "cpu" else time.perf_counter
-        self._wait()
-        start = clock()
-        result = run()
-        self._wait()
-        return clock() - start, result
 
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+def _is_precise(tape: Tape) -> bool:
+    """Whether rounding is far below what outputs are held to: not so for half precision."""
+    wide = (torch.float32, torch.float64)
+    return all(not s.dtype.is_floating_point or s.dtype in wide for s in tape.specs)
+
+
+def _made(tape: Tape) -> int:
+    """Return how many numbers the operators make."""
+    return sum(tape.specs[slot].shape.numel() for op in tape.ops for slot in op.outs if slot is not None)
+
+
+def _read(tape: Tape) -> int:
+    """Return how many numbers of weights they read."""
+    return sum(tape.values[slot].numel() for slot in tape.constants)
 
 
 def _listed(program: Program, plan: Plan, numbers: Sequence[int]) -> list[tuple[Sequence[int], Any]]:

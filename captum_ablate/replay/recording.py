@@ -26,34 +26,32 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 from captum_ablate.data import Batch, call
 from captum_ablate.layers import ForwardFunc
 from captum_ablate.metrics import class_outputs
+from captum_ablate.replay.beside import Beside
 from captum_ablate.replay.effects import Effects, storage_of
 from captum_ablate.replay.intercept import watching
 from captum_ablate.replay.numbers_seen import numbers_seen
 from captum_ablate.replay.recorder import Kept, Recorder, Storage
 from captum_ablate.replay.site import Site
 from captum_ablate.replay.stage import CannotReplay, Path, Stage
-from captum_ablate.replay.tape import Tape, Tracer
+from captum_ablate.replay.tape import Tape
+from captum_ablate.replay.tracer import Tracer
 
 Replace = Callable[[Tensor], Tensor]
 
 
 @dataclass
-class Recording:
-    """A recorded forward pass of ``batch``: intact ``outputs``, what to serve, and the tape behind the first site.
+class Taken:
+    """A batch whose layer has run: what is needed to go on from there, under any mask.
 
-    ``activations`` are those of the sites, in the order in which they run; ``tape`` may be the reason for its absence.
+    ``activations`` are those of the sites, in the order in which they run; ``outputs`` are the intact ones; ``tape``
+    may be the reason for its absence.
     """
 
-    forward_func: ForwardFunc
     sites: tuple[Site, ...]
     batch: Batch
-    path: Path
     activations: list[Tensor]
     outputs: Any
     tape: Tape | str
-    kept: dict[tuple[int, int], Kept]
-    storages: dict[int, Storage]
-    layer_output: tuple[list[Any], TreeSpec] | None
 
     @property
     def site(self) -> Site:
@@ -64,6 +62,23 @@ class Recording:
     def activation(self) -> Tensor:
         """The activation of the first site."""
         return self.activations[0]
+
+
+@dataclass
+class Recording(Taken):
+    """A recorded forward pass of ``batch``: what to serve when modules run again, and what ran ``before`` the layer.
+
+    ``before`` is a tape from the ``inputs``, slots in the order of the tensors among them, or the reason for its
+    absence.
+    """
+
+    forward_func: nn.Module
+    path: Path
+    kept: dict[tuple[int, int], Kept]
+    storages: dict[int, Storage]
+    layer_output: tuple[list[Any], TreeSpec] | None
+    before: Tape | str
+    inputs: list[int]
 
     def replay(self, ablated: Tensor, later: Sequence[Replace] = (), watch: Any = None) -> Any:
         """Return the model's outputs with ``ablated`` at the first site, and ``later`` applied at the others.
@@ -146,64 +161,95 @@ class _Player(Stage):
         )  # same place, same strides, in this replay's own copy of the memory
 
 
-def record(forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch, path: Path) -> Recording:
-    """Run ``forward_func`` once on ``batch`` and return what replays need; the sites are hooked, ablating nothing."""
+def record(
+    forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch, path: Path, *, beside: bool = False
+) -> Recording:
+    """Run ``forward_func`` once on ``batch`` and return what replays need; the sites are hooked, ablating nothing.
+
+    ``beside`` also notes what runs before the layer, where there is one site.
+    """
     assert isinstance(forward_func, nn.Module)
-    first = sites[0]
-    recorder, tracer = Recorder(first, path), Tracer(forward_func, len(batch.target))
-    activations: dict[int, Tensor] = {}
-    layer_output: list[tuple[list[Any], TreeSpec] | None] = []
-
-    def note(number: int, output: Any) -> Any:
-        if number in activations:
-            raise CannotReplay("the layer runs more than once")
-        site = sites[number]
-        part = site.part(output)
-        if number == 0:
-            leaves, spec = tree_flatten(output)
-            if first.at_input:
-                recorder.past_layer, run_layer = True, True
-            else:
-                run_layer = recorder.layer_output(leaves)
-            layer_output.append(None if run_layer else (leaves, spec))
-        elif 0 not in activations:
-            raise CannotReplay("the layers run in another order than on other data")
-        tracer.paused = True
-        activations[number] = part.detach().clone()
-        intact = unablated(site, part)
-        tracer.paused = False
-        tracer.ablated(number, part, intact)
-        return site.with_part(output, intact)
-
-    def run(*inputs: Any) -> Any:
-        for leaf in tree_leaves(inputs):
-            if isinstance(leaf, Tensor):
-                recorder.keep(leaf)
-        seen_inputs.extend(inputs)
-        with watching(recorder), numbers_seen(tracer.looked_at), Effects(recorder.before, recorder.after, tracer):
-            return forward_func(*inputs)
-
-    seen_inputs: list[Any] = []
+    recorded = _Pass(forward_func, sites, batch, path, beside and len(sites) == 1)
     with ExitStack() as stack:
         for number, site in enumerate(sites):
-            stack.enter_context(site.hooked(partial(note, number)))
-        outputs = call(run, batch)
-    if len(activations) < len(sites):
-        raise CannotReplay("the layer did not run")
-    k = len(batch.inputs)
-    own = Batch(tuple(seen_inputs[:k]), batch.target, tuple(seen_inputs[k:]))
-    return Recording(
-        forward_func,
-        tuple(sites),
-        own,
-        path,
-        [activations[number] for number in range(len(sites))],
-        outputs,
-        tracer.finish(class_outputs(outputs)),
-        recorder.kept,
-        recorder.storages,
-        layer_output[0],
-    )
+            stack.enter_context(site.hooked(partial(recorded.note, number)))
+        outputs = call(recorded.run, batch)
+    return recorded.recording(outputs)
+
+
+class _Pass:
+    """A forward pass that is being recorded."""
+
+    def __init__(self, model: nn.Module, sites: Sequence[Site], batch: Batch, path: Path, notes_all: bool) -> None:
+        self.model, self.sites, self.batch, self.path = model, tuple(sites), batch, path
+        self.notes_all = notes_all
+        self.recorder = Recorder(sites[0], path)
+        self.tracer = Tracer(model, len(batch.target))
+        self.activations: dict[int, Tensor] = {}
+        self.layer_output: tuple[list[Any], TreeSpec] | None = None
+        self.inputs: tuple[Any, ...] = ()
+
+    def run(self, *inputs: Any) -> Any:
+        """Run the model, watched."""
+        tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+        for tensor in tensors:
+            self.recorder.keep(tensor)
+        self.inputs = inputs
+        if self.notes_all:
+            self.tracer = Tracer(self.model, len(self.batch.target), Beside(self.model, tensors))
+        recorder, tracer = self.recorder, self.tracer
+        with watching(recorder), numbers_seen(tracer.looked_at), Effects(recorder.before, recorder.after, tracer):
+            return self.model(*inputs)
+
+    def note(self, number: int, output: Any) -> Any:
+        """Take in what a site gave, and return it with no unit ablated."""
+        if number in self.activations:
+            raise CannotReplay("the layer runs more than once")
+        site = self.sites[number]
+        part = site.part(output)
+        if number == 0:
+            self._note_first(output)
+        elif 0 not in self.activations:
+            raise CannotReplay("the layers run in another order than on other data")
+        self.tracer.paused = True
+        self.activations[number] = part.detach().clone()
+        intact = unablated(site, part)
+        self.tracer.paused = False
+        self.tracer.ablated(number, part, intact)
+        return site.with_part(output, intact)
+
+    def _note_first(self, output: Any) -> None:
+        leaves, spec = tree_flatten(output)
+        if self.sites[0].at_input:
+            self.recorder.past_layer, run_layer = True, True
+        else:
+            run_layer = self.recorder.layer_output(leaves)
+        self.layer_output = None if run_layer else (leaves, spec)
+
+    def recording(self, outputs: Any) -> Recording:
+        """Return the recording of the pass, which gave ``outputs``."""
+        if len(self.activations) < len(self.sites):
+            raise CannotReplay("the layer did not run")
+        k = len(self.batch.inputs)
+        own = Batch(self.inputs[:k], self.batch.target, self.inputs[k:])
+        tape = self.tracer.finish(class_outputs(outputs))
+        before: Tape | str = "not noted"
+        if self.tracer.beside is not None:
+            before = self.tracer.beside.finish(tape) if isinstance(tape, Tape) else tape
+        return Recording(
+            self.sites,
+            own,
+            [self.activations[number] for number in range(len(self.sites))],
+            outputs,
+            tape,
+            self.model,
+            self.path,
+            self.recorder.kept,
+            self.recorder.storages,
+            self.layer_output,
+            before,
+            [] if self.tracer.beside is None else self.tracer.beside.inputs,
+        )
 
 
 def _replaced(site: Site, replace: Replace, output: Any) -> Any:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from captum_ablate.replay.site import Site
-from captum_ablate.replay.tape import Op, Ref, Spec, Tape
+from captum_ablate.replay.slots import Spec
+from captum_ablate.replay.tape import Op, Ref, Tape
 
 
 @dataclass(frozen=True)

@@ -63,11 +63,18 @@ def settled(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def channels_last() -> nn.Module:
+    """Return a network whose pooling rewrites the strides of its result."""
+    layers = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "first convolution": (convolutional, "0"),
     "second convolution": (convolutional, "4"),
     "pooled": (convolutional, "3"),
     "dense": (convolutional, "8"),
+    "channels last": (channels_last, "0"),
     "residual stem": (Residual, "stem"),
     "residual inside": (Residual, "body.0"),
 }

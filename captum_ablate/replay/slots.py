@@ -1,0 +1,108 @@
+"""Numbers for tensors while a forward pass is watched: a slot for each content that a tensor has had.
+
+Tensors may share memory, and memory may be written to: a slot stands for one version of it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from captum_ablate.replay.effects import storage_of
+
+CONSTANT, DATA, LAYER = 0, 1, 2
+"""What a tensor depends on: weights alone, the inputs too, or the ablated activations."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Shape and type of a slot's tensor when it was recorded."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+@dataclass
+class _Known:
+    """A tensor that was seen: its slot, and the version of its memory that it stands for."""
+
+    slot: int
+    version: int
+    alive: Any
+
+
+class Slots:
+    """The slots of one forward pass: ``levels`` and ``specs`` by slot."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.levels: list[int] = []
+        self.specs: list[Spec] = []
+        self.behind: set[int] = set()
+        """Memory of tensors that depend on the ablation."""
+        self.weights = {storage_of(t) for t in [*model.parameters(), *model.buffers()]}
+        self._known: dict[int, _Known] = {}
+        self._versions: dict[int, int] = {}
+
+    def version(self, key: int) -> int:
+        """Return how often memory has been written to since it was made."""
+        return self._versions.get(key, 0)
+
+    def of(self, tensor: Tensor) -> int | None:
+        """Return the slot of a tensor, None if it was never seen, or was written to by another way."""
+        known = self._known.get(id(tensor))
+        return known.slot if known is not None and known.version == self.version(storage_of(tensor)) else None
+
+    def is_stale(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor was seen before its memory was written to by another tensor."""
+        return id(tensor) in self._known and self.of(tensor) is None
+
+    def level_of(self, tensor: Tensor) -> int:
+        """Return what a tensor depends on."""
+        key, slot = storage_of(tensor), self.of(tensor)
+        if slot is not None:
+            return self.levels[slot]
+        if key in self.behind:
+            return LAYER
+        return CONSTANT if key in self.weights else DATA
+
+    def level(self, *values: Any) -> int:
+        """Return what the tensors among some arguments depend on together."""
+        return max((self.level_of(x) for x in tree_leaves(values) if isinstance(x, Tensor)), default=CONSTANT)
+
+    def new(self, tensor: Tensor, level: int) -> int:
+        """Return a new slot that no tensor is known by."""
+        self.levels.append(level)
+        self.specs.append(Spec(tensor.shape, tensor.dtype))
+        return len(self.levels) - 1
+
+    def seen(self, tensor: Tensor, level: int) -> int:
+        """Return a new slot for a tensor as it is now."""
+        slot, number = self.new(tensor, level), id(tensor)
+        if number in self._known:
+            alive = self._known[number].alive
+        else:
+            alive = weakref.ref(tensor, lambda _: self._known.pop(number, None))
+        self._known[number] = _Known(slot, self.version(storage_of(tensor)), alive)
+        return slot
+
+    def made(self, tensor: Tensor, level: int) -> int:
+        """Return a slot for a tensor in new memory of its own."""
+        key = storage_of(tensor)
+        self._versions.pop(key, None)  # forget what memory that was given back, and is in use again, once held
+        self.behind.discard(key)
+        if level == LAYER:
+            self.behind.add(key)
+        return self.seen(tensor, level)
+
+    def written(self, tensor: Tensor, level: int) -> int:
+        """Return a slot for a tensor that was just written to."""
+        key = storage_of(tensor)
+        self._versions[key] = self.version(key) + 1
+        if level == LAYER:
+            self.behind.add(key)
+        return self.seen(tensor, level)
