@@ -34,7 +34,11 @@ from captum_ablate import CumulativeAblationEvaluator
 
 CACHE = Path.home() / ".cache" / "captum_ablate" / "zoo.csv"
 SIDES = (64, 70, 75, 96, 128, 160, 192, 224, 256)
-LAYERS, IMAGES, CLASSES = 4, 2, 10
+LAYERS, CLASSES = 4, 10
+IMAGES, BATCH = 12, 4
+"""The first batch is recorded; in the others the part before the layer may run as a tape."""
+IMAGES_OF_LARGE, LARGE = 2, 30_000_000
+"""Networks with more parameters than this get fewer images, in one batch."""
 STEPS, STEPS_AT_END, CHECKED = 4, 20, 4
 """The last layer has enough steps for the closed form to pay; so many of the steps are checked."""
 TOLERANCE = 1e-5
@@ -90,14 +94,14 @@ def size_of(name: str) -> tuple[int, int]:
         try:
             with _without_memory(), torch.no_grad():
                 model = _build(name, side).eval()
-                model(torch.empty(IMAGES, 3, side, side, device="meta"))
+                model(torch.empty(IMAGES_OF_LARGE, 3, side, side, device="meta"))
         except Exception:  # this trial asks whether the size fits, whatever the network says
             continue
         return sum(p.numel() for p in model.parameters()), side
     raise ValueError(f"{name} takes none of the sides {SIDES}")
 
 
-def network(name: str, side: int, seed: int = 0) -> tuple[nn.Module, Tensor]:
+def network(name: str, side: int, seed: int = 0, images: int = IMAGES) -> tuple[nn.Module, Tensor]:
     """Return a network of random weights and noise images, with an effect of every unit upon the logits.
 
     What torchvision starts at a constant (a head of zeros, layer scales of 1e-6, biases) is drawn at random, and batch
@@ -105,7 +109,7 @@ def network(name: str, side: int, seed: int = 0) -> tuple[nn.Module, Tensor]:
     """
     torch.manual_seed(seed)
     model = _build(name, side).eval()
-    x = torch.randn(IMAGES, 3, side, side)
+    x = torch.randn(images, 3, side, side)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     with torch.no_grad():
         for parameter in model.parameters():
@@ -144,7 +148,7 @@ def check(name: str, *, layers: int = LAYERS) -> Iterator[Row]:
     """Yield one row for each of (the first so many of) the layers chosen in the network of that name."""
     parameters, side = size_of(name)
     number = names().index(name)
-    model, x = network(name, side)
+    model, x = network(name, side, images=IMAGES if parameters < LARGE else IMAGES_OF_LARGE)
     for k, layer in enumerate(choose_layers(model, x, first=number % 2)[:layers]):
         reference = ("zero", "mean", "other sample")[(number + k) % 3]
         steps = STEPS_AT_END if k == LAYERS - 1 else STEPS
@@ -158,6 +162,7 @@ def _compare(model: nn.Module, x: Tensor, layer: Layer, reference: str, steps: i
     with torch.no_grad():
         target = model(x).argmax(dim=1)
     target[0] = (target[1] + 1) % CLASSES  # two classes at least
+    data = list(zip(x.split(BATCH), target.split(BATCH), strict=True))
     evaluator = CumulativeAblationEvaluator(
         model,
         module,
@@ -175,7 +180,7 @@ def _compare(model: nn.Module, x: Tensor, layer: Layer, reference: str, steps: i
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            curve = evaluator.evaluate(scores, (x, target))
+            curve = evaluator.evaluate(scores, data)
     except Exception as error:  # a refusal is a result of the sweep
         reason = f"{type(error).__name__}: {error}"
         left = _traces(model) - before
@@ -211,7 +216,10 @@ def _by_hooks(
     reference: str,
     dim: int,
 ) -> Tensor:
-    """Return the logits ``[steps + 1, n, classes]``, by one full forward pass with a hook per step."""
+    """Return the logits ``[steps + 1, n, classes]``, by one full forward pass with a hook per step and batch."""
+    whole = torch.cat([_activation(model, module, part) for part in x.split(BATCH)])
+    others = [d for d in range(whole.ndim) if d != dim % whole.ndim]
+    mean = whole.double().mean(others, keepdim=True).to(whole.dtype)
     rows = []
     for count in counts.tolist():
 
@@ -220,25 +228,16 @@ def _by_hooks(
             index = torch.zeros(a.shape[dim], dtype=torch.bool)
             index[order[:count]] = True
             mask = index.reshape([-1 if d == dim % a.ndim else 1 for d in range(a.ndim)])
-            new = torch.where(mask, _replaced(a, reference, dim), a)
+            new = torch.where(mask, {"zero": torch.zeros_like(a), "mean": mean}.get(reference, a.flip(0)), a)
             return new if isinstance(output, Tensor) else type(output)([new, *output[1:]])
 
         handle = module.register_forward_hook(ablate)
         try:
             with torch.no_grad():
-                rows.append(model(x))
+                rows.append(torch.cat([model(part) for part in x.split(BATCH)]))
         finally:
             handle.remove()
     return torch.stack(rows).double()
-
-
-def _replaced(activation: Tensor, reference: str, dim: int) -> Tensor:
-    if reference == "zero":
-        return torch.zeros_like(activation)
-    if reference == "mean":
-        others = [d for d in range(activation.ndim) if d != dim % activation.ndim]
-        return activation.double().mean(others, keepdim=True).to(activation.dtype)
-    return activation.flip(0)
 
 
 def _other_sample(activation: Tensor, _target: Tensor) -> Tensor:
@@ -363,9 +362,10 @@ def page_of(rows: pd.DataFrame) -> str:
         lines.append({"network": name, "parameters, M": parameters / 1e6, "px": side, "layers": "<br>".join(found)})
     return (
         "# Torchvision's networks against plain hooks\n\n"
-        f"`python -m benchmarks.zoo` (`make zoo`): random weights, {IMAGES} images of the least size that a network "
-        f"takes, four inner layers each, units ablated in a random order in {STEPS} steps ({STEPS_AT_END} at the last "
-        "layer). The label's logit of each sample is held against full forward passes with an independent hook, "
+        f"`python -m benchmarks.zoo` (`make zoo`): random weights, {IMAGES} images in batches of {BATCH} "
+        f"({IMAGES_OF_LARGE} for networks of more than {LARGE / 1e6:.0f} million parameters) of the least size that a "
+        "network takes, four inner layers each, units ablated in a random order in "
+        f"{STEPS} steps ({STEPS_AT_END} at the last layer). The label's logit of each sample is held against full forward passes with an independent hook, "
         "`torch.where(mask, reference, activation)`, at the intact network and four of the steps.\n\n"
         f"{table_of(rows)}\n\n"
         "By network: layer (type, reference values): result, way taken.\n\n"

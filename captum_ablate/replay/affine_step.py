@@ -41,12 +41,15 @@ class AffineStep:
         self.each = int(counts[0]) if bool((counts == counts[0]).all()) else 0
         self.places = by_unit.reshape(len(counts), -1) if self.each else by_unit.split(counts.tolist())
         self.size = len(axis.owner)
+        self._starts: dict[bool, Tensor] = {}
 
     def start(self, ablated: bool) -> _State:
         """Return the state in which all units are ablated, or none."""
-        source = self.separated.ablated if ablated else self.separated.intact
+        if ablated not in self._starts:
+            source = self.separated.ablated if ablated else self.separated.intact
+            self._starts[ablated] = self.apply(source[self.source])
         mask = torch.full((len(self.places),), ablated, device=self.difference.device)
-        return _State(self, self.apply(source[self.source]), mask)
+        return _State(self, self._starts[ablated], mask)
 
     def compute(self, masks: Tensor) -> Tensor:
         """Return the result for ``masks [k, units]``, computed anew."""

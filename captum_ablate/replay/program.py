@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from captum_ablate.replay.weights import Weights
 
 RowReference = Callable[[Tensor], Tensor] | Tensor
 """What replaces a site's activation ``[n, ...]``: values that broadcast against it, or a function of it."""
+
+
+T = TypeVar("T")
 
 
 class Program:
@@ -57,21 +61,23 @@ class Program:
         if not self.steps:
             return list(numbers)
         ordered = []
-        for chain, wanted in _by_chain(plan, numbers):
-            row = plan.rows[chain]
-            whole = plan.chains[chain].counts[-1] == plan.units
+        for place, wanted in _by_chain(plan, numbers):
+            row = plan.rows[place]
+            whole = plan.chains[place].counts[-1] == plan.units
             ordered += [n for n in (reversed(row) if whole else row) if n in wanted]
         return list(dict.fromkeys(ordered))
 
     def outputs(self, plan: Plan, numbers: Sequence[int]) -> Iterator[tuple[Sequence[int], Any]]:
         """Yield some of these masks' numbers, and the outputs for them: n rows for each, one after the other."""
-        if self.steps:
-            for row, wanted in _by_chain(plan, numbers):
-                yield from self._along(plan, row, wanted)
+        if not self.steps:
+            for chunk in batched(numbers, self.strategy.stack):
+                yield chunk, self._run(self._masks(plan, chunk), {})
             return
-        for start in range(0, len(numbers), self.strategy.stack):
-            chunk = numbers[start : start + self.strategy.stack]
-            yield chunk, self._run(torch.stack([plan.mask(k, self._device) for k in chunk]), {})
+        walked = chain.from_iterable(self._along(plan, row, wanted) for row, wanted in _by_chain(plan, numbers))
+        for some in batched(walked, self.strategy.stack):
+            chunk = [number for number, _ in some]
+            given = {step.slot: step.joined([values[k] for _, values in some]) for k, step in enumerate(self.steps)}
+            yield chunk, self._run(self._masks(plan, chunk), given)
 
     def one(self, mask: Tensor) -> Any:
         """Return the outputs for one mask ``[units]``, by no incremental step."""
@@ -81,30 +87,24 @@ class Program:
         """Return the outputs for ``masks [n, units]``, one for each sample."""
         return self._run(masks, {}, by_row=True)
 
-    def _along(self, plan: Plan, chain: int, wanted: set[int]) -> Iterator[tuple[Sequence[int], Any]]:
-        """Walk a chain of nested masks, from its fullest end, and run the rest for as many as are stacked."""
-        chunk: list[int] = []
-        kept: list[list[Tensor]] = [[] for _ in self.steps]
-        order = plan.chains[chain].order
-        whole = plan.chains[chain].counts[-1] == plan.units
+    def _masks(self, plan: Plan, numbers: Sequence[int]) -> Tensor:
+        return torch.stack([plan.mask(number, self._device) for number in numbers])
+
+    def _along(self, plan: Plan, number: int, wanted: set[int]) -> Iterator[tuple[int, list[Tensor]]]:
+        """Walk a chain of nested masks, from its fullest end; yield the wanted masks and the steps' results there."""
+        order, counts = plan.chains[number].order, plan.chains[number].counts
+        whole = counts[-1] == plan.units
         states = [step.start(ablated=whole) for step in self.steps]
-        places = list(zip(plan.chains[chain].counts, plan.rows[chain], strict=True))
-        last = plan.units if whole else 0
-        left = len(wanted)
-        for count, number in reversed(places) if whole else places:
+        places = list(zip(counts, plan.rows[number], strict=True))
+        last, left = plan.units if whole else 0, len(wanted)
+        for count, mask in reversed(places) if whole else places:
             group = order[count:last] if whole else order[last:count]
             last = count
-            for state, values in zip(states, kept, strict=True):
+            for state in states:
                 state.move(group, back=whole)
-                if number in wanted:
-                    values.append(state.value)
-            if number in wanted:
-                chunk.append(number)
+            if mask in wanted:
+                yield mask, [state.value for state in states]
                 left -= 1
-            if chunk and (len(chunk) == self.strategy.stack or not left):
-                masks = torch.stack([plan.mask(k, self._device) for k in chunk])
-                yield chunk, self._run(masks, {s.slot: s.joined(v) for s, v in zip(self.steps, kept, strict=True)})
-                chunk, kept = [], [[] for _ in self.steps]
             if not left:
                 return
 
@@ -209,6 +209,13 @@ def _units_of(sites: Sequence[Site], device: torch.device) -> Tensor:
     if len(sites) == 0:
         return torch.empty(0, dtype=torch.int64, device=device)
     return torch.cat([torch.arange(s.units.start, s.units.stop, device=device) for s in sites])
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of ``size`` items each, the last one perhaps shorter."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def _by_chain(plan: Plan, numbers: Sequence[int]) -> Iterator[tuple[int, set[int]]]:
