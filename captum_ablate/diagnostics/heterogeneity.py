@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from scipy import stats
 
-from captum_ablate.diagnostics.spectrum import ActivationSpectrum
+from captum_ablate.diagnostics.spectrum_result import ActivationSpectrum
 from captum_ablate.intervals import Floats
+
+SAME = 1e-10
+"""Share of the variance below which two exponents differ by rounding alone, as those of a layer and its copy do."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ def exponents_differ(spectra: Sequence[ActivationSpectrum]) -> Heterogeneity:
 
     The layers saw the same samples, and were bootstrapped with the same draws, so their errors go together: with S the
     covariance of the exponents over replicates and C the differences from the first, Q = (C a)' (C S C')^-1 (C a).
+    A layer that repeats another (dropout in evaluation mode, a scaled copy) adds no degree of freedom.
     """
     for one in spectra:
         if one.refusal is not None or len(one.replicates) < 2:
@@ -47,23 +51,23 @@ def exponents_differ(spectra: Sequence[ActivationSpectrum]) -> Heterogeneity:
     count, groups = len(spectra), spectra[0].groups
     if not 2 <= count < groups:
         raise ValueError(f"between 2 and {groups - 1} layers can be told apart; got {count}")
+    if len(spectra[0].replicates) <= count:
+        raise ValueError(
+            f"the errors of {count} exponents need more than {count} bootstrap replicates to be known together; got "
+            f"{len(spectra[0].replicates)}: pass replicates=200 to activation_spectrum"
+        )
     alpha = np.array([one.alpha for one in spectra])
     boot = torch.stack([one.replicates for one in spectra]).numpy()
     covariance = np.cov(boot) * groups / (groups - 1)
     contrast = np.hstack([-np.ones((count - 1, 1)), np.eye(count - 1)])
     apart = contrast @ alpha
-    q = float(apart @ np.linalg.solve(contrast @ covariance @ contrast.T, apart))
-    df = count - 1
-    f = q * (groups - 1 - df + 1) / ((groups - 1) * df)
-    chance = float(np.trace(_deviations(covariance))) / df
+    variances, directions = np.linalg.eigh(contrast @ covariance @ contrast.T)
+    free = variances > SAME * np.trace(covariance)
+    q, df = float(((apart @ directions[:, free]) ** 2 / variances[free]).sum()), int(free.sum())
+    p = float(stats.f.sf(q * (groups - df) / ((groups - 1) * df), df, groups - df)) if df else 1.0
+    chance = float(np.trace(_deviations(covariance))) / (count - 1)
     beyond = max(0.0, float(alpha.var(ddof=1)) - chance)
-    return Heterogeneity(
-        tuple(one.layer for one in spectra),
-        q,
-        df,
-        float(stats.f.sf(f, df, groups - df)),
-        beyond**0.5,
-    )
+    return Heterogeneity(tuple(one.layer for one in spectra), q, df, p, beyond**0.5)
 
 
 def _deviations(covariance: Floats) -> Floats:

@@ -54,7 +54,8 @@ class GroupedCovariance:
     def resampled(self, draws: Tensor) -> Tensor:
         """Return the eigenvalues, ``[replicates, units]``, of as many groups drawn with replacement.
 
-        ``draws [replicates, groups]`` says how often each group is taken.
+        ``draws [replicates, groups]`` says how often each group is taken. All eigenvalues are 0 where the groups drawn
+        are empty, as those of few samples can be.
         """
         total = self.total
         counts = torch.tensor([one.count for one in self.groups], dtype=torch.float64)
@@ -65,10 +66,10 @@ class GroupedCovariance:
         found = []
         for times in draws.to(torch.float64).split(8):  # a few at a time: a replicate is units x units
             count = times @ counts
-            mean = (times @ (counts[:, None] * means)) / count[:, None]
+            mean = (times @ (counts[:, None] * means)) / count.clamp(min=1)[:, None]
             scatter = torch.einsum("rg,gij->rij", times, scatters)
             scatter -= count[:, None, None] * mean[:, :, None] * mean[:, None, :]
-            found.append(eigenvalues(scatter / (count - 1)[:, None, None]))
+            found.append(eigenvalues(scatter / (count - 1).clamp(min=1)[:, None, None]))
         return torch.cat(found)
 
 

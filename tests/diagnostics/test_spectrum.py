@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -120,6 +121,63 @@ def test_a_layer_too_narrow_for_a_fit_keeps_its_dimensionality_and_says_why():
     assert activation_spectrum(identity(), "0", torch.randn(100, 59), fit_range=(10, 29), replicates=2).refusal is None
     few = activation_spectrum(identity(), "0", torch.randn(20, 80), fit_range=(5, 30))
     assert few.refusal.startswith("too narrow for ranks 5 to 30: 80 units and 20 samples have 19 eigenvalues")
+    assert "pass a fit_range that ends at 19 or before, take a wider layer, or more samples" in few.refusal
+    assert "fit_range" not in activation_spectrum(identity(), "0", torch.randn(6, 80), fit_range=(5, 30)).refusal
+
+
+def test_where_samples_are_too_few_to_resample_the_last_ranks_there_is_no_exponent():
+    """Of 62 samples a replicate holds about 40; the eigenvalues after those are rounding, and the exponent nonsense."""
+    x = code(0.0, units=80, n=62)
+    found = activation_spectrum(identity(), "0", x, fit_range=(10, 50))
+    assert found.verdict == "refused"
+    assert math.isnan(found.alpha)
+    assert "too few samples for ranks 10 to 50: of 62 samples, a bootstrap replicate has as few as" in found.refusal
+    last = int(found.refusal.split("ends at ")[1].split()[0])
+    assert 11 < last < 50
+    assert activation_spectrum(identity(), "0", x, fit_range=(10, last)).refusal is None
+    plain = activation_spectrum(identity(), "0", x, fit_range=(10, 50), replicates=0)
+    assert plain.refusal is None
+    assert 0 < plain.alpha < 3
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 10])
+def test_a_handful_of_samples_gets_a_reason_and_not_an_error(n):
+    """All of the groups that a replicate draws can be empty."""
+    found = activation_spectrum(identity(), "0", torch.randn(n, 12, dtype=torch.float64), fit_range=(1, 3))
+    assert found.verdict == "refused"
+    expected = np.linalg.eigvalsh(np.cov(torch.zeros(n, 12).numpy(), rowvar=False))
+    assert len(found.eigenvalues) == len(expected)
+    assert 1 <= found.participation_ratio < n
+
+
+def test_units_that_never_vary_have_no_variance_and_no_say():
+    x = code(1.0, units=70, n=400)
+    with_dead = torch.cat([x[:, :30], torch.full((400, 9), 0.1, dtype=x.dtype), x[:, 30:]], dim=1)
+    found, expected = (activation_spectrum(identity(), "0", one, replicates=20) for one in (with_dead, x))
+    np.testing.assert_allclose(found.eigenvalues[:70], expected.eigenvalues, rtol=1e-9)
+    assert float(found.eigenvalues[70:].max()) < 1e-12
+    assert found.alpha == pytest.approx(expected.alpha, rel=1e-6)
+    nothing = activation_spectrum(identity(), "0", torch.full((20, 5), 0.1, dtype=torch.float64))
+    assert nothing.verdict == "refused"
+    assert math.isnan(nothing.participation_ratio)
+
+
+def test_the_order_of_samples_and_of_units_does_not_matter():
+    x = code(1.0, units=20, n=200)
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = torch.randperm(200, generator=generator), torch.randperm(20, generator=generator)
+    found, expected = (activation_spectrum(identity(), "0", one) for one in (x[rows][:, columns], x))
+    np.testing.assert_allclose(found.eigenvalues, expected.eigenvalues, rtol=1e-9)
+    spread = x.T.contiguous().T  # the same values, columns first in memory
+    np.testing.assert_allclose(activation_spectrum(identity(), "0", spread).eigenvalues, expected.eigenvalues)
+
+
+@pytest.mark.parametrize("sizes", [[200], [1] * 200, [199, 1], [7, 93, 50, 50]])
+def test_a_covariance_streamed_in_any_batches_has_numpys_eigenvalues(sizes):
+    x = 1e3 + code(1.0, units=20, n=200)
+    found = activation_spectrum(identity(), "0", list(x.split(sizes)))
+    expected = np.linalg.eigvalsh(np.cov(x.numpy(), rowvar=False))[::-1]
+    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-8)
 
 
 def test_layers_in_a_list_share_a_pass_and_a_tuple_output_gives_a_tuple():
@@ -246,3 +304,42 @@ def test_the_joint_test_needs_spectra_of_one_call():
         exponents_differ([one, activation_spectrum(identity(), "0", x, replicates=0)])
     with pytest.raises(ValueError, match="between 2 and 39 layers"):
         exponents_differ([one])
+
+
+def test_a_layer_and_its_copy_do_not_differ_and_a_copy_adds_nothing_to_a_test():
+    class Scaled(nn.Module):
+        def forward(self, x):
+            return 3.3 * x
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(70, 70), nn.Dropout(), Scaled(), nn.Linear(70, 70)).eval()
+    first, same, scaled, other = activation_spectrum(
+        net, ["0", "1", "2", "3"], torch.randn(500, 70), fit_range=(10, 30)
+    )
+    for copy in (same, scaled):
+        equal = exponents_differ([first, copy])
+        assert (equal.q, equal.df, equal.p) == (0, 0, 1)
+        assert equal.spread == pytest.approx(0, abs=1e-6)
+    alone, together = exponents_differ([first, other]), exponents_differ([first, same, scaled, other])
+    assert (alone.df, together.df) == (1, 1)
+    assert together.q == pytest.approx(alone.q, rel=1e-4)
+    assert together.p == pytest.approx(alone.p, rel=1e-2)
+
+
+def test_the_joint_test_is_hotellings_on_differences_from_the_first():
+    x = code(1.0, units=80, n=400)
+    net = nn.Sequential(nn.Linear(80, 80).double(), nn.Linear(80, 80).double(), nn.ReLU())
+    spectra = activation_spectrum(net, ["0", "1", "2"], x, fit_range=(10, 30))
+    found = exponents_differ(spectra)
+    apart = np.array([one.alpha - spectra[0].alpha for one in spectra[1:]])
+    boot = np.array([(one.replicates - spectra[0].replicates).numpy() for one in spectra[1:]])
+    q = apart @ np.linalg.inv(np.cov(boot) * 40 / 39) @ apart
+    assert found.q == pytest.approx(q)
+    assert found.p == pytest.approx(stats.f.sf(q * (39 - 2 + 1) / (39 * 2), 2, 38))
+
+
+def test_the_joint_test_needs_more_replicates_than_layers():
+    net = nn.Sequential(nn.Linear(80, 80), nn.Linear(80, 80), nn.Linear(80, 80))
+    spectra = activation_spectrum(net, ["0", "1", "2"], torch.randn(400, 80), fit_range=(10, 30), replicates=3)
+    with pytest.raises(ValueError, match="3 exponents need more than 3 bootstrap replicates"):
+        exponents_differ(spectra)
