@@ -117,7 +117,7 @@ def refit_lesson(refitted: pd.DataFrame, spectra: pd.DataFrame) -> str:
                 f"{poor['r2'].max():.2f}, alpha {poor['alpha'].min():.1f} to {poor['alpha'].max():.1f}): such a "
                 "spectrum is no power law."
             )
-        if not (rows["verdict"] == "holds").any():
+        if (rows["change of alpha"] < 0).all():
             lines[-1] += " What can be said is that nothing here supports a steeper decay under dropout."
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,24 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    folder = subject.out_folder(options)
     model, data, name = subject.load(options)
+    if isinstance(data, Iterator):
+        raise TypeError(
+            f"--data {options.data} gives a {type(data).__name__}, which can be read only once, and the logits and the "
+            "images are read one after the other; give a list of batches or a DataLoader"
+        )
     attribute = _attribute(options.attribute)
     head = options.head or last_linear(model)
-    table = head_table(model, head, data, show_progress=not options.quiet)
+    with subject.running(options):
+        table = head_table(model, head, data, show_progress=not options.quiet)
+    if attribute is not None and len(attribute) != len(table.target):
+        raise ValueError(
+            f"--attribute {options.attribute} must have one entry for each of the {len(table.target)} samples, in "
+            f"their order; got {len(attribute)}"
+        )
     mids = midrange(table.logits, table.target, mode=options.mode, band=options.band and tuple(options.band))
     chosen = _classes(options.classes, mids.classes)
-    folder = Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
     mids.to_frame().to_csv(folder / "midrange.csv", index=False)
     np.savetxt(folder / "midrange_indices.txt", mids.unique.numpy(), fmt="%d")
     _save(mids.plot(), folder / "bands.png")
@@ -106,7 +117,7 @@ def _attribute(name: str | None) -> Tensor | None:
     if name is None:
         return None
     found = subject.named(name)
-    return labels(found() if callable(found) else found, f"--attribute {name}")
+    return labels(subject.called(found, f"--attribute {name}") if callable(found) else found, f"--attribute {name}")
 
 
 def _classes(asked: list[int] | None, present: Tensor) -> list[int]:

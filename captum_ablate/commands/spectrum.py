@@ -43,21 +43,23 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    folder = subject.out_folder(options)
     found = subject.load(options)
-    layers = options.layer or (_ask_for_layers(found) if options.model else list(DEMO_LAYERS))
-    spectra = _flat(
-        activation_spectrum(
-            found.model,
-            layers,
-            found.data,
-            fit_range=None if options.fit_range is None else tuple(options.fit_range),
-            stimulus_dim=options.stimulus_dim,
-            unit_dim=options.unit_dim,
-            replicates=options.replicates,
-            seed=options.seed,
-            show_progress=not options.quiet,
+    with subject.running(options):
+        layers = options.layer or (_ask_for_layers(found) if options.model else list(DEMO_LAYERS))
+        spectra = _flat(
+            activation_spectrum(
+                found.model,
+                layers,
+                found.data,
+                fit_range=None if options.fit_range is None else tuple(options.fit_range),
+                stimulus_dim=options.stimulus_dim,
+                unit_dim=options.unit_dim,
+                replicates=options.replicates,
+                seed=options.seed,
+                show_progress=not options.quiet,
+            )
         )
-    )
     table = pd.DataFrame([one.summary() for one in spectra])
     print(f"{found.name}, {spectra[0].n:,} samples")
     print(_shown(table).to_string(index=False))
@@ -65,7 +67,7 @@ def _run(options: argparse.Namespace) -> None:
         if one.refusal:
             print(f"{one.layer}: no fit, {one.refusal}")
     print(_difference(spectra))
-    folder = _write(spectra, table, Path(options.out))
+    _write(spectra, table, folder)
     print(f"wrote spectrum.png, layers.csv, eigenvalues.csv to {folder.resolve()}")
 
 
@@ -96,6 +98,11 @@ def _difference(spectra: list[ActivationSpectrum]) -> str:
         return "fewer than two layers have a bootstrapped exponent, so none are compared"
     if len({one.fit_range for one in fitted}) > 1:
         return "exponents over different ranks are not compared; --fit-range sets one range for all layers"
+    if not len(fitted) < min(fitted[0].groups, len(fitted[0].replicates)):
+        return (
+            f"{len(fitted)} exponents are not compared: that needs fewer than {fitted[0].groups} layers, and more "
+            "--replicates than layers"
+        )
     test = exponents_differ(fitted)
     return (
         f"do the exponents of {len(fitted)} layers differ? Cochran's Q {test.q:.1f} with {test.df} degrees of freedom, "
@@ -103,8 +110,7 @@ def _difference(spectra: list[ActivationSpectrum]) -> str:
     )
 
 
-def _write(spectra: list[ActivationSpectrum], table: pd.DataFrame, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(spectra: list[ActivationSpectrum], table: pd.DataFrame, folder: Path) -> None:
     table.to_csv(folder / "layers.csv", index=False)
     pd.concat([one.to_frame() for one in spectra]).to_csv(folder / "eigenvalues.csv", index=False)
     columns = min(2, len(spectra))
@@ -116,7 +122,6 @@ def _write(spectra: list[ActivationSpectrum], table: pd.DataFrame, folder: Path)
     for ax in axes[len(spectra) :]:
         ax.set_visible(False)
     figure.savefig(folder / "spectrum.png", dpi=130)
-    return folder
 
 
 def _ask_for_layers(found: Subject) -> NoReturn:

@@ -7,6 +7,9 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,8 +17,15 @@ import torch
 from torch import nn
 
 from captum_ablate import demo_data
+from captum_ablate.commands import files
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+OURS = Path(__file__).parents[1]
+MODEL_CALLS = Path(nn.modules.module.__file__)
+LOADERS = Path(torch.utils.data.__file__).parent
+"""Where a call of a model, and where the reading of data, passes through."""
 
 
 class Subject(NamedTuple):
@@ -38,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="MODULE:NAME",
         help="your data: a loader of batches (*inputs, labels), a tuple (inputs, labels), or a function without "
-        "arguments that returns either",
+        "arguments that returns either; or a file, .npz with arrays inputs and labels, or .pt with (inputs, labels)",
     )
     parser.add_argument(
         "--demo",
@@ -57,15 +67,50 @@ def load(options: argparse.Namespace) -> Subject:
         raise ValueError(f"{given} needs {missing} beside it; leave both out to look at the demo's network")
     if options.model is None:
         return _demo(options.demo, options.seed, show_progress=not options.quiet)
+    if files.is_file_name(options.model):
+        raise ValueError(
+            f"--model {options.model} is a file of weights or a folder, and no model; name a function that builds the "
+            "model and loads them, such as my_code:make_model"
+        )
     model = named(options.model)
     if isinstance(model, type) or not isinstance(model, nn.Module):
-        model = _called(model, options.model)
+        model = called(model, f"--model {options.model}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"--model {options.model} must give an nn.Module; got {type(model).__name__}")
+    if files.is_file_name(options.data):
+        return Subject(model.eval(), files.read(options.data, "--data"), options.model)
     data = named(options.data)
     if callable(data):
-        data = _called(data, options.data)
+        data = called(data, f"--data {options.data}")
     return Subject(model.eval(), data, options.model)
+
+
+@contextmanager
+def running(options: argparse.Namespace) -> Iterator[None]:
+    """Turn what the user's own model or loader raises into a ``ValueError`` that names it; our errors pass."""
+    try:
+        yield
+    except Exception as error:
+        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        if options.model is None or Path(frames[-1]).is_relative_to(OURS):
+            raise
+        through = {Path(frame) for frame in frames}
+        if MODEL_CALLS in through:
+            what = f"the model {options.model} cannot run on the data {options.data}"
+        elif any(frame.is_relative_to(LOADERS) for frame in through):
+            what = f"the data {options.data} cannot be read"
+        else:
+            raise
+        raise ValueError(f"{what}: {_said(error)}") from error
+
+
+def out_folder(options: argparse.Namespace) -> Path:
+    """Return the folder that ``--out`` names, made if it is not there."""
+    folder = Path(options.out)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"--out must name a folder; {options.out} is a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def named(name: str) -> Any:
@@ -87,33 +132,54 @@ def named(name: str) -> Any:
 
 def _module(name: str) -> Any:
     file = Path(name)
-    if file.suffix == ".py":
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no file {name}")
-        specification = importlib.util.spec_from_file_location(file.stem, file)
-        assert specification is not None
-        assert specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        sys.modules.setdefault(file.stem, module)  # pickle and worker processes look a module up by its name
-        specification.loader.exec_module(module)
-        return module
+    if file.suffix == ".py" and not file.is_file():
+        raise FileNotFoundError(f"there is no file {name}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    return importlib.import_module(name)
+    try:
+        return _executed(file.resolve()) if file.suffix == ".py" else importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise ImportError(f"{name} needs a module that is not there: {_said(error)}") from error
+        raise ImportError(
+            f"there is no module {error.name!r}, neither installed nor as {error.name}.py in {here}"
+        ) from error
+    except Exception as error:
+        raise ImportError(f"{name} cannot be imported: {_said(error)}") from error
 
 
-def _called(function: Any, name: str) -> Any:
+@cache
+def _executed(file: Path) -> Any:
+    """Return the module of ``file``, executed once even if several options name it."""
+    specification = importlib.util.spec_from_file_location(file.stem, file)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules.setdefault(file.stem, module)  # pickle and worker processes look a module up by its name
+    specification.loader.exec_module(module)
+    return module
+
+
+def called(function: Any, name: str) -> Any:
+    """Return what the user's ``function`` returns, called without arguments."""
     if not callable(function):
         raise TypeError(f"{name} must be a model, data, or a function that returns one; got {type(function).__name__}")
     try:
         return function()
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        raise ValueError(
-            f"{name} failed with {type(error).__name__}: {error} ({where.filename}, line {where.lineno}); it is called "
-            "without arguments"
-        ) from error
+        raise ValueError(f"{name} failed with {_said(error)}; it is called without arguments") from error
+
+
+def _said(error: Exception) -> str:
+    """Return the type and the text of ``error``, and where in the user's code it arose."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        return said  # which tells file and line
+    installed = (str(OURS), str(Path(torch.__file__).parent), "<frozen", importlib.__file__)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(installed)]
+    return said + (f" ({own[-1].filename}, line {own[-1].lineno})" if own else "")
 
 
 def _demo(name: str, seed: int, *, show_progress: bool) -> Subject:
