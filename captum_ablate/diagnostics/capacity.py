@@ -46,8 +46,8 @@ def dropout_capacity_bounds(neurons: int, bits: float, dropout: float | Sequence
     """
     if isinstance(neurons, bool) or not isinstance(neurons, int) or neurons < 1:
         raise ValueError(f"neurons must be an int, at least 1; got {neurons!r}")
-    if not bits > 0:
-        raise ValueError(f"bits, the capacity of one neuron without dropout, must be above 0; got {bits!r}")
+    if not 0 < bits < float("inf"):
+        raise ValueError(f"bits, the capacity of one neuron without dropout, must be above 0 and finite; got {bits!r}")
     rates = np.atleast_1d(np.asarray(dropout, dtype=np.float64))
     if rates.ndim != 1 or not ((rates >= 0) & (rates <= 1)).all():
         raise ValueError(f"dropout must be rates between 0 and 1; got {dropout!r}")

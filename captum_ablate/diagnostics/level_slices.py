@@ -68,7 +68,7 @@ class LevelSlices:
         """Miller-Madow bias of ``association``, (C' - 1)(S' - 1) / (2 n ln 2) bits with the labels that a bin holds."""
         used_classes = (self.counts.sum(dim=2) > 0).sum(dim=1)
         used_attributes = (self.counts.sum(dim=1) > 0).sum(dim=1)
-        return self._of_attributes((used_classes - 1) * (used_attributes - 1) / (2 * self.n * log(2)))
+        return self._of_attributes((used_classes - 1) * (used_attributes - 1) / (2 * self.n.double() * log(2)))
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row per bin: bin, low, high, n, shares class_C and attribute_S, lift_S, association and its bias."""
@@ -138,7 +138,7 @@ def level_slices(
     if bins < 1:
         raise ValueError(f"bins must be at least 1; got {bins}")
     cut = _edges(unit.numpy(), bins, edges)
-    level = torch.bucketize(unit, cut[1:-1], right=True)  # [n]; a value on an edge belongs above it
+    level = torch.bucketize(unit.contiguous(), cut[1:-1], right=True)  # [n]; a value on an edge belongs above it
     classes, class_index = torch.unique(target, return_inverse=True)
     attributes, attribute_index = torch.unique(kinds, return_inverse=True)
     shape = (len(cut) - 1, len(classes), len(attributes))

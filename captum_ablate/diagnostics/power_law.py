@@ -58,8 +58,9 @@ def participation_ratio(eigenvalues: Tensor) -> float:
     ``eigenvalues [units]`` of a covariance, in any order. NaN where there is no variance at all.
     """
     values = _nonnegative(eigenvalues)
-    squares = float(values.square().sum())
-    return float(values.sum()) ** 2 / squares if squares > 0 else float("nan")
+    largest = float(values.max())
+    shares = values / largest  # so that no square is out of range
+    return float(shares.sum().square() / shares.square().sum()) if largest > 0 else float("nan")
 
 
 def effective_rank(eigenvalues: Tensor) -> float:

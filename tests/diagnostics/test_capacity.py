@@ -70,7 +70,8 @@ def test_independent_neurons_add_up_and_no_bound_is_below_zero():
     ("arguments", "message"),
     [
         ((0, 2, 0.1), "neurons must be an int, at least 1; got 0"),
-        ((1, 0, 0.1), "bits, the capacity of one neuron without dropout, must be above 0; got 0"),
+        ((1, 0, 0.1), "bits, the capacity of one neuron without dropout, must be above 0 and finite; got 0"),
+        ((1, float("inf"), 1.0), "must be above 0 and finite; got inf"),
         ((1, 2, 1.5), "dropout must be rates between 0 and 1; got 1.5"),
         ((1, 2, float("nan")), "between 0 and 1"),
     ],

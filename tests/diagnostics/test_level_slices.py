@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from math import log, log2
 
@@ -124,3 +126,17 @@ def test_plot_images_refuses_other_images():
         level_slices([0.0, 1.0], [0, 1]).plot_images(torch.zeros(3, 1, 2, 2))
     with pytest.raises(ValueError, match=r"images must be \[n, channels, height, width\]"):
         level_slices([0.0, 1.0], [0, 1]).plot_images(torch.zeros(2, 2, 2))
+
+
+def test_a_column_of_logits_is_sliced_without_a_warning_from_torch():
+    """Torch says so once in a process, hence the new one."""
+    code = "import torch, captum_ablate as c; c.level_slices(torch.randn(30, 3)[:, 0].double(), torch.arange(30) % 3)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert "contiguous" not in done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_bias_has_double_precision():
+    slices = level_slices(np.arange(21.0), [0, 1, 2] * 7, [0, 1, 1] * 7, bins=1)
+    assert slices.association_bias.dtype == torch.float64
+    assert float(slices.association_bias[0]) == pytest.approx(2 * 1 / (2 * 21 * log(2)), rel=1e-14)

@@ -71,3 +71,8 @@ def test_what_is_no_spectrum_is_refused():
 
 def test_rounding_does_not_count_as_rank():
     assert rank_of(torch.tensor([1.0, 0.1, 1e-17, 0.0], dtype=torch.float64)) == 2
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-20, 1.0, 1e200])
+def test_the_participation_ratio_does_not_go_with_scale(scale):
+    assert participation_ratio(torch.tensor([1.0, 0.5], dtype=torch.float64) * scale) == pytest.approx(1.8)
