@@ -130,7 +130,8 @@ def test_plot_images_refuses_other_images():
 
 def test_a_column_of_logits_is_sliced_without_a_warning_from_torch():
     """Torch says so once in a process, hence the new one."""
-    code = "import torch, captum_ablate as c; c.level_slices(torch.randn(30, 3)[:, 0].double(), torch.arange(30) % 3)"
+    call = "c.level_slices(torch.randn(30, 3, dtype=torch.float64)[:, 0], torch.arange(30) % 3)"
+    code = f"import torch, captum_ablate as c; {call}"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert "contiguous" not in done.stderr
     assert done.returncode == 0, done.stderr
