@@ -143,7 +143,11 @@ def levels_section(frame: pd.DataFrame, networks: Networks, scale: Scale) -> Sec
         part = shape_split(bias, 0, scale).evaluate
         table = _table(networks[bias, 0], part)
         slices = level_slices(table.logits[:, 0], part.labels, part.thirds)
-        figures[f"levels_{bias}"] = slices.plot(shapes.SHAPES, ("left", "middle", "right"))
+        figure = slices.plot(shapes.SHAPES, ("left", "middle", "right"))
+        figure.suptitle(
+            f"The square's logit on unbiased images, trained at bias {bias:g}", x=0.02, ha="left", fontweight="bold"
+        )
+        figures[f"levels_{bias}"] = figure
     return Section(
         "What stands at each level of a logit",
         """

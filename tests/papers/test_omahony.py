@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from benchmarks.papers import shapes, spurious
+from benchmarks.papers.claims import judged_over
+from benchmarks.papers.omahony import training_section
+from benchmarks.papers.omahony_levels import maximum_claims, midrange_claims
 from benchmarks.papers.retraining_sets import USES_GROUPS, _sets
 from benchmarks.papers.scale import Scale
 from captum_ablate.diagnostics import HeadTable
@@ -82,3 +86,70 @@ def test_sizes_and_companions_of_the_error_sets_match():
     oracle = sets["group-balanced (oracle)"][0]
     pairs = 2 * table.target[oracle] + part.attributes[oracle]
     assert len(set(pairs.bincount().tolist())) == 1
+
+
+def levels(seeds: int = 5) -> pd.DataFrame:
+    rows = [
+        {
+            "bias": bias,
+            "seed": seed,
+            "held_out": 0.5 if seed == 1 else 0.95,
+            "conflict": 0.1,
+            "conflict_mid": 0.3 + 0.01 * seed,
+            "conflict_top": 0.02,
+            "purity_top": 0.99 - 0.5 * bias,
+            "bits_mid": 0.2 * bias + 0.01 * seed,
+            "bits_top": 0.0,
+        }
+        for bias in (0.0, 0.8, 0.9, 0.95, 1.0)
+        for seed in range(seeds)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_no_seed_is_left_out_of_the_comparison_with_networks_without_bias():
+    joined, pure, apart, top = maximum_claims(levels())
+    assert pure.figure.startswith("0.540")
+    assert pure.verdict == "fails"
+    assert apart.figure.startswith("0.180 [0.180, 0.180]")  # the seeds cancel, all five of them
+    assert apart.verdict == "holds"
+    assert joined.verdict == "fails"
+    assert top.verdict == "reported"
+
+
+def test_every_bias_and_both_checks_count_for_the_midrange():
+    joined, *parts = midrange_claims(levels())
+    assert [part.id for part in parts] == [
+        f"C4.2 {check}, b = {bias}" for bias in (0.8, 0.9, 0.95) for check in ("ratio", "top")
+    ]
+    assert joined.verdict == "holds"
+    assert parts[0].figure.startswith("3.20")
+
+
+def test_every_network_is_trained_for_as_long_and_must_have_learnt_something(monkeypatch):
+    assert shapes.epochs_of(Scale.NORMAL) == 40
+    assert shapes.epochs_of(Scale.FULL) == 80
+    assert 1 / 3 < shapes.SHORTCUT < 2 / 3 < shapes.LEARNT
+    asked = {}
+
+    def noted(key, make, fit, *, evaluate, floor):
+        asked[key] = floor
+
+    monkeypatch.setattr(shapes, "trained", noted)
+    for bias in (0.0, 0.9):
+        shapes.shape_network(bias, 0)
+    shapes.shape_network(0.9, 0, epochs=20)
+    assert asked == {
+        "shapes32-6000images-bias0.0-40epochs-seed0": 0.80,
+        "shapes32-6000images-bias0.9-40epochs-seed0": 0.65,
+        "shapes32-6000images-bias0.9-20epochs-seed0": 0.65,
+    }
+
+
+def test_claims_after_fewer_epochs_stand_beside_those_of_the_protocol():
+    def claims(value):
+        return [judged_over("C", "is above 1", "the mean", [value, value + 0.1, value - 0.1], threshold=1, digits=1)]
+
+    table = training_section(claims(0.0), claims(5.0), Scale.NORMAL).tables["training"]
+    assert table.iloc[0].tolist() == ["C", "0.0 [-0.2, 0.2]", "fails", "5.0 [4.8, 5.2]", "holds"]
+    assert [*table.columns][1::2] == ["after 20 epochs", "after 40 epochs"]
