@@ -7,10 +7,11 @@ from captum_ablate.diagnostics.heterogeneity import Heterogeneity, exponents_dif
 from captum_ablate.diagnostics.level_slices import LevelSlices, level_slices
 from captum_ablate.diagnostics.midrange import MidRange, midrange
 from captum_ablate.diagnostics.power_law import participation_ratio
-from captum_ablate.diagnostics.projection import RandomProjections, dot_on_circle, random_projection_test
+from captum_ablate.diagnostics.projection import RandomProjections, random_projection_test
 from captum_ablate.diagnostics.retraining import retrain_last_layer
 from captum_ablate.diagnostics.spectrum import activation_spectrum
 from captum_ablate.diagnostics.spectrum_result import ActivationSpectrum
+from captum_ablate.diagnostics.stimuli import dot_on_circle
 from captum_ablate.diagnostics.worst_group import WorstGroupAccuracy, worst_group_accuracy
 
 __all__ = [

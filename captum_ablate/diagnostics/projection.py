@@ -1,6 +1,6 @@
 """Random projections of a trajectory: whether a code moves smoothly as its stimulus moves along a closed path.
 
-The idea, the dot on a circle and the squared steps are from the supplement of Marshall and Kirchner (2024); the slope
+The idea and the squared steps are from the supplement of Marshall and Kirchner (2024); the slope
 over the number of frames, and its law, are ours.
 """
 
@@ -175,29 +175,6 @@ def random_projections(units: int, projections: int, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(projections):
         yield torch.randn(units, DIMENSIONS, generator=generator, dtype=torch.float64) / units**0.5
-
-
-def dot_on_circle(
-    size: int = 32, *, channels: int = 3, radius: float | None = None, width: float = 2.0, background: float = 0.0
-) -> Path:
-    """Return a path of images ``[T, channels, size, size]``: a Gaussian dot goes once around a circle.
-
-    Its standard deviation is ``width`` pixels, and its intensity is computed at its exact place, never rounded to
-    pixels; it rises from ``background`` by 1. ``radius`` is a third of ``size`` by default.
-    """
-    around = size / 3 if radius is None else radius
-    if width <= 0 or around <= 0 or size < 2:
-        raise ValueError(f"size, radius and width must be above 0; got {size}, {around}, {width}")
-
-    def path(frames: int) -> Tensor:
-        angle = 2 * torch.pi * torch.arange(frames, dtype=torch.float64) / frames
-        pixel = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-        x = torch.exp(-((pixel - around * angle.cos()[:, None]) ** 2) / (2 * width**2))  # [frames, size]
-        y = torch.exp(-((pixel - around * angle.sin()[:, None]) ** 2) / (2 * width**2))
-        dot = background + y[:, :, None] * x[:, None, :]
-        return dot[:, None].expand(-1, channels, -1, -1).to(torch.get_default_dtype())
-
-    return path
 
 
 def _energy(points: Tensor) -> Tensor:
