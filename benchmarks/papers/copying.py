@@ -1,9 +1,8 @@
 """Does training build error correction? A deep tanh network that copies its inputs, with dropout that is never off.
 
 After the demonstration in the supplement of Marshall and Kirchner (2024): 40 tanh layers of 32 units, three real
-inputs, dropout
-of 0.2 after every fourth layer, also at inference. The supplement estimates mutual information with MINE; we decode
-linearly.
+inputs, dropout of 0.2 after every fourth layer, also at inference. The supplement estimates mutual information with
+MINE; we decode linearly.
 """
 
 from __future__ import annotations
@@ -72,8 +71,7 @@ def copier(seed: int, scale: Scale) -> Trained:
 
 
 def decoding(network: Copy, seed: int, n: int = 4_000) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return R2 ``[layers]`` of the inputs, decoded linearly from each layer: fitted on one half, scored on the "
-    "other."""
+    """Return R2 ``[layers]`` of the inputs, read linearly from each layer: fitted on one half, scored on the other."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(1_000 + seed)
         inputs = torch.randn(n, COPIED)

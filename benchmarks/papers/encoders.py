@@ -67,7 +67,7 @@ def network(kind: str, dropout: float, seed: int, width: int = 128) -> nn.Sequen
 def encoder(kind: str, dropout: float, seed: int, scale: Scale = Scale.NORMAL) -> Trained:
     """Return an ``autoencoder`` (its ``accuracy`` is R2) or ``classifier`` trained on CIFAR-10.
 
-    At quick scale: an eighth of the images, one epoch, no floor.
+    At quick scale: 300 images, one epoch, no floor.
     """
     if kind not in FLOORS:
         raise ValueError(f"kind must be one of {', '.join(FLOORS)}; got {kind!r}")
