@@ -15,8 +15,20 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from benchmarks.papers.claims import Claim
-from benchmarks.papers.omahony_levels import level_frame, levels_section, maximum_claims, midrange_claims
-from benchmarks.papers.omahony_retraining import retraining_claims, retraining_section, set_frame, spurious_networks
+from benchmarks.papers.omahony_levels import (
+    level_frame,
+    levels_section,
+    maximum_claims,
+    maximum_lesson,
+    midrange_claims,
+)
+from benchmarks.papers.omahony_retraining import (
+    retraining_claims,
+    retraining_lesson,
+    retraining_section,
+    set_frame,
+    spurious_networks,
+)
 from benchmarks.papers.omahony_shortcut import (
     Networks,
     shape_networks,
@@ -58,6 +70,7 @@ def run(scale: Scale) -> None:
         shapes_section(shortcut, scale),
         levels_section(levels, on_shapes, scale),
         retraining_section(sets, scale),
+        Section("What failed, and why we think so", f"{maximum_lesson(levels)}\n{retraining_lesson(sets)}"),
         _limits(),
     ]
     if shorter:

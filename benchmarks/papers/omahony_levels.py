@@ -126,6 +126,19 @@ def maximum_claims(frame: pd.DataFrame) -> Iterator[Claim]:
     )
 
 
+def maximum_lesson(frame: pd.DataFrame) -> str:
+    """Say what the top slice of a biased network holds, on unbiased images and on those of its own bias."""
+    of = frame.groupby("bias")[["purity_top", "conflict_top", "conflict"]].mean()
+    biased, fair = of.loc[0.9], of.loc[0.0]
+    return (
+        f"- C4.4a asks for a pure top slice on *unbiased* images. That of a network without bias has a share of "
+        f"{fair['purity_top']:.2f} of its class there, that of a network of bias 0.9 {biased['purity_top']:.2f}: where "
+        "the shortcut decides, images of other classes at the right place reach the top too. Among held-out images of "
+        f"its own bias the top slice does hide it: {biased['conflict_top']:.1%} of it are conflict images, of all "
+        f"{biased['conflict']:.1%}."
+    )
+
+
 def levels_section(frame: pd.DataFrame, networks: Networks, scale: Scale) -> Section:
     columns = [
         "conflict",

@@ -111,6 +111,27 @@ def _paired(
     )
 
 
+def retraining_lesson(frame: pd.DataFrame) -> str:
+    """Say how many minority samples each choice finds, and what the same features could give."""
+    of = frame.groupby(["data", "set"], sort=False)[["minority", "worst"]].mean()
+    lines = []
+    for data in dict.fromkeys(frame["data"]):
+        own = of.loc[data]
+        share, worst = own["minority"], 100 * own["worst"]
+        lines.append(
+            f"- C4.3, {data}: {share['all held-out']:.0%} of all held-out samples are a minority, "
+            f"{share['mid-range']:.0%} of the mid-range, and yet a layer retrained on the mid-range gives the worst "
+            f"group {worst['mid-range']:.1f} % (ERM {worst['ERM']:.1f} %). The frozen features are good enough, and so "
+            "are the minority samples of the mid-range: with companions from outside of it they give "
+            f"{worst['mid-range minority']:.1f} % (chosen by group labels; oracle "
+            f"{worst['group-balanced (oracle)']:.1f} %). So we think that the rest of the mid-range holds the layer "
+            "back, samples of the majority that are hard to tell. Errors with rightly classified companions, of which "
+            f"{share['errors']:.0%} are a minority, give {worst['errors']:.1f} % without group labels, and whether an "
+            "error is mid-range makes no difference that we could see."
+        )
+    return "\n".join(lines)
+
+
 def retraining_section(frame: pd.DataFrame, scale: Scale) -> Section:
     rows = []
     for (data, kind), part in frame.groupby(["data", "set"], sort=False):

@@ -154,7 +154,7 @@ def _bias_figure(frame: pd.DataFrame) -> Figure:
     ax.plot(mean.index, mean, color=COLOURS[0], linewidth=1.8, label="ours, mean")
     ax.set_xlabel("bias: share of training images whose position tells the shape")
     ax.set_ylabel("accuracy on unbiased images (%)")
-    ax.set_ylim(0, 100)
+    ax.set_ylim(0, 103)
     return finished(figure, ax, "Accuracy on unbiased shapes falls with the bias")
 
 

@@ -10,7 +10,8 @@ import torch
 from benchmarks.papers import shapes, spurious
 from benchmarks.papers.claims import judged_over
 from benchmarks.papers.omahony import training_section
-from benchmarks.papers.omahony_levels import maximum_claims, midrange_claims
+from benchmarks.papers.omahony_levels import maximum_claims, maximum_lesson, midrange_claims
+from benchmarks.papers.omahony_retraining import retraining_lesson
 from benchmarks.papers.retraining_sets import USES_GROUPS, _sets
 from benchmarks.papers.scale import Scale
 from captum_ablate.diagnostics import HeadTable
@@ -153,3 +154,17 @@ def test_claims_after_fewer_epochs_stand_beside_those_of_the_protocol():
     table = training_section(claims(0.0), claims(5.0), Scale.NORMAL).tables["training"]
     assert table.iloc[0].tolist() == ["C", "0.0 [-0.2, 0.2]", "fails", "5.0 [4.8, 5.2]", "holds"]
     assert [*table.columns][1::2] == ["after 20 epochs", "after 40 epochs"]
+
+
+def test_what_failed_is_said_with_the_figures_of_the_run():
+    assert "1.00 of its class" not in maximum_lesson(levels())
+    assert "a share of 0.99 of its class there, that of a network of bias 0.9 0.54" in maximum_lesson(levels())
+    assert "2.0% of it are conflict images, of all 10.0%" in maximum_lesson(levels())
+    names = ("ERM", "all held-out", "mid-range", "mid-range minority", "group-balanced (oracle)", "errors")
+    rows = [("dots", seed, name, 0.1 * k, 0.5 + 0.05 * k) for seed in range(2) for k, name in enumerate(names)]
+    told = retraining_lesson(pd.DataFrame(rows, columns=["data", "seed", "set", "minority", "worst"]))
+    assert told.startswith("- C4.3, dots: 10% of all held-out samples are a minority, 20% of the mid-range")
+    assert "the worst group 60.0 % (ERM 50.0 %)" in told
+    assert "65.0 % (chosen by group labels; oracle 70.0 %)" in told
+    assert "50% are a minority, give 75.0 %" in told
+    assert told.count("\n") == 0
