@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.comparison import Comparison, RandomOrders
+from captum_ablate.assembly import comparison_of, curves_of
+from captum_ablate.comparison import Comparison
 from captum_ablate.confidence_sequence import Sampled
 from captum_ablate.curve import DeficitCurve, Frozen, deficit_areas
 from captum_ablate.data import Batches, UnpackBatch, as_batches, check_classes
 from captum_ablate.drawing import Draw
 from captum_ablate.estimate import Estimate, extrapolated
-from captum_ablate.intervals import Interval, exceedance_p, two_way_interval
 from captum_ablate.layers import (
     ForwardFunc,
     Layer,
@@ -46,6 +46,7 @@ from captum_ablate.replay import (
     probe_few,
     reference_name,
 )
+from captum_ablate.steps import checked_steps, counts_of
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
 
@@ -109,7 +110,7 @@ class CumulativeAblationEvaluator:
         for one, axis in zip(self.references, self.axes, strict=True):
             fit_of(one, axis, seed)  # an unknown reference is refused here
         self.reference, self.metric, self._metric = reference, metric, as_metric(metric)
-        self.steps = _checked_steps(steps)
+        self.steps = checked_steps(steps)
         if isinstance(n_random, bool) or not isinstance(n_random, int) or n_random < 0:
             raise ValueError(f"n_random must be an int of at least 0; got {n_random!r}")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -168,7 +169,8 @@ class CumulativeAblationEvaluator:
                 measured = self._measure(wanted, sites, references, plan, len(scores), seen)
         check_classes(torch.unique(measured.target))
         sampled = None if wanted is None else wanted.sampled(len(scores))
-        return self._comparison(scores, failed, plan, measured, in_sample, units, sampled)
+        provenance = self._provenance(plan, measured, units, in_sample, sampled)
+        return comparison_of(scores, failed, plan, measured, provenance, sampled)
 
     def _draw(self, data: Any) -> Draw:
         return Draw.of(
@@ -189,7 +191,7 @@ class CumulativeAblationEvaluator:
         step = 2 if self.ascending else 1
 
         def areas(measured: Measured) -> list[Tensor]:
-            return [deficit_areas(c, fraction) for c in _curves(plan, measured)[: step * methods : step]]
+            return [deficit_areas(c, fraction) for c in curves_of(plan, measured)[: step * methods : step]]
 
         return wanted.measure(engine, areas, f"ablating {self._name}", self.show_progress, seen)
 
@@ -298,7 +300,7 @@ class CumulativeAblationEvaluator:
 
     def _plan(self, scores: dict[str, Tensor], units: int) -> Plan:
         """Return the plan: for every method, then every random order, its chain and (``ascending``) the reverse."""
-        counts = _counts(self.steps, units)
+        counts = counts_of(self.steps, units)
         stream = torch.Generator().manual_seed(self.seed)
         ties = torch.randperm(units, generator=stream)
         orders = [ties[values[ties].argsort(descending=True, stable=True)] for values in scores.values()]
@@ -306,32 +308,19 @@ class CumulativeAblationEvaluator:
         directions = (False, True) if self.ascending else (False,)
         return Plan.of((Chain(o.flip(0) if up else o, counts) for o in orders for up in directions), units)
 
-    def _comparison(
-        self,
-        scores: dict[str, Tensor],
-        failed: dict[str, str],
-        plan: Plan,
-        measured: Measured,
-        in_sample: bool,
-        units: Sequence[int],
-        sampled: Sampled | None,
-    ) -> Comparison:
-        intact = measured.intact.to(torch.float64)
-        curves = _curves(plan, measured)
-        step = 2 if self.ascending else 1
-        descending, ascending = curves[::step], curves[1::2] if self.ascending else []
-        m = len(scores)
-        n_ablated = torch.tensor([0, *plan.chains[0].counts])
-        fraction = n_ablated.to(torch.float64) / plan.units
-        provenance = Frozen(
+    def _provenance(
+        self, plan: Plan, measured: Measured, units: Sequence[int], in_sample: bool, sampled: Sampled | None
+    ) -> Frozen[Any]:
+        """Return what a reader must know to repeat the evaluation."""
+        return Frozen(
             {
                 "layer": self._name,
                 "layers": dict(zip(self._names, units, strict=True)),
                 "units": plan.units,
                 "reference": " + ".join(dict.fromkeys(map(reference_name, self.references))),
                 "metric": metric_name(self.metric),
-                "intact": float(intact.mean()),
-                "n": len(intact),
+                "intact": float(measured.intact.to(torch.float64).mean()),
+                "n": len(measured.intact),
                 "ascending": self.ascending,
                 "n_random": self.n_random,
                 "seed": self.seed,
@@ -341,24 +330,6 @@ class CumulativeAblationEvaluator:
                 "versions": {"torch": str(torch.__version__), "captum": str(captum.__version__)},
             }
         )
-        orders = _random_orders(descending[m:], ascending[m:] if self.ascending else None, fraction, len(intact))
-        null = orders.areas if orders.ascending_areas is None else orders.areas - orders.ascending_areas
-        result = {}
-        for k, (name, values) in enumerate(scores.items()):
-            curve = DeficitCurve(
-                name=name,
-                scores=values,
-                order=plan.chains[k * step].order,
-                n_ablated=n_ablated,
-                values=descending[k],
-                ascending_values=ascending[k] if self.ascending else None,
-                target=measured.target,
-                **_against_random(descending[k], ascending[k] if self.ascending else None, fraction, null, sampled),
-                ties=len(values) - len(torch.unique(values)),
-                provenance=provenance,
-            )
-            result[name] = curve
-        return Comparison(Frozen(result), Frozen(failed), orders, provenance)
 
 
 def _length(batches: Batches) -> int:
@@ -382,78 +353,12 @@ def _found_layers(forward_func: ForwardFunc, layer: Layer | Sequence[Layer]) -> 
     return found
 
 
-def _curves(plan: Plan, measured: Measured) -> list[Tensor]:
-    """Return the metric along each chain of the plan, intact first, ``[steps+1, n]``."""
-    intact = measured.intact.to(torch.float64)
-    return [torch.cat([intact[None], measured.values[list(row)].to(torch.float64)]) for row in plan.rows]
-
-
-def _random_orders(descending: list[Tensor], ascending: list[Tensor] | None, fraction: Tensor, n: int) -> RandomOrders:
-    def joined(curves: list[Tensor]) -> tuple[Tensor, Tensor]:
-        if not curves:
-            return torch.zeros(0, len(fraction), dtype=torch.float64), torch.zeros(0, n, dtype=torch.float64)
-        return torch.stack([c.mean(dim=1) for c in curves]), torch.stack([deficit_areas(c, fraction) for c in curves])
-
-    score, areas = joined(descending)
-    ascending_score, ascending_areas = joined(ascending) if ascending is not None else (None, None)
-    return RandomOrders(score, ascending_score, areas, ascending_areas)
-
-
-def _against_random(
-    descending: Tensor, ascending: Tensor | None, fraction: Tensor, null: Tensor, sampled: Sampled | None
-) -> dict[str, Any]:
-    """Return the fields that hold a curve's headline against ``null [orders, n]``, that of the random orders.
-
-    Where images were drawn for precision, the interval is the confidence sequence over images, for these orders, and
-    there is no p.
-    """
-    if not len(null):
-        return {"over_random": np.nan, "over_random_interval": Interval(np.nan, np.nan), "p": np.nan}
-    areas = deficit_areas(descending, fraction)
-    if ascending is not None:
-        areas = areas - deficit_areas(ascending, fraction)
-    over = (areas[:, None] - null.T).numpy()  # [n, orders]
-    return {
-        "over_random": float(over.mean()),
-        "over_random_interval": two_way_interval(over) if sampled is None else sampled.interval(over.mean(axis=1), 2),
-        "p": exceedance_p(float(areas.mean()), null.mean(dim=1).numpy()) if sampled is None else np.nan,
-    }
-
-
 def _is_same(ranking_data: Any, data: Any) -> bool:
     """Tell whether a ranking is made on the very data that it is evaluated on."""
     if ranking_data is None or ranking_data is data:
         return True
     pair = isinstance(data, tuple) and isinstance(ranking_data, tuple) and bool(data) and bool(ranking_data)
     return pair and ranking_data[0] is data[0]
-
-
-def _checked_steps(steps: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
-    if steps is None:
-        return None
-    if isinstance(steps, (int, np.integer)) and not isinstance(steps, bool):
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, a sequence of counts, or None for every count; got {steps}")
-        return int(steps)
-    try:
-        counts = [int(count) for count in steps]  # type: ignore[union-attr]  # TypeError says so below
-        whole = all(int(count) == count for count in steps)  # type: ignore[union-attr]
-    except TypeError as error:
-        raise TypeError(f"steps must be an int, a sequence of counts, or None; got {steps!r}") from error
-    if not counts or not whole or min(counts) < 0 or max(counts) == 0:
-        raise ValueError(f"steps must be counts of units to ablate, whole numbers from 1 on; got {list(steps)!r}")  # type: ignore[arg-type]
-    return tuple(sorted(set(counts) - {0}))
-
-
-def _counts(steps: int | tuple[int, ...] | None, units: int) -> tuple[int, ...]:
-    """Return the counts of units ablated after step 0, ascending; the last is all units."""
-    if steps is None:
-        return tuple(range(1, units + 1))
-    if isinstance(steps, int):
-        return tuple(sorted({round(k * units / steps) for k in range(1, steps + 1)} - {0}))
-    if steps[-1] > units:
-        raise ValueError(f"steps must not exceed the number of units, {units}; got {steps[-1]}")
-    return tuple(sorted({*steps, units}))
 
 
 def _checked_scores(scores: Tensor, units: int, layer: str) -> Tensor:
