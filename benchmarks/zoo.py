@@ -246,7 +246,7 @@ def _other_sample(activation: Tensor, _target: Tensor) -> Tensor:
 
 def _activation(model: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
     kept: list[Tensor] = []
-    handle = module.register_forward_hook(lambda _module, _args, output: kept.append(_tensor(output)))
+    handle = module.register_forward_hook(lambda _module, _args, output: kept.append(_tensor(output).clone()))
     with torch.no_grad():
         model(x)
     handle.remove()

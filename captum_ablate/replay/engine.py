@@ -19,7 +19,7 @@ from captum_ablate.data import Batch
 from captum_ablate.layers import ForwardFunc
 from captum_ablate.metrics import Metric, class_outputs
 from captum_ablate.replay.agreement import TOLERANCE, equal
-from captum_ablate.replay.choice import Choice, check_intact
+from captum_ablate.replay.choice import CLOSE, Choice, check_intact
 from captum_ablate.replay.clock import timed
 from captum_ablate.replay.closed_form import ClosedForm
 from captum_ablate.replay.full_passes import FullPasses
@@ -215,7 +215,7 @@ class Engine:
         assert self._prefix is not None
         n = len(batch.target)
         some = slice(self._prefix.batches % n, self._prefix.batches % n + 1)
-        tolerance = TOLERANCE if self._prefix.strategy == Strategy() else TOLERANCE / 2  # other samples round worse
+        tolerance = TOLERANCE if self._prefix.strategy == Strategy() else CLOSE
         try:
             own = self._passes.unablated(batch.take(some))
         except Exception:  # a model made for one batch size, say
