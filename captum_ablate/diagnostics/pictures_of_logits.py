@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,15 +15,57 @@ from torch import Tensor
 
 from captum_ablate.plots import COLOURS, DARK_GREY, GREY
 
-if TYPE_CHECKING:
-    from captum_ablate.diagnostics.level_slices import LevelSlices
-    from captum_ablate.diagnostics.midrange import MidRange
-
 MOST_BANDS = 12
 """Classes that one figure has room for."""
 
 
-def bands(mids: MidRange) -> Figure:
+class Bands(Protocol):
+    """What ``bands`` draws: the mid-range of the logits of each class."""
+
+    @property
+    def logits(self) -> Tensor: ...
+
+    @property
+    def target(self) -> Tensor: ...
+
+    @property
+    def classes(self) -> Tensor: ...
+
+    @property
+    def low(self) -> Tensor: ...
+
+    @property
+    def high(self) -> Tensor: ...
+
+    @property
+    def indices(self) -> Sequence[Tensor]: ...
+
+    @property
+    def mode(self) -> str: ...
+
+
+class Levels(Protocol):
+    """What ``levels`` draws: the composition of each level of a unit."""
+
+    @property
+    def classes(self) -> Tensor: ...
+
+    @property
+    def attributes(self) -> Tensor: ...
+
+    @property
+    def has_attributes(self) -> bool: ...
+
+    @property
+    def class_composition(self) -> Tensor: ...
+
+    @property
+    def attribute_composition(self) -> Tensor: ...
+
+    def to_frame(self) -> pd.DataFrame: ...
+
+
+def bands(mids: Bands) -> Figure:
     """Draw, for each of at most twelve classes, histograms of its logit with the band of the mid-range."""
     classes = mids.classes.tolist()[:MOST_BANDS]
     columns = min(3, len(classes))
@@ -50,7 +92,7 @@ def bands(mids: MidRange) -> Figure:
     return figure
 
 
-def levels(slices: LevelSlices, class_names: Sequence[str] | None, attribute_names: Sequence[str] | None) -> Figure:
+def levels(slices: Levels, class_names: Sequence[str] | None, attribute_names: Sequence[str] | None) -> Figure:
     """Draw samples, class shares, and where attributes are known attribute shares and the association, per level."""
     frame = slices.to_frame()
     panels = 4 if slices.has_attributes else 2
