@@ -1,6 +1,6 @@
 """What the ablation papers compute on top of deficit curves: pure functions and frozen results, for any model."""
 
-from captum_ablate.studies.ablation_grid import AblationGrid, Group, GroupDeficits
+from captum_ablate.studies.ablation_grid import AblationGrid, Group
 from captum_ablate.studies.balance import bias_balanced
 from captum_ablate.studies.class_planes import ClassDeficits, class_deficits, class_planes
 from captum_ablate.studies.completeness import Completeness, completeness_delta, plot_completeness
@@ -13,6 +13,7 @@ from captum_ablate.studies.deficit_correlation import (
 )
 from captum_ablate.studies.division_of_labour import DivisionOfLabour, division_of_labour, labour_of, plot_labour
 from captum_ablate.studies.feature_selection import FeatureSelection, feature_selection, plot_feature_selections
+from captum_ablate.studies.group_deficits import GroupDeficits
 from captum_ablate.studies.information_plane import InformationPlane, information_plane
 from captum_ablate.studies.interaction_regression import InteractionRegression, interaction_regression
 from captum_ablate.studies.layer_curves import LayerCurves, gap_share, layer_curves

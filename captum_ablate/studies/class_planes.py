@@ -14,8 +14,10 @@ from matplotlib.axes import Axes
 
 from captum_ablate.data import Batch, as_batches
 from captum_ablate.evaluator import CumulativeAblationEvaluator
-from captum_ablate.studies.ablation_grid import AblationGrid, Edges, GroupDeficits, class_statistics_of
+from captum_ablate.studies.ablation_grid import AblationGrid, Edges
+from captum_ablate.studies.group_deficits import GroupDeficits
 from captum_ablate.studies.heat_map import draw_tiles
+from captum_ablate.studies.unit_coordinates import unit_coordinates
 
 
 def class_planes(
@@ -31,7 +33,7 @@ def class_planes(
     Selectivity is :math:`(\\mu_{cu} - \\mu_{rest}) / (|\\mu_{cu}| + |\\mu_{rest}| + \\varepsilon)`, between -1 and 1,
     activity :math:`\\mu_{cu}`. Dead units lie in no tile. Our reading of Hayne et al. (2022, arXiv 2211.04367).
     """
-    found = class_statistics_of(evaluator, ranking_data)
+    found = unit_coordinates(evaluator, ranking_data)
     return {
         label: AblationGrid(
             found.alive(found.selectivity_per_class[c]),
@@ -56,12 +58,7 @@ def class_deficits(
 
     A class without a sample in ``data``, or whose plane has no group, is left out.
     """
-    batches = as_batches(
-        data,
-        forward_func=evaluator.forward_func,
-        batch_size=evaluator.batch_size,
-        unpack_batch=evaluator.unpack_batch,
-    )
+    batches = evaluator._batches(data)
     batches.refuse_one_shot("each class takes passes of its own")
     present = set(torch.unique(torch.cat([batch.target.cpu() for batch in batches])).tolist())
     done = [

@@ -48,7 +48,6 @@ def learned_reference(
     fit: Any = fit_of(reference, site.axis, seed)
     if fit is None:
         return plain_reference(reference)
-    batches.refuse_one_shot(f"reference={reference!r} learns from the data first")
     for _, (parts,) in layer_pass(forward_func, [site.layer], batches, torch.clone, at_input=site.at_input):
         fit.add(parts[site.element])
     learned: Reference = fit.finish()

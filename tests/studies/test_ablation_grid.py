@@ -13,6 +13,7 @@ from torch import nn
 
 from captum_ablate import CumulativeAblationEvaluator, LayerClassSelectivity, LayerMeanActivity
 from captum_ablate.studies import AblationGrid, class_deficits, class_planes
+from captum_ablate.studies.group_ablation import group_plan
 
 matplotlib.use("Agg")
 
@@ -73,7 +74,7 @@ def test_a_unit_with_a_nan_coordinate_lies_in_no_tile_and_no_random_group(digits
     frame = grid.to_frame()
     assert frame["group"].tolist() == [0, -1, 1, 1, 1, *[-1] * 19]
     assert frame["column"].tolist()[:5] == [0, -1, 1, 1, 1]
-    plan = grid._plan(10, seed=0)
+    plan = group_plan(grid, 10, seed=0)
     assert all(set(chain.order.tolist()) <= {0, 2, 3, 4} for chain in plan.chains)
 
 
@@ -101,7 +102,7 @@ def test_random_groups_have_the_size_of_the_group_and_give_its_excess(digits_net
     evaluator = CumulativeAblationEvaluator(digits_net, "relu3", seed=5)
     grid = AblationGrid.of(evaluator, (x, y), tiles=2, min_units=2)
     found = grid.deficits(evaluator, (x, y), n_random=4)
-    plan = grid._plan(4, seed=5)
+    plan = group_plan(grid, 4, seed=5)
     intact = plain_accuracy(digits_net, "relu3", x, y, [])
     for g, group in enumerate(grid.groups):
         orders = [chain.order[: len(group.units)].tolist() for chain in plan.chains[-4:]]

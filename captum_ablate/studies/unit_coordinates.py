@@ -1,0 +1,70 @@
+"""Where the units of a layer lie in the plane: class selectivity and mean activity, over all classes and for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_ablate.activations import pooled_pass
+from captum_ablate.attr import LayerClassSelectivity, LayerMeanActivity
+from captum_ablate.class_statistics import ClassMoments
+from captum_ablate.data import check_classes
+from captum_ablate.evaluator import CumulativeAblationEvaluator
+from captum_ablate.gathering import MomentsRequest, collect
+from captum_ablate.layers import refuse_training_mode
+from captum_ablate.unchanged import unchanged
+from captum_ablate.warning import warn
+
+
+@dataclass(frozen=True, eq=False)
+class UnitCoordinates:
+    """``selectivity [units]`` and ``activity [units]`` of a layer, and the same per class, ``[classes, units]``."""
+
+    classes: Tensor
+    selectivity: Tensor
+    activity: Tensor
+    selectivity_per_class: Tensor
+    activity_per_class: Tensor
+
+    def alive(self, values: Tensor) -> Tensor:
+        """Return ``values [units]`` with NaN for dead units, whose mean is 0 in every class."""
+        return values.masked_fill((self.activity_per_class == 0).all(dim=0), torch.nan)
+
+
+def unit_coordinates(evaluator: CumulativeAblationEvaluator, ranking_data: Any) -> UnitCoordinates:
+    """Return class selectivity and mean activity of the evaluator's layer, over all and per class, from one pass."""
+    forward_func, layer = evaluator.forward_func, one_layer(evaluator)
+    batches = evaluator._batches(ranking_data)
+    with unchanged(forward_func, layer, batches.owner):
+        refuse_training_mode(forward_func, layer)
+        found = collect(lambda: pooled_pass(forward_func, [layer], batches, evaluator.axis), [MomentsRequest()])
+    moments = found[0][MomentsRequest()]  # of a tuple output, the first tensor: the one that is ablated
+    assert isinstance(moments, ClassMoments)
+    check_classes(moments.classes)
+    negative = (moments.means < 0).any(dim=0)
+    if bool(negative.any()):
+        warn(
+            f"{int(negative.sum())} units have a negative mean activity in some class; selectivity is meant for "
+            "outputs >= 0: name the layer after the activation function"
+        )
+    selectivity, activity = LayerClassSelectivity(forward_func, layer), LayerMeanActivity(forward_func, layer)
+    return UnitCoordinates(
+        classes=moments.classes,
+        selectivity=selectivity.score(moments),
+        activity=activity.score(moments),
+        selectivity_per_class=selectivity.score_per_class(moments),
+        activity_per_class=activity.score_per_class(moments),
+    )
+
+
+def one_layer(evaluator: CumulativeAblationEvaluator) -> nn.Module:
+    """Return the evaluator's layer; one of several layers is refused."""
+    if len(evaluator.layers) > 1:
+        raise ValueError(
+            f"a plane holds the units of one layer, and the evaluator has {len(evaluator.layers)}: activities of two "
+            "layers have no common unit; make an evaluator for each"
+        )
+    return evaluator.layers[0]
