@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.papers.claims import Claim, judged, judged_over, reported, verdict, with_interval
+from benchmarks.papers.claims import Claim, Verdict, judged, judged_over, reported, verdict, with_interval
 from benchmarks.papers.hayne_protocol import LayerStudy, NetworkStudy
 from captum_ablate import interaction_regression, rank_agreement
 from captum_ablate.intervals import LEVEL, Interval, mean_interval
@@ -129,98 +130,143 @@ def over_networks(found: Sequence[NetworkFigures]) -> list[Claim]:
     """Return the claims, judged over networks by Student's t, each network one value."""
     if len(found) < 2:
         raise ValueError(f"claims over networks need at least 2 networks; got {len(found)}")
-    spread = f"mean over {len(found)} networks"
-    weak = judged_over(
-        "C0.1",
-        "selectivity alone is a weak predictor of what ablating a unit costs",
-        f"Spearman's rho of class selectivity with the drop of the margin, single units, between -{WEAK} and {WEAK}; "
-        f"{spread}",
-        [one.selectivity[0] for one in found],
-        threshold=WEAK,
-        direction="below",
-    )
-    probe = [one.probe[0] for one in found]
-    inside = _interval_claim(
-        "C0.3a",
-        "units that a probe picks and units that ablation picks agree weakly, but above chance",
-        f"Spearman's rho of the probe's scores with the drop of the margin between 0 and {WEAK}; {spread}",
-        probe,
-        0.0,
-        WEAK,
-    )
-    layers = [layer for one in found for layer in one.layers]
-    helps = sum(layer.interaction_helps for layer in layers)
-    low, high = stats.binomtest(helps, len(layers)).proportion_ci(LEVEL)
-    gains = [one.regression.r2_gain for one in found]
+    gains = np.array([one.regression.r2_gain for one in found])
+    gaps = np.array([one.gaps[0] for one in found])
+    significant = sum(one.regression.p < 0.05 for one in found)
     return [
-        Claim(
-            weak.id, weak.statement, weak.check, weak.figure, weak.interval, WEAK, _within(weak.interval, -WEAK, WEAK)
+        _between(
+            "C0.1",
+            "selectivity alone is a weak predictor of what ablating a unit costs",
+            "Spearman's rho of class selectivity with the drop of the margin, single units",
+            found,
+            "selectivity",
+            -WEAK,
+            WEAK,
         ),
-        judged(
-            "C0.2a",
-            "an interaction of selectivity and activity predicts deficits of groups better than selectivity alone",
-            "AIC(M3) < AIC(M1) and permutation p of the product < 0.05: share of layers above 1/2 (exact binomial "
-            "interval over layers, which are not independent)",
-            mean=helps / len(layers),
-            interval=Interval(low, high),
-            threshold=0.5,
-            note=f"{helps} of {len(layers)} layers; AIC(M3) < AIC(M1) alone in "
-            f"{sum(layer.regression.aic_gain('M1') > 0 for layer in layers)}, AIC(M3) < AIC(M2) in "
-            f"{sum(layer.regression.aic_gain('M2') > 0 for layer in layers)}",
-        ),
-        judged_over(
+        _most_layers(found),
+        _above_zero(
             "C0.2b",
             "the product adds to both main effects, with a positive sign (the sign is our expectation)",
-            f"coefficient of the product in M3 > 0, accuracy per squared standard deviation; {spread}",
-            [one.product[0] for one in found],
-            threshold=0.0,
+            "coefficient of the product in M3 > 0, accuracy per squared standard deviation",
+            found,
+            "product",
             digits=4,
-            note="permutation p < 0.05 in "
-            f"{sum(one.regression.p < 0.05 for one in found)} of {len(found)} networks (all layers of a network in one "
+            note=f"permutation p < 0.05 in {significant} of {len(found)} networks (all layers of a network in one "
             "regression, Freedman and Lane within class and layer)",
         ),
         reported(
             "C0.2c",
             "how much the product adds",
-            f"R2(M3) - R2(M2); {spread}",
-            figure=with_interval(float(np.mean(gains)), mean_interval(np.array(gains))),
-            interval=mean_interval(np.array(gains)),
+            f"R2(M3) - R2(M2); mean over {len(found)} networks",
+            figure=with_interval(float(gains.mean()), mean_interval(gains)),
+            interval=mean_interval(gains),
         ),
-        inside,
-        judged_over(
+        _between(
+            "C0.3a",
+            "units that a probe picks and units that ablation picks agree weakly, but above chance",
+            "Spearman's rho of the probe's scores with the drop of the margin",
+            found,
+            "probe",
+            0.0,
+            WEAK,
+        ),
+        _above_zero(
             "C0.3b",
             "the top units of probe and ablation overlap above chance",
-            f"shared part of the two top 10 % minus chance > 0; {spread}",
-            [one.overlap[0] for one in found],
-            threshold=0.0,
+            "shared part of the two top 10 % minus chance > 0",
+            found,
+            "overlap",
         ),
-        judged_over(
+        _above_zero(
             "C0.4",
             "ablating the most selective units hurts less than ablating those of highest selectivity x activity",
-            f"deletion area of selectivity x activity minus that of selectivity > 0; {spread}",
-            [one.curves[0] for one in found],
-            threshold=0.0,
+            "deletion area of selectivity x activity minus that of selectivity > 0",
+            found,
+            "curves",
             note="of the gap (both ends of the order, our headline) "
-            + with_interval(
-                float(np.mean([one.gaps[0] for one in found])), mean_interval(np.array([one.gaps[0] for one in found]))
-            ),
+            + with_interval(float(gaps.mean()), mean_interval(gaps)),
         ),
     ]
 
 
+def _most_layers(found: Sequence[NetworkFigures]) -> Claim:
+    """Return C0.2a, which counts layers."""
+    layers = [layer for one in found for layer in one.layers]
+    helps = sum(layer.interaction_helps for layer in layers)
+    low, high = stats.binomtest(helps, len(layers)).proportion_ci(LEVEL)
+    better = {over: sum(layer.regression.aic_gain(over) > 0 for layer in layers) for over in ("M1", "M2")}
+    return judged(
+        "C0.2a",
+        "an interaction of selectivity and activity predicts deficits of groups better than selectivity alone",
+        "AIC(M3) < AIC(M1) and permutation p of the product < 0.05: share of layers above 1/2 (exact binomial "
+        "interval over layers, which are not independent)",
+        mean=helps / len(layers),
+        interval=Interval(low, high),
+        threshold=0.5,
+        note=f"{helps} of {len(layers)} layers; AIC(M3) < AIC(M1) alone in {better['M1']}, AIC(M3) < AIC(M2) in "
+        f"{better['M2']}",
+    )
+
+
+def _values(found: Sequence[NetworkFigures], figure: str) -> list[float]:
+    return [getattr(one, figure)[0] for one in found]
+
+
+def _above_zero(
+    id: str, statement: str, check: str, found: Sequence[NetworkFigures], figure: str, **options: Any
+) -> Claim:
+    """Return the claim that ``figure`` of the networks is above 0 in the mean."""
+    check = f"{check}; mean over {len(found)} networks"
+    return judged_over(id, statement, check, _values(found, figure), threshold=0.0, **options)
+
+
+def _between(
+    id: str, statement: str, check: str, found: Sequence[NetworkFigures], figure: str, low: float, high: float
+) -> Claim:
+    """Return the claim that ``figure`` of the networks lies between two thresholds in the mean."""
+    values = np.array(_values(found, figure))
+    interval = mean_interval(values)
+    check = f"{check}, between {low:g} and {high:g}; mean over {len(found)} networks"
+    text = with_interval(float(values.mean()), interval)
+    return Claim(id, statement, check, text, interval, high, _within(interval, low, high))
+
+
+FIGURES = {
+    "C0.1 rho, selectivity": ("selectivity", 3),
+    "C0.2b product": ("product", 4),
+    "C0.3a rho, probe": ("probe", 3),
+    "C0.3b overlap beyond chance": ("overlap", 3),
+    "C0.4 deletion, difference": ("curves", 3),
+}
+"""The figures that one network has, and their digits."""
+
+
+def family_table(found: Sequence[NetworkFigures]) -> pd.DataFrame:
+    """Return one row per figure: its mean in each family of networks, and over families with Student's t interval."""
+    families = list(dict.fromkeys(one.study.family for one in found))
+    rows = []
+    for name, (figure, digits) in FIGURES.items():
+        means = [np.mean(_values([one for one in found if one.study.family == f], figure)) for f in families]
+        over = with_interval(float(np.mean(means)), mean_interval(np.array(means)), digits=digits)
+        cells = {f: f"{mean:.{digits}f}" for f, mean in zip(families, means, strict=True)}
+        rows.append({"figure": name, **cells, f"mean of {len(families)}": over})
+    return pd.DataFrame(rows)
+
+
 def network_table(found: Sequence[NetworkFigures]) -> pd.DataFrame:
     """Return one row per network: its figure, interval and verdict for each claim that a network can be judged by."""
+    judge = {
+        "selectivity": lambda interval: _within(interval, -WEAK, WEAK),
+        "probe": lambda interval: _within(interval, 0.0, WEAK),
+    }
     rows = []
     for one in found:
-        cells = {
-            "C0.1 rho, selectivity": (one.selectivity, _within(one.selectivity[1], -WEAK, WEAK)),
-            "C0.2b product": (one.product, verdict(one.product[1], 0.0)),
-            "C0.3a rho, probe": (one.probe, _within(one.probe[1], 0.0, WEAK)),
-            "C0.3b overlap beyond chance": (one.overlap, verdict(one.overlap[1], 0.0)),
-            "C0.4 deletion, difference": (one.curves, verdict(one.curves[1], 0.0)),
-        }
-        text = {name: f"{with_interval(*figure)} {judgement}" for name, (figure, judgement) in cells.items()}
-        rows.append({"network": one.study.network, "accuracy": one.study.accuracy, **text})
+        cells = {}
+        for name, (figure, digits) in FIGURES.items():
+            mean, interval = getattr(one, figure)
+            judgement = judge.get(figure, lambda interval: verdict(interval, 0.0))(interval)
+            cells[name] = f"{with_interval(mean, interval, digits=digits)} {judgement}"
+        rows.append({"network": one.study.network, "accuracy": one.study.accuracy, **cells})
     return pd.DataFrame(rows)
 
 
@@ -277,17 +323,10 @@ def _paired(study: NetworkStudy, areas: str) -> tuple[float, Interval]:
     return float(over.mean()), mean_interval(over)
 
 
-def _within(interval: Interval | None, low: float, high: float) -> str:
+def _within(interval: Interval, low: float, high: float) -> Verdict:
     """Return "holds" if the interval lies between the thresholds, "fails" if wholly outside, else "undecided"."""
-    if interval is None or np.isnan(interval).any():
+    if np.isnan(interval).any():
         return "undecided"
     if low < interval.low and interval.high < high:
         return "holds"
     return "fails" if interval.high < low or interval.low > high else "undecided"
-
-
-def _interval_claim(id: str, statement: str, check: str, values: Sequence[float], low: float, high: float) -> Claim:
-    array = np.array(values)
-    interval = mean_interval(array)
-    figure = with_interval(float(array.mean()), interval)
-    return Claim(id, statement, check, figure, interval, low, _within(interval, low, high))
