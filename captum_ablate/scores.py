@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from captum_ablate.activations import layer_pass
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.class_statistics import ClassMoments
-from captum_ablate.data import Batch, UnpackBatch, as_batches, as_tuple
+from captum_ablate.data import Batch, Batches, UnpackBatch, as_batches, as_tuple
 from captum_ablate.layers import as_model, layer_name, refuse_training_mode
 from captum_ablate.progress import over
 from captum_ablate.unchanged import unchanged
@@ -69,12 +69,7 @@ def unit_scores(
         attribute_kwargs["additional_forward_args"] = additional_forward_args
         if isinstance(data, tuple) and not isinstance(data, Batch) and len(data) == 2:
             data = Batch(*data, attribute_kwargs.pop("additional_forward_args"))
-    batches = as_batches(
-        data,
-        forward_func=getattr(attribution, "forward_func", None),
-        batch_size=SAMPLES_AT_A_TIME if batch_size is None else batch_size,
-        unpack_batch=unpack_batch,
-    )
+    batches = batches_of_samples(data, getattr(attribution, "forward_func", None), batch_size, unpack_batch)
     scoring = SampleScoring(
         attribution,
         UnitAxis.of(unit_dim, layer_mask),
@@ -87,6 +82,14 @@ def unit_scores(
         for batch in over(batches, scoring.name, show_progress):
             scoring.add(batch)
     return scoring.scores(per_class=per_class)
+
+
+def batches_of_samples(
+    data: Any, forward_func: Any, batch_size: int | None = None, unpack_batch: UnpackBatch | None = None
+) -> Batches:
+    """Return the batches of ``data``, tensors so many samples at a time as per-sample methods can take."""
+    size = SAMPLES_AT_A_TIME if batch_size is None else batch_size
+    return as_batches(data, forward_func=forward_func, batch_size=size, unpack_batch=unpack_batch)
 
 
 class SampleScoring:

@@ -90,18 +90,8 @@ class InteractionRegression:
             alpha=0.7,
         )
         across = np.linspace(rows["selectivity"].min(), rows["selectivity"].max(), 50)
-        size, terms = (
-            float(rows["log size"].mean()),
-            self.coefficients.query("model == 'M3'").set_index("term")["estimate"],
-        )
         for activity in (-1.0, 0.0, 1.0):
-            predicted = (
-                terms["constant"]
-                + terms["selectivity"] * across
-                + terms["activity"] * activity
-                + terms["log size"] * size
-                + terms["product"] * across * activity
-            )
+            predicted = self._predicted(across, activity)
             colour = plt.get_cmap("viridis")((activity + most) / (2 * most) if most else 0.5)
             ax.plot(across, predicted, color="white", linewidth=4)
             ax.plot(across, predicted, color=colour, linewidth=2.2, label=f"M3, activity {activity:+.0f} sd")
@@ -117,6 +107,13 @@ class InteractionRegression:
             fontsize="medium",
         )
         return ax
+
+    def _predicted(self, selectivity: NDArray[np.float64], activity: float) -> NDArray[np.float64]:
+        """Return what M3 predicts of a group of mean log size."""
+        terms = dict(self.coefficients.query("model == 'M3'")[["term", "estimate"]].itertuples(index=False))
+        size = float(self.rows["log size"].mean())
+        flat = terms["constant"] + terms["activity"] * activity + terms["log size"] * size
+        return flat + (terms["selectivity"] + terms["product"] * activity) * selectivity
 
     def __repr__(self) -> str:
         low, high = self.product_interval
@@ -161,23 +158,10 @@ def interaction_regression(
     for name, count in (("permutations", permutations), ("resamples", resamples)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"{name} must be an int of at least 1; got {count!r}")
-    if strata is None:
-        strata = [name for name in STRATA if name in frame]
-    elif missing := [name for name in strata if name not in frame]:
-        raise ValueError(f"strata must be columns of the frame; it has no {', '.join(map(repr, missing))}")
-    scales = [name for name in SCALES if name in frame]
-    s, a = (_standardised(frame, name, scales) for name in (selectivity, activity))
-    terms = {
-        "constant": np.ones(len(frame)),
-        "selectivity": s,
-        "activity": a,
-        "log size": np.log(frame[size].to_numpy(np.float64)),
-        "product": s * a,
-    }
+    strata = _strata(frame, strata)
+    groups = _numbered(frame, strata)
+    terms = _terms(frame, selectivity, activity, size)
     y = frame[response].to_numpy(np.float64)
-    groups = frame.groupby(list(strata)).ngroup().to_numpy() if strata else np.zeros(len(frame), dtype=np.int64)
-    if max(np.bincount(groups)) < 2:
-        raise ValueError(f"every stratum of {', '.join(strata)} has one row only, so there is nothing to permute")
     designs = {name: np.column_stack([terms[term] for term in of]) for name, of in MODELS.items()}
     fits = {name: fit(design, y) for name, design in designs.items()}
     if fits["M3"].rank == fits["M2"].rank or len(y) <= fits["M3"].rank:
@@ -198,10 +182,40 @@ def interaction_regression(
         r2_gain_interval=Interval(float(gain_low), float(gain_high)),
         p=freedman_lane(designs["M2"], terms["product"], y, groups, permutations=permutations, seed=seed),
         permutations=permutations,
-        strata=tuple(strata),
+        strata=strata,
         response=response,
         rows=pd.DataFrame({**terms, "deficit": y, **{f"fitted {name}": found.fitted for name, found in fits.items()}}),
     )
+
+
+def _strata(frame: pd.DataFrame, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the columns whose combinations are strata: those asked for, or those of ``STRATA`` that are there."""
+    if asked is None:
+        return tuple(name for name in STRATA if name in frame)
+    if missing := [name for name in asked if name not in frame]:
+        raise ValueError(f"strata must be columns of the frame; it has no {', '.join(map(repr, missing))}")
+    return tuple(asked)
+
+
+def _numbered(frame: pd.DataFrame, strata: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return the number of each row's stratum, ``[n]``."""
+    groups = frame.groupby(list(strata)).ngroup().to_numpy() if strata else np.zeros(len(frame), dtype=np.int64)
+    if max(np.bincount(groups)) < 2:
+        raise ValueError(f"every stratum of {', '.join(strata)} has one row only, so there is nothing to permute")
+    return groups
+
+
+def _terms(frame: pd.DataFrame, selectivity: str, activity: str, size: str) -> dict[str, NDArray[np.float64]]:
+    """Return the terms of the models, each ``[n]``; selectivity and activity standardised before their product."""
+    scales = [name for name in SCALES if name in frame]
+    s, a = (_standardised(frame, name, scales) for name in (selectivity, activity))
+    return {
+        "constant": np.ones(len(frame)),
+        "selectivity": s,
+        "activity": a,
+        "log size": np.log(frame[size].to_numpy(np.float64)),
+        "product": s * a,
+    }
 
 
 def _qualities(fits: dict[str, LinearFit]) -> pd.DataFrame:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.data import UnpackBatch, as_batches
+from captum_ablate.data import UnpackBatch
 from captum_ablate.progress import over
-from captum_ablate.scores import SAMPLES_AT_A_TIME, SampleScoring
+from captum_ablate.scores import SampleScoring, batches_of_samples
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
 
@@ -39,11 +39,6 @@ def sample_scores(
         positions=positions,
         attribute_kwargs=attribute_kwargs,
     )
-    batches = as_batches(
-        data,
-        forward_func=scoring.forward_func,
-        batch_size=SAMPLES_AT_A_TIME if batch_size is None else batch_size,
-        unpack_batch=unpack_batch,
-    )
+    batches = batches_of_samples(data, scoring.forward_func, batch_size, unpack_batch)
     with unchanged(scoring.forward_func, scoring.layer, batches.owner):
         return torch.cat([scoring.per_sample(b)[0] for b in over(batches, scoring.name, show_progress)])

@@ -15,14 +15,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from captum_ablate.data import UnpackBatch, as_batches
+from captum_ablate.data import Batches, UnpackBatch
 from captum_ablate.intervals import LEVEL, Interval
-from captum_ablate.layers import ForwardFunc, refuse_training_mode
+from captum_ablate.layers import refuse_training_mode
 from captum_ablate.metrics import as_metric, class_outputs
 from captum_ablate.plots import COLOURS
 from captum_ablate.progress import ticking
 from captum_ablate.replay import Chain, Engine, Opened, Plan, ReferenceOption, reference_name
-from captum_ablate.scores import SAMPLES_AT_A_TIME, SampleScoring
+from captum_ablate.scores import SampleScoring, batches_of_samples
 from captum_ablate.studies.sites import learned_reference, look
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
@@ -158,25 +158,13 @@ def units_to_flip(
 
     Ties are broken by one seeded permutation of the units. To look at correct predictions only, pass those images.
     """
-    attributions: Sequence[Any] = attribution if isinstance(attribution, (list, tuple)) else [attribution]
-    if not attributions:
-        raise ValueError("attribution is an empty list; pass one attribution per layer")
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise ValueError(f"limit must be an int of at least 1; got {limit!r}")
     axis = UnitAxis.of(unit_dim, layer_mask)
-    scorings = [
-        SampleScoring(a, axis, target=target, positions=positions, attribute_kwargs=attribute_kwargs)
-        for a in attributions
-    ]
-    forward_func = _one_model(scorings)
-    batches = as_batches(
-        data,
-        forward_func=forward_func,
-        batch_size=SAMPLES_AT_A_TIME if batch_size is None else batch_size,
-        unpack_batch=unpack_batch,
-    )
+    scorings = _scorings(attribution, axis, target=target, positions=positions, attribute_kwargs=attribute_kwargs)
+    forward_func, layers = scorings[0].forward_func, [s.layer for s in scorings]
+    batches = batches_of_samples(data, forward_func, batch_size, unpack_batch)
     batches.refuse_one_shot("units_to_flip looks at the layers first, then ablates")
-    layers = [s.layer for s in scorings]
     with (
         unchanged(forward_func, *layers, batches.owner),
         ticking("ablating until predictions flip", show_progress, batches.images) as tick,
@@ -188,14 +176,8 @@ def units_to_flip(
         half = Plan.of([Chain(torch.randperm(units), (max(1, units // 2),))], units)  # for the engine's own checks
         engine = Engine(forward_func, in_order, known, as_metric("accuracy"), half)
         ties = torch.randperm(units, generator=torch.Generator().manual_seed(seed))
-        parts, first = [], 0
-        for batch in batches:
-            scores = torch.cat([s.per_sample(batch)[0] for s in scorings], dim=1)
-            order = ties[scores[:, ties].argsort(dim=1, descending=True, stable=True)]
-            opened = engine.open(batch, first)
-            parts.append((*_flips(opened, order, min(limit, units), tick), batch.target.cpu()))
-            first += len(batch.target)
-    counts, censored, predicted, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+        limit = min(limit, units)
+        counts, censored, predicted, labels = _all_flips(engine, batches, scorings, ties, limit, tick)
     return FlipCounts(
         name=scorings[0].name,
         counts=counts,
@@ -203,7 +185,7 @@ def units_to_flip(
         predicted=predicted,
         target=labels,
         units=units,
-        limit=min(limit, units),
+        limit=limit,
         layers=tuple(site.name for site in sites),
         reference=reference_name(reference),
     )
@@ -236,13 +218,17 @@ def plot_flips(results: Mapping[str, FlipCounts], ax: Any = None) -> Any:
     return ax
 
 
-def _one_model(scorings: Sequence[SampleScoring]) -> ForwardFunc:
-    first = scorings[0].forward_func
-    if any(s.forward_func is not first for s in scorings):
+def _scorings(attribution: Any, axis: UnitAxis, **options: Any) -> list[SampleScoring]:
+    """Return how each of the attributions scores a sample's units; they must be of one model and different layers."""
+    attributions: Sequence[Any] = attribution if isinstance(attribution, (list, tuple)) else [attribution]
+    if not attributions:
+        raise ValueError("attribution is an empty list; pass one attribution per layer")
+    scorings = [SampleScoring(a, axis, **options) for a in attributions]
+    if any(s.forward_func is not scorings[0].forward_func for s in scorings):
         raise ValueError("all attributions of one list must be of the same forward_func; got different ones")
     if len({id(s.layer) for s in scorings}) < len(scorings):
         raise ValueError("the attributions of one list must be of different layers; two are of the same")
-    return first
+    return scorings
 
 
 def _largest(outputs: Any, n: int) -> Tensor:
@@ -254,6 +240,20 @@ def _largest(outputs: Any, n: int) -> Tensor:
     if not bool(torch.isfinite(outputs).all()):
         raise ValueError("the model's outputs are NaN or infinite for some samples; check inputs and reference")
     return outputs.argmax(dim=1).cpu()
+
+
+def _all_flips(
+    engine: Engine, batches: Batches, scorings: Sequence[SampleScoring], ties: Tensor, limit: int, tick: Any
+) -> list[Tensor]:
+    """Return counts, censored, predicted and labels of all samples, ``[n]`` each; equal scores in the order ``ties``."""
+    parts, first = [], 0
+    for batch in batches:
+        scores = torch.cat([s.per_sample(batch)[0] for s in scorings], dim=1)
+        order = ties[scores[:, ties].argsort(dim=1, descending=True, stable=True)]
+        opened = engine.open(batch, first)
+        parts.append((*_flips(opened, order, limit, tick), batch.target.cpu()))
+        first += len(batch.target)
+    return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
 def _flips(opened: Opened, order: Tensor, limit: int, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
