@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from captum_ablate.layers import (
     refuse_training_mode,
     warn_of_positions,
 )
-from captum_ablate.one_pass import Wanted, gather
+from captum_ablate.one_pass import Found, Wanted, gather
 from captum_ablate.progress import over
 from captum_ablate.unchanged import unchanged
 from captum_ablate.units import UnitAxis
@@ -75,7 +76,7 @@ class LayerDatasetAttribution(LayerAttribution):
     @property
     def streams(self) -> bool:
         """Whether the statistics come from one pass over the activations, which several attributions can share."""
-        return type(self)._statistics is LayerDatasetAttribution._statistics
+        return type(self)._look is LayerDatasetAttribution._look
 
     @classmethod
     def get_name(cls) -> str:
@@ -134,29 +135,15 @@ class LayerDatasetAttribution(LayerAttribution):
         )
         if per_class:
             self.check_per_class()
-        shapes: list[list[torch.Size]] = []
         with unchanged(self.forward_func, batches.owner, *self.layers):
             refuse_training_mode(self.forward_func, *self.layers)
-            statistics = self._statistics(self.layers, batches, attribute_to_layer_input, shapes, show_progress)
-        return self.results(shapes, statistics, per_class=per_class, keepdim=keepdim)
+            found = self._look(batches, at_input=attribute_to_layer_input, show_progress=show_progress)
+        return self.results(found, per_class=per_class, keepdim=keepdim)
 
-    def _statistics(
-        self,
-        layers: list[nn.Module],
-        batches: Batches,
-        at_input: bool,
-        shapes: list[list[torch.Size]],
-        show_progress: bool,
-    ) -> list[tuple[Statistic, ...]]:
-        """Return the requested statistics of each tensor of each layer, and fill ``shapes`` with theirs."""
-        found = gather(
-            self.forward_func,
-            self.wanted(layers),
-            lambda: over(batches, self.get_name(), show_progress),
-            at_input=at_input,
-        )
-        shapes.extend(list(of_layer.shapes) for of_layer in found)
-        return [statistics for of_layer in found for statistics in of_layer.statistics]
+    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[Found]:
+        """Return the shapes and the requested statistics of the tensors of each layer."""
+        start = partial(over, batches, self.get_name(), show_progress)
+        return gather(self.forward_func, self.wanted(self.layers), start, at_input=at_input)
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -167,30 +154,22 @@ class LayerDatasetAttribution(LayerAttribution):
         """Return what is asked of a pass over the activations of ``layers``."""
         return [Wanted(layer, self.axis, tuple(self.requests)) for layer in layers]
 
-    def results(
-        self,
-        shapes: list[list[torch.Size]],
-        statistics: list[tuple[Statistic, ...]],
-        *,
-        per_class: bool = False,
-        keepdim: bool = False,
-    ) -> Any:
+    def results(self, found: Sequence[Found], *, per_class: bool = False, keepdim: bool = False) -> Any:
         """Return the scores: a tuple for a layer with a tuple of tensors, a list for a list of layers."""
-        remaining = iter(statistics)
         device = device_of(self.forward_func)
-        for layer, parts in zip(self.layers, shapes, strict=True):
-            warn_of_positions(layer, layer_name(self.forward_func, layer), self.axis.unit_dim, parts[0])
+        for layer, one in zip(self.layers, found, strict=True):
+            warn_of_positions(layer, layer_name(self.forward_func, layer), self.axis.unit_dim, one.shapes[0])
 
-        def result(shape: torch.Size, found: tuple[Statistic, ...]) -> Tensor:
-            check_classes(found[0].classes)
-            scores = self.score_per_class(*found) if per_class else self.score(*found)
+        def result(shape: torch.Size, statistics: tuple[Statistic, ...]) -> Tensor:
+            check_classes(statistics[0].classes)
+            scores = self.score_per_class(*statistics) if per_class else self.score(*statistics)
             if keepdim:
                 scores = self.axis.spread(scores if per_class else scores[None], shape)
             if device is not None and device.type == "mps":
                 scores = scores.float()  # MPS has no float64
             return scores.to(device) if device is not None else scores
 
-        results = [tuple(result(shape, next(remaining)) for shape in parts) for parts in shapes]
+        results = [tuple(map(result, one.shapes, one.statistics)) for one in found]
         per_layer = [parts[0] if len(parts) == 1 else parts for parts in results]
         return per_layer if isinstance(self.layer, list) else per_layer[0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_ablate.attr.activity import LayerMeanActivity
 from captum_ablate.attr.base import LayerDatasetAttribution, SelectivityFactory
@@ -13,6 +13,7 @@ from captum_ablate.class_statistics import ClassMoments
 from captum_ablate.data import Batches
 from captum_ablate.gathering import MomentsRequest, Request, Statistic
 from captum_ablate.layers import ForwardFunc, Layer
+from captum_ablate.one_pass import Found
 from captum_ablate.units import UnitAxis
 
 
@@ -99,13 +100,14 @@ class LayerSelectivityActivity(LayerDatasetAttribution):
     def score_per_class(self, moments: ClassMoments, *selectivity: Statistic) -> Tensor:
         return (self.selectivity.score_per_class(*selectivity) * moments.absolute_means).clamp(min=0)
 
-    def _statistics(
-        self, layers: list[nn.Module], batches: Batches, at_input: bool, shapes: list[list[torch.Size]], show: bool
-    ) -> list[tuple[Statistic, ...]]:
+    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[Found]:
         if self.selectivity.streams:
-            return super()._statistics(layers, batches, at_input, shapes, show)
-        activity = LayerMeanActivity(self.forward_func, layers)
+            return super()._look(batches, at_input=at_input, show_progress=show_progress)
+        activity = LayerMeanActivity(self.forward_func, self.layers)
         activity.axis = self.axis
-        moments = activity._statistics(layers, batches, at_input, shapes, show)
-        selectivity = self.selectivity._statistics(layers, batches, at_input, [], show)
-        return [(*m, *s) for m, s in zip(moments, selectivity, strict=True)]
+        means = activity._look(batches, at_input=at_input, show_progress=show_progress)
+        own = self.selectivity._look(batches, at_input=at_input, show_progress=show_progress)
+        return [
+            Found(mean.shapes, tuple((*m, *s) for m, s in zip(mean.statistics, one.statistics, strict=True)))
+            for mean, one in zip(means, own, strict=True)
+        ]

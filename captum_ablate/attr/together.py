@@ -74,8 +74,7 @@ def attribute_together(
             )
         for name, attribution in sharing.items():
             own = [next(found) for _ in wanted[name]]
-            shapes, statistics = [list(f.shapes) for f in own], [s for f in own for s in f.statistics]
-            results[name] = attribution.results(shapes, statistics, per_class=per_class, keepdim=keepdim)
+            results[name] = attribution.results(own, per_class=per_class, keepdim=keepdim)
     for name in alone:
         results[name] = attributions[name].attribute(
             batches,

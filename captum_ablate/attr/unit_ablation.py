@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_ablate.activations import layer_pass
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.class_statistics import ClassMoments
 from captum_ablate.data import Batches
-from captum_ablate.gathering import Statistic
 from captum_ablate.layers import ForwardFunc, Layer, layer_name
 from captum_ablate.metrics import Metric, as_metric
+from captum_ablate.one_pass import Found
 from captum_ablate.progress import over
 from captum_ablate.replay import Engine, Plan, ReferenceOption, Site, fit_of, plain_reference
 
@@ -49,23 +49,19 @@ class LayerUnitAblation(LayerDatasetAttribution):
     def score_per_class(self, deficits: ClassMoments) -> Tensor:
         return deficits.means
 
-    def _statistics(
-        self,
-        layers: list[nn.Module],
-        batches: Batches,
-        at_input: bool,
-        shapes: list[list[torch.Size]],
-        show_progress: bool,
-    ) -> list[tuple[Statistic, ...]]:
+    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[Found]:
         batches.refuse_one_shot("unit ablation looks at the layer first, then ablates")
-        first = next(parts for _, parts in layer_pass(self.forward_func, layers, batches, _shape_of, at_input=at_input))
-        shapes.extend(first)
-        return [
-            (self._deficits(Site(layer, name, self.axis, at_input, k), shape, batches, show_progress),)
-            for layer, parts in zip(layers, first, strict=True)
-            for name in [layer_name(self.forward_func, layer)]
-            for k, shape in enumerate(parts)
-        ]
+        taken = layer_pass(self.forward_func, self.layers, batches, _shape_of, at_input=at_input)
+        shapes = next(parts for _, parts in taken)
+        found = []
+        for layer, parts in zip(self.layers, shapes, strict=True):
+            name = layer_name(self.forward_func, layer)
+            sites = [Site(layer, name, self.axis, at_input, k) for k in range(len(parts))]
+            deficits = [
+                self._deficits(site, shape, batches, show_progress) for site, shape in zip(sites, parts, strict=True)
+            ]
+            found.append(Found(tuple(parts), tuple((one,) for one in deficits)))
+        return found
 
     def _deficits(self, site: Site, shape: torch.Size, batches: Batches, show_progress: bool) -> ClassMoments:
         fit = fit_of(self.reference, self.axis, seed=0)

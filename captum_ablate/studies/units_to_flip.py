@@ -245,7 +245,7 @@ def _largest(outputs: Any, n: int) -> Tensor:
 def _all_flips(
     engine: Engine, batches: Batches, scorings: Sequence[SampleScoring], ties: Tensor, limit: int, tick: Any
 ) -> list[Tensor]:
-    """Return counts, censored, predicted and labels of all samples, ``[n]`` each; equal scores in the order ``ties``."""
+    """Return counts, censored, predicted and labels of all samples, each ``[n]``; ``ties`` orders equal scores."""
     parts, first = [], 0
     for batch in batches:
         scores = torch.cat([s.per_sample(batch)[0] for s in scorings], dim=1)
