@@ -93,6 +93,14 @@ def test_verdicts_follow_the_figures():
     assert verdict_of(per_layer=-0.02, pooled=0.1)["C2.1a"] == "undecided"
 
 
+def test_what_was_changed_after_a_first_run_stands_beside_the_claim():
+    twins = [Twins(0.0, 0.0, 0.04, 0.1), Twins(0.0, 0.0, 0.05, 0.12)]
+    notes = {claim.id: claim.note for claim in verdicts._toys(twins)}
+    assert "changed from 0 to 0.001 after a first run on very small networks" in notes["C2.5b"]
+    assert "against 0 the verdict would be *undecided*" in notes["C2.5b"]
+    assert "wording of this claim was changed" in notes["C2.5c"]
+
+
 @pytest.mark.slow
 def test_the_protocol_runs_at_quick_scale(data_folder, capsys):
     from benchmarks.papers import amjad
