@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.papers.claims import Claim, Verdict, judged, judged_over, reported, verdict, with_interval
@@ -34,6 +35,11 @@ class LayerFigures:
         """Whether AIC(M3) < AIC(M1) and the product's permutation p is below 0.05."""
         return self.regression.aic_gain("M1") > 0 and self.regression.p < 0.05
 
+    @property
+    def curves(self) -> float:
+        """Deletion area of selectivity x activity minus that of selectivity, mean over images."""
+        return float(_difference(self.study, "deletion").mean())
+
     def row(self) -> dict[str, object]:
         units, models = self.study.units, self.regression.models
         halves = stats.spearmanr(units["first"], units["second"]).statistic
@@ -52,6 +58,9 @@ class LayerFigures:
             "rho probe": self.probe.rho,
             "top 10 % shared": self.probe.overlap,
             "reliability": 2 * halves / (1 + halves),
+            "selectivity with activity": _rho(units["selectivity"], units["mean activity"]),
+            "probe with selectivity": _rho(units["probe"], units["selectivity"]),
+            "C0.4": self.curves,
             "groups": self.regression.n,
             "R2 M1": models.loc["M1", "r2"],
             "R2 M2": models.loc["M2", "r2"],
@@ -270,6 +279,11 @@ def network_table(found: Sequence[NetworkFigures]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def layer_table(found: Sequence[NetworkFigures]) -> pd.DataFrame:
+    """Return one row per layer: rank correlations of its units, then the regression of its groups."""
+    return pd.DataFrame([layer.row() for one in found for layer in one.layers])
+
+
 def model_table(found: Sequence[NetworkFigures]) -> pd.DataFrame:
     """Return R2 and AIC of the three models per network, with the product's permutation p."""
     rows = []
@@ -280,7 +294,7 @@ def model_table(found: Sequence[NetworkFigures]) -> pd.DataFrame:
                 "network": one.study.network,
                 "groups": one.regression.n,
                 **{f"R2 {name}": models.loc[name, "r2"] for name in models.index},
-                **{f"AIC {name}": round(float(models.loc[name, "aic"]), 1) for name in models.index},
+                **{f"AIC {name}": f"{models.loc[name, 'aic']:.1f}" for name in models.index},
                 "R2 M3 - M2": with_interval(one.regression.r2_gain, low_high),
                 "p of the product": one.regression.p,
             }
@@ -301,7 +315,7 @@ def variant_table(found: Sequence[NetworkFigures]) -> pd.DataFrame:
 
 
 def _product(regression: InteractionRegression) -> str:
-    return f"{with_interval(regression.product, regression.product_interval)}, p = {regression.p:.3g}"
+    return f"{with_interval(regression.product, regression.product_interval, digits=4)}, p = {regression.p:.3g}"
 
 
 def _rho(a: pd.Series, b: pd.Series) -> float:
@@ -317,9 +331,14 @@ def _mean_rho(found: Sequence[RankAgreement]) -> tuple[float, Interval]:
     return mean, Interval(mean - half, mean + half)
 
 
+def _difference(study: LayerStudy, areas: str) -> NDArray[np.float64]:
+    """Return the areas of selectivity x activity minus those of selectivity, image by image, ``[n]``."""
+    by_method = getattr(study, areas)
+    return by_method["selectivity x activity"] - by_method["selectivity"]
+
+
 def _paired(study: NetworkStudy, areas: str) -> tuple[float, Interval]:
-    by_layer = [getattr(layer, areas) for layer in study.layers]
-    over = np.mean([each["selectivity x activity"] - each["selectivity"] for each in by_layer], axis=0)  # [n]
+    over = np.mean([_difference(layer, areas) for layer in study.layers], axis=0)  # [n]
     return float(over.mean()), mean_interval(over)
 
 

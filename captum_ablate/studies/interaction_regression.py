@@ -94,7 +94,13 @@ class InteractionRegression:
             predicted = self._predicted(across, activity)
             colour = plt.get_cmap("viridis")((activity + most) / (2 * most) if most else 0.5)
             ax.plot(across, predicted, color="white", linewidth=4)
-            ax.plot(across, predicted, color=colour, linewidth=2.2, label=f"M3, activity {activity:+.0f} sd")
+            ax.plot(
+                across,
+                predicted,
+                color=colour,
+                linewidth=2.2,
+                label=f"M3, activity {activity:+.0f} sd" if activity else "M3, mean activity",
+            )
         ax.figure.colorbar(dots, ax=ax, label="mean activity of the group (sd)")
         ax.set(xlabel="selectivity of the group (sd)", ylabel=LABELS.get(self.response, self.response))
         ax.legend(frameon=False, fontsize="small")

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.papers import hayne, hayne_subjects
 from benchmarks.papers.efficientnet import InvertedResidual, with_own_activations
-from benchmarks.papers.hayne_claims import network_figures, over_networks
+from benchmarks.papers.hayne_claims import family_table, network_figures, over_networks
 from benchmarks.papers.hayne_networks import small_alexnet, small_mobilenet
 from benchmarks.papers.hayne_protocol import METHODS, LayerStudy, NetworkStudy
 from benchmarks.papers.scale import Scale
@@ -124,6 +124,17 @@ def test_claims_follow_from_what_was_measured():
     np.testing.assert_allclose(interval, [0.2, 0.2], atol=1e-9)
 
 
+def test_families_count_once_whatever_their_seeds():
+    found = [network_figures(invented(f"n{k}", 0.05 * (1 + k), seed=k)) for k in range(3)]
+    for one, family in zip(found, "ffg", strict=True):
+        object.__setattr__(one.study, "family", family)
+    row = family_table(found).set_index("figure").loc["C0.2b product"]
+    first, second, third = (one.product[0] for one in found)
+    assert row["f"] == f"{(first + second) / 2:.4f}"
+    assert row["g"] == f"{third:.4f}"
+    assert row["mean of 2"].startswith(f"{((first + second) / 2 + third) / 2:.4f} [")
+
+
 def test_an_interaction_of_the_other_sign_fails_the_expected_one():
     found = [network_figures(invented(f"n{k}", -0.05, seed=k)) for k in range(3)]
     claim = next(claim for claim in over_networks(found) if claim.id == "C0.2b")
@@ -148,3 +159,4 @@ def test_a_quick_run_writes_its_page(data_folder, capsys):
         text = written.read()
     for claim in ("C0.1", "C0.2a", "C0.2b", "C0.3a", "C0.3b", "C0.4"):
         assert f"| {claim}: " in text
+    assert "EfficientNet" not in text.split("## Claims")[0]  # what did not run is not among the data
