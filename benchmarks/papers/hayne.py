@@ -246,13 +246,13 @@ def limits() -> Section:
     return Section(
         "What this does not show",
         """
-The paper's networks and its data were not run: no pretrained AlexNet, VGG16, MobileNetV2 or ResNet101 and no ImageNet
-were at hand. Who has both runs the same protocol with `python -m benchmarks.papers.hayne --imagenet FOLDER --weights
-DEFAULT` (or a folder of state dicts). Three seeds of one architecture share their images and are not independent, so
-the interval over networks says little beyond these three architectures. Groups of one class share its images, and
-rows of the regression are permuted as if exchangeable within class and layer. With 29 or fewer images in a half of
-four of the six words, EfficientNet's deficits are coarse. Zeroing the output of a branch of a residual block
-(`relu1`, `act2`) leaves the shortcut.
+The paper's networks were not run: no pretrained AlexNet, VGG16, MobileNetV2 or ResNet101 was at hand, and no more of
+ImageNet than one image a class. Who has both runs the same protocol with `python -m benchmarks.papers.hayne --imagenet
+FOLDER --weights DEFAULT` (or a folder of state dicts). Three seeds of one architecture share their images and are not
+independent, so the interval over networks says little beyond these architectures. Groups of one class share its
+images, and rows of the regression are permuted as if exchangeable within class and layer. With 29 or
+fewer images in a half of four of the six words, EfficientNet's deficits are coarse. Zeroing the output of a branch of a
+residual block (`relu1`, `act2`) leaves the shortcut.
 """,
     )
 

@@ -92,7 +92,8 @@ class NetworkStudy:
 
 def study(subject: Subject, scale: Scale, *, keep: bool = True) -> NetworkStudy:
     """Measure every layer of ``subject``, or take from the cache what the very same code measured before."""
-    file = CACHE / "hayne" / f"{subject.key.replace(', ', '-').replace(' ', '')}-{scale.value}-{_code()}.pickle"
+    name = f"{subject.key.replace(', ', '-').replace(' ', '')}-{scale.value}"
+    file = CACHE / "hayne" / f"{name}-{_code()}.pickle"
     if keep and file.is_file():
         with file.open("rb") as kept:
             found: NetworkStudy = pickle.load(kept)
@@ -117,6 +118,8 @@ def study(subject: Subject, scale: Scale, *, keep: bool = True) -> NetworkStudy:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
         partial.write_bytes(pickle.dumps(done))
+        for outdated in file.parent.glob(f"{name}-*.pickle"):
+            outdated.unlink()
         partial.replace(file)
     return done
 
