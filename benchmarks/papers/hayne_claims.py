@@ -212,6 +212,7 @@ def _most_layers(found: Sequence[NetworkFigures]) -> Claim:
         mean=helps / len(layers),
         interval=Interval(low, high),
         threshold=0.5,
+        unit="of the layers",
         note=f"{helps} of {len(layers)} layers; AIC(M3) < AIC(M1) alone in {better['M1']}, AIC(M3) < AIC(M2) in "
         f"{better['M2']}",
     )
