@@ -214,7 +214,7 @@ def plot_flips(results: Mapping[str, FlipCounts], ax: Any = None) -> Any:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", linewidth=0.5, alpha=0.4)
     ax.set_title("Images flipped by ablating their own top units", loc="left", fontweight="bold", fontsize=12)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, fontsize="small")
     return ax
 
 
