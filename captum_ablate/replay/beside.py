@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_flatten
 
 from captum_ablate.replay.effects import storage_of
 from captum_ablate.replay.slots import CONSTANT, DATA, Slots
-from captum_ablate.replay.tape import Op, Ref, Tape, functional, name_of, why_not_noted, with_refs
+from captum_ablate.replay.tape import Op, Ref, Tape, name_of, noted, why_not_noted, with_refs
 
 
 class Beside:
@@ -63,14 +63,16 @@ class Beside:
             return None
         return with_refs(args, self._slot), with_refs(kwargs, self._slot)
 
-    def note(self, func: Any, reads: tuple[Any, Any] | None, outs: tuple[int | None, ...], targets: Any) -> None:
+    def note(
+        self, func: Any, reads: tuple[Any, Any] | None, outs: tuple[int | None, ...], targets: Any, tensors: Any
+    ) -> None:
         """Note an operator, or, where it reads no inputs, that its results are the same for all inputs of this size."""
         slots = {slot for slot in outs if slot is not None}
         if reads is None:
             self._fixed |= slots
         elif self.reason is None:
             self._made |= slots
-            self.ops.append(Op(functional(func) if targets else func, *reads, outs))
+            self.ops += noted(func, reads, outs, targets, tensors, self.slots)
 
     def finish(self, tape: Tape) -> Tape | str:
         """Return the tape that gives the activation and the values of ``tape``, or the reason why there is none."""

@@ -16,6 +16,7 @@ from captum_ablate.replay.clock import timed
 from captum_ablate.replay.plan import Plan
 from captum_ablate.replay.program import Program
 from captum_ablate.replay.ready import Ready
+from captum_ablate.replay.recording import Recording
 from captum_ablate.replay.stage import CannotReplay
 from captum_ablate.replay.strategy import Strategy
 from captum_ablate.replay.table import Outputs
@@ -43,6 +44,15 @@ SMALL = 2**21
 So small networks run the same way every time."""
 
 
+_DECIDE = frozenset(
+    """
+    round floor ceil trunc frac fix sign heaviside floor_divide remainder fmod gt ge lt le eq ne argmax argmin topk sort
+    argsort kthvalue median bucketize searchsorted quantize_per_tensor fake_quantize_per_tensor_affine_cachemask
+    """.split()  # noqa: SIM905
+)
+"""Operators that jump: what rounds by 1e-7 before them may differ by much behind."""
+
+
 class Choice:
     """The strategy of an evaluation: chosen while the first batch runs, the same for all others."""
 
@@ -68,7 +78,9 @@ class Choice:
 
     def is_rewritable(self, ready: Ready) -> bool:
         """Tell whether a batch is large enough for its way to be measured, and rounding far below what is allowed."""
-        return _is_precise(ready.tape) and _made(ready.tape) + _read(ready.tape) > SMALL
+        before = ready.taken.before if isinstance(ready.taken, Recording) else None
+        smooth = _is_precise(ready.tape) and (not isinstance(before, Tape) or _is_precise(before))
+        return smooth and _made(ready.tape) + _read(ready.tape) > SMALL
 
 
 class _Search:
@@ -243,9 +255,10 @@ class _Search:
 
 
 def _is_precise(tape: Tape) -> bool:
-    """Whether rounding is far below what outputs are held to: not so for half precision."""
+    """Whether rounding is far below what outputs are held to: not so for half precision, nor where numbers decide."""
     wide = (torch.float32, torch.float64)
-    return all(not s.dtype.is_floating_point or s.dtype in wide for s in tape.specs)
+    smooth = all(op.name not in _DECIDE for op in tape.ops)
+    return smooth and all(not s.dtype.is_floating_point or s.dtype in wide for s in tape.specs)
 
 
 def _made(tape: Tape) -> int:

@@ -6,15 +6,21 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, UntypedStorage
+from torch._C import TensorBase
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+
+def memory_of(tensor: Tensor) -> UntypedStorage:
+    """Return the memory of ``tensor``, not by the method of ``Tensor``: that may be watched."""
+    return TensorBase.untyped_storage(tensor)
 
 
 def storage_of(tensor: Tensor) -> int:
     """Return a number for the memory of ``tensor``, unique while it lives; 0 where it has none of its own."""
     try:
-        return int(tensor.untyped_storage().data_ptr())
+        return int(memory_of(tensor).data_ptr())
     except (NotImplementedError, RuntimeError):
         return 0
 
@@ -56,9 +62,17 @@ class Effects(TorchDispatchMode):
         return result
 
 
+SECRET_VIEWS = frozenset(
+    f"aten::{name}" for name in ("unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "_unsafe_view", "lift")
+)
+"""Operators whose results share the memory of their argument without saying so."""
+
+
 @cache
 def signature_of(func: Any) -> tuple[bool, tuple[tuple[int, str], ...]]:
     """Return whether an operator only makes views, and the arguments that it writes to (place and name)."""
+    if func._schema.name in SECRET_VIEWS:
+        return True, ()
     aliases = [(i, a.name, a.alias_info) for i, a in enumerate(func._schema.arguments) if a.alias_info is not None]
     written = tuple((i, name) for i, name, alias in aliases if alias.is_write)
     return bool(aliases) and not written, written

@@ -84,6 +84,7 @@ class Engine:
         self._prefix: Prefix | None = None
         self._wants_prefix = len(self._passes.sites) == 1
         self._seen: Probe | None = None
+        self._is_suspect = False
         self._why_hooks = None if isinstance(forward_func, nn.Module) else "forward_func is not an nn.Module"
         self._ways: set[str] = set()
 
@@ -96,18 +97,24 @@ class Engine:
         last: tuple[Batch, int] | None = None
         for batch in batches:
             table = self._batch(batch, first)
+            if self._is_suspect:
+                return self._again(batches)
             self._passes.check_finite(batch, len(tables), table)
             last = batch, first
             first += len(batch.target)
             tables.append(table.cpu())
-            targets.append(batch.target.cpu())
+            targets.append(batch.target.cpu().clone())  # a loader may use its memory again
         assert last is not None
         if self._why_hooks is None and not self._largest_is_right(*last):
             self._fall_back("the last step differs from a full forward pass")
-            self._ways = set()
-            return self.run(batches)
+            return self._again(batches)
         table = torch.cat(tables, dim=1)
         return Measured(table[0], table[1:], torch.cat(targets), self.description)
+
+    def _again(self, batches: Iterable[Batch]) -> Measured:
+        """Measure from the start, without what turned out not to be right."""
+        self._ways, self._is_suspect, self._prefix = set(), False, None
+        return self.run(batches)
 
     @property
     def description(self) -> str:
@@ -159,6 +166,7 @@ class Engine:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
         result = self._hooked(batch, first)
         self._fall_back(reason)
+        self._is_suspect = self._prefix is not None and self._prefix.batches > 0  # they were checked on one sample each
         return result
 
     def _fall_back(self, reason: str) -> None:
@@ -191,36 +199,56 @@ class Engine:
         prefix = self._prefix
         if prefix is None or not prefix.fits(batch):
             return None
+        if not prefix.is_proven:
+            return self._proven(prefix, batch, first)
         exact = None if prefix.strategy == Strategy() else partial(self._recorded, batch, first)
         try:
-            with casts_as_recorded(batch):
-                seconds, taken = timed(partial(prefix.take, batch, self._weights), batch.target.device)
-                ready = Ready(taken, self._passes.references, first, self._weights, exact)
-                nothing = torch.zeros(self._plan.units, dtype=torch.bool, device=ready.device)
-                taken.outputs = ready.program(self._choice.strategy or Strategy()).one(nothing)
+            seconds, ready = self._taken(prefix, batch, first, exact)
         except (RuntimeError, ValueError, IndexError):  # no such kernel for this memory format, say
-            is_right = False
-        else:
-            more, is_right = timed(partial(self._one_sample_is_right, batch, taken.outputs), batch.target.device)
-        if not is_right:
+            prefix.refuse()
+            return None
+        outputs = ready.taken.outputs
+        more, own = timed(partial(self._own_of_one, prefix, batch), batch.target.device)
+        found = sample_rows(class_outputs(outputs), prefix.sample(len(batch.target)), len(batch.target))
+        if not equal(found, own, TOLERANCE if prefix.strategy == Strategy() else CLOSE):
+            self._is_suspect = not equal(found, own, 10 * TOLERANCE)  # by more than rounding
             prefix.refuse()
             return None
         prefix.took(seconds + more)
-        if self._table.has_near_tie(taken.outputs, batch):
-            taken.outputs = ready.exact.taken.outputs
+        if self._table.has_near_tie(outputs, batch):
+            ready.taken.outputs = ready.exact.taken.outputs
         return ready
 
-    def _one_sample_is_right(self, batch: Batch, found: Any) -> bool:
-        """Compare intact outputs with the model's own, for one sample, another in each batch."""
-        assert self._prefix is not None
-        n = len(batch.target)
-        some = slice(self._prefix.batches % n, self._prefix.batches % n + 1)
-        tolerance = TOLERANCE if self._prefix.strategy == Strategy() else CLOSE
+    def _proven(self, prefix: Prefix, batch: Batch, first: int) -> Ready:
+        """Return the batch, recorded; the tape from the inputs must give the same for all of it, to be used."""
+        ready = self._recorded(batch, first)
         try:
-            own = self._passes.unablated(batch.take(some))
+            seconds, other = self._taken(prefix, batch, first, None)
+            same = equal(other.taken.activation, ready.taken.activation)
+            same = same and equal(other.taken.outputs, ready.taken.outputs)
+            self._own_of_one(prefix, batch)
         except Exception:  # a model made for one batch size, say
-            return False
-        return equal(sample_rows(class_outputs(found), some, n), own, tolerance)
+            same = False
+        if same:
+            prefix.took(seconds * (1 + 1 / len(batch.target)))
+        else:
+            prefix.refuse()
+        return ready
+
+    def _taken(
+        self, prefix: Prefix, batch: Batch, first: int, exact: Callable[[], Ready] | None
+    ) -> tuple[float, Ready]:
+        """Return the seconds that the part before the layer took, and the batch with its intact outputs."""
+        with casts_as_recorded(batch):
+            seconds, taken = timed(partial(prefix.take, batch, self._weights), batch.target.device)
+            ready = Ready(taken, self._passes.references, first, self._weights, exact)
+            nothing = torch.zeros(self._plan.units, dtype=torch.bool, device=ready.device)
+            taken.outputs = ready.program(self._choice.strategy or Strategy()).one(nothing)
+        return seconds, ready
+
+    def _own_of_one(self, prefix: Prefix, batch: Batch) -> Any:
+        """Return the model's own intact outputs for one sample, another in each batch."""
+        return self._passes.unablated(batch.take(prefix.sample(len(batch.target))))
 
     def _measured(self, ready: Ready, first: int) -> Tensor:
         """Return the metric under every mask, and check the batch."""

@@ -1,4 +1,8 @@
-"""Noticing where Python gets at a tensor's numbers by no operator: ``tolist``, ``numpy``, ``__dlpack__``."""
+"""Noticing where Python gets at a tensor's numbers by no operator that is watched.
+
+That is ``tolist``, ``numpy``, pickling, an address in memory, and in other threads anything that gives a number:
+operators are watched in one thread alone.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,28 @@ from typing import Any
 
 from torch import Tensor
 
-METHODS = ("tolist", "numpy", "__dlpack__")
+METHODS = ("tolist", "numpy", "__dlpack__", "__reduce_ex__", "data_ptr", "untyped_storage", "storage")
+NUMBERS = ("item", "__bool__", "__float__", "__int__", "__index__")
+"""What runs an operator, which is seen where operators are watched."""
 
 
 class _ThisThread(threading.local):
-    notice: Callable[[Tensor, str], None] | None = None
+    notice: Callable[[Tensor | None, str], None] | None = None
 
 
 _this_thread = _ThisThread()
 _lock = threading.Lock()
-_users = 0
+_notices: list[Callable[[Tensor | None, str], None]] = []
 
 
 def _noticed(name: str) -> Any:
     original = getattr(Tensor, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if _this_thread.notice is not None:
+        if _this_thread.notice is None:
+            for notice in list(_notices):
+                notice(None, name)
+        elif name in METHODS:
             _this_thread.notice(self, name)
         return original(self, *args, **kwargs)
 
@@ -36,26 +45,25 @@ _before: dict[str, Any] = {}
 
 
 @contextmanager
-def numbers_seen(notice: Callable[[Tensor, str], None]) -> Iterator[None]:
-    """Call ``notice(tensor, method)`` for every such look in this thread.
+def numbers_seen(notice: Callable[[Tensor | None, str], None]) -> Iterator[None]:
+    """Call ``notice(tensor, method)`` for every such look in this thread, ``notice(None, method)`` for others' looks.
 
     The methods of ``Tensor`` are replaced meanwhile: a torch function mode would send attention along another path.
     """
-    global _users
     with _lock:
-        if _users == 0:
-            for name in METHODS:
+        if not _notices:
+            for name in (*METHODS, *NUMBERS):
                 _before[name] = Tensor.__dict__.get(name)
                 setattr(Tensor, name, _noticed(name))
-        _users += 1
+        _notices.append(notice)
     previous, _this_thread.notice = _this_thread.notice, notice
     try:
         yield
     finally:
         _this_thread.notice = previous
         with _lock:
-            _users -= 1
-            if _users == 0:
+            _notices.remove(notice)
+            if not _notices:
                 for name, method in _before.items():
                     if method is None:
                         delattr(Tensor, name)

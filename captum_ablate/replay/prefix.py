@@ -1,7 +1,8 @@
 """What comes before the layer, run from its tape for other batches like the one that was recorded.
 
 It pays where the operators run faster than the model does: in channels-last memory, with batch norm folded, without
-Python. That is measured: the ways are tried on one batch each, and the fastest stays, if it beats recording.
+Python. That is measured: the ways are tried on one batch each, and the fastest stays, if it beats recording. The first
+trial proves it: that batch is recorded too, and must come out the same as a whole.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ class Prefix:
         self._key, self._model, self._state = _key(batch), recording.forward_func, state_of(recording.forward_func)
         self._limit = FASTER * seconds
         convolutional = any(op.name == "convolution" for op in recording.before.ops)
-        self._untried = [Strategy(channels_last=True, folded=True)] if rewritable and convolutional else []
-        self._untried.append(Strategy())
+        self._untried = [Strategy()]
+        if rewritable and convolutional:
+            self._untried.append(Strategy(channels_last=True, folded=True))
         self._seconds: dict[Strategy, float] = {}
         self._schedules: dict[Strategy, Schedule] = {}
         self.batches = 0
@@ -53,6 +55,15 @@ class Prefix:
     def _slots(self) -> list[int]:
         """The slots behind the layer that depend on the inputs but not on the ablation."""
         return [leaf.slot for leaf in self._before.outputs[0][1:]]
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it has given, as it was recorded, the outputs of a whole batch."""
+        return Strategy() in self._seconds
+
+    def sample(self, n: int) -> slice:
+        """Return which of the n samples of the next batch is to be checked."""
+        return slice(self.batches % n, self.batches % n + 1)
 
     @property
     def strategy(self) -> Strategy | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten
 
-from captum_ablate.replay.effects import storage_of
+from captum_ablate.replay.effects import memory_of, storage_of
 from captum_ablate.replay.site import Site
 from captum_ablate.replay.stage import CannotReplay, Path, Stage
 
@@ -158,4 +158,4 @@ def _inside(leaf: Any) -> Any:
 
 def _remember_content(storage: Storage) -> None:
     if storage.content is None:
-        storage.content = storage.tensor.untyped_storage().clone()
+        storage.content = memory_of(storage.tensor).clone()

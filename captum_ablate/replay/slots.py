@@ -29,9 +29,10 @@ class Spec:
 
 @dataclass
 class _Known:
-    """A tensor that was seen: its slot, and the version of its memory that it stands for."""
+    """A tensor that was seen: its slot, and the memory, and its version, that it stands for."""
 
     slot: int
+    memory: int
     version: int
     alive: Any
 
@@ -55,7 +56,9 @@ class Slots:
     def of(self, tensor: Tensor) -> int | None:
         """Return the slot of a tensor, None if it was never seen, or was written to by another way."""
         known = self._known.get(id(tensor))
-        return known.slot if known is not None and known.version == self.version(storage_of(tensor)) else None
+        key = storage_of(tensor)
+        is_current = known is not None and known.memory == key and known.version == self.version(key)
+        return known.slot if known is not None and is_current else None
 
     def is_stale(self, tensor: Tensor) -> bool:
         """Tell whether a tensor was seen before its memory was written to by another tensor."""
@@ -87,7 +90,8 @@ class Slots:
             alive = self._known[number].alive
         else:
             alive = weakref.ref(tensor, lambda _: self._known.pop(number, None))
-        self._known[number] = _Known(slot, self.version(storage_of(tensor)), alive)
+        key = storage_of(tensor)
+        self._known[number] = _Known(slot, key, self.version(key), alive)
         return slot
 
     def made(self, tensor: Tensor, level: int) -> int:

@@ -54,6 +54,33 @@ class Tape:
     rows: int
 
 
+def noted(
+    func: Any, reads: tuple[Any, Any], outs: tuple[int | None, ...], targets: list[Tensor], tensors: Any, slots: Slots
+) -> list[Op]:
+    """Return what runs in the place of an operator that was called with ``tensors`` and wrote to ``targets``.
+
+    An operator that writes keeps the type of what it writes to; its twin may give another (``gt``, or ``add`` of a
+    wider tensor), so a cast follows it.
+    """
+    if not targets:
+        return [Op(func, *reads, outs)]
+    plain, dtype = functional(func), targets[0].dtype
+    alike = all(t.dtype == dtype for t in tree_leaves(tensors) if isinstance(t, Tensor))
+    if alike and dtype.is_floating_point and name_of(plain) not in _OF_OTHER_TYPE:
+        return [Op(plain, *reads, outs)]
+    between = slots.new(targets[0], slots.levels[outs[0]] if outs[0] is not None else 0)
+    return [
+        Op(plain, *reads, (between,)),
+        Op(torch.ops.aten._to_copy.default, (Ref(between),), {"dtype": dtype}, outs),
+    ]
+
+
+_OF_OTHER_TYPE = frozenset(
+    """
+    gt ge lt le eq ne greater greater_equal less less_equal not_equal logical_and logical_or logical_xor logical_not
+    """.split()  # noqa: SIM905
+)
+
 LAYOUTS = ("as_strided", "as_strided_")
 """Operators that tell where numbers lie in memory."""
 
@@ -83,6 +110,8 @@ def why_not_noted(func: Any, targets: list[Tensor], leaves: list[Any]) -> str | 
     """Return why an operator cannot run again from a tape, None where it can."""
     if name_of(func) in LAYOUTS:
         return "as_strided reads memory by its layout"
+    if func.namespace not in ("aten", "prims") or name_of(func) == "_pack_padded_sequence":
+        return f"{func} may give a shape that follows from numbers"
     if not all(isinstance(leaf, Tensor) or leaf is None for leaf in leaves):
         return f"{func} gives Python numbers, or a list of lists"
     if torch.Tag.nondeterministic_seeded in func.tags or torch.Tag.dynamic_output_shape in func.tags:

@@ -21,8 +21,8 @@ from captum_ablate.replay.tape import (
     Op,
     Ref,
     Tape,
-    functional,
     name_of,
+    noted,
     slots_of,
     why_not_noted,
     with_refs,
@@ -112,12 +112,12 @@ class Tracer:
         reads = with_refs(args, self._slot), with_refs(kwargs, self._slot)
         if self.reason is not None:
             return
-        plain = functional(func) if targets else func
-        self.ops.append(Op(plain, *reads, slots_of(func, targets, leaves, self.slots, LAYER)))
+        outs = slots_of(func, targets, leaves, self.slots, LAYER)
+        self.ops += noted(func, reads, outs, targets, (args, kwargs), self.slots)
 
-    def looked_at(self, tensor: Tensor, method: str) -> None:
-        """Take in that Python looked at the numbers of ``tensor``."""
-        level = self.slots.level_of(tensor)
+    def looked_at(self, tensor: Tensor | None, method: str) -> None:
+        """Take in that Python looked at the numbers of ``tensor`` (None: of some tensor, in another thread)."""
+        level = LAYER if tensor is None else self.slots.level_of(tensor)
         if self.started and self.reason is None and level == LAYER:
             self.refuse(f"Python looks at numbers that follow from the ablation ({method})")
         if self.beside is not None and level >= DATA:
@@ -149,7 +149,7 @@ class Tracer:
         given = DATA if name_of(func) in _SIZED else level
         outs = slots_of(func, targets, leaves, self.slots, given)
         if self.beside is not None:
-            self.beside.note(func, reads, outs, targets)
+            self.beside.note(func, reads, outs, targets, (args, kwargs))
 
     def _slot(self, tensor: Tensor) -> int:
         """Return the slot of a tensor that is read; one never seen before is a value from outside."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from captum_ablate.data import Batch
 from captum_ablate.metrics import as_metric
 from captum_ablate.replay import Chain, Engine, Plan, Site
 from captum_ablate.replay.choice import Choice
+from captum_ablate.replay.prefix import Prefix
 from captum_ablate.replay.reference import plain_reference
 from captum_ablate.units import UnitAxis
 
@@ -265,3 +272,178 @@ def test_samples_that_mix_are_recorded() -> None:
 
     data = batches([5] * 4)
     assert served(check(network(Mixes), data, data)) == 0
+
+
+def unsafe_parts(x: Tensor) -> Tensor:
+    first, second = x.unsafe_chunk(2, dim=3)
+    return torch.cat([first.sigmoid(), second.clamp(max=0.5)], dim=3)
+
+
+def unsafe_parts_of_what_is_read_again(x: Tensor) -> Tensor:
+    x = x * 2
+    first, second = x.unsafe_split(4, dim=3)
+    return torch.cat([first.clamp(max=0.5), second], dim=3) + x
+
+
+def compared_in_place(x: Tensor) -> Tensor:
+    return x.clone().gt_(-0.5) + x.clone().gt_(0.5)
+
+
+def added_in_place_to_a_narrower(x: Tensor) -> Tensor:
+    return x.clone().add_(x.double() / 3).mul_(1 / 7)
+
+
+def data_replaced(x: Tensor) -> Tensor:
+    x = x * 1
+    x.data = x.clamp(max=0.5)
+    return x
+
+
+def suppressed(x: Tensor) -> Tensor:
+    corners = x[:, 0, 0, :4].abs()
+    boxes = torch.cat([corners[:, :2], corners[:, :2] + corners[:, 2:] + 0.8], dim=1)
+    kept = torchvision.ops.nms(boxes, x[:, 1, 0, 0], 0.05)
+    return torch.where(x > 1, x * 2, x) if len(kept) % 2 else x
+
+
+def looked_at_elsewhere(x: Tensor) -> Tensor:
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(bool(x.max() > 2.8)))
+    thread.start()
+    thread.join()
+    return x.clamp(max=1.0) if found[0] else x
+
+
+def looked_at_in_memory(x: Tensor) -> Tensor:
+    first = ctypes.c_float.from_address(x.contiguous().data_ptr()).value
+    return x.clamp(max=1.0) if first > 0 else x
+
+
+@pytest.mark.parametrize("where", ["before", "behind"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        unsafe_parts,
+        unsafe_parts_of_what_is_read_again,
+        compared_in_place,
+        added_in_place_to_a_narrower,
+        data_replaced,
+        suppressed,
+        looked_at_elsewhere,
+        looked_at_in_memory,
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*replaying is not possible")
+def test_what_hides_from_the_operators_changes_nothing(change: Callable[[Tensor], Tensor], where: str) -> None:
+    class Hides(Before):
+        def begin(self, x: Tensor, *extra: Any) -> Tensor:
+            return self.stem(change(x) if where == "before" else x)
+
+        def forward(self, x: Tensor, *extra: Any) -> Tensor:
+            x = self.begin(x)
+            y = self.layer(x)
+            y = change(y) if where == "behind" else y
+            return self.head((y.relu() + self.beside(x)).mean((2, 3)))
+
+    data = batches([6] * 5 + [3])
+    before = [batch.inputs[0].clone() for batch in data]
+    check(network(Hides), data, data)
+    assert all(torch.equal(batch.inputs[0], copy) for batch, copy in zip(data, before, strict=True))
+
+
+class Held(Before):
+    """Clips what is large: a change of the limit shows in a few samples alone."""
+
+    kind_limit = 4.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings = SimpleNamespace(limit=4.0)
+        self.nested = {"a": {"limit": 4.0}}
+        self.queue = deque([4.0])
+        self.array = np.array([4.0])
+        self.weight = nn.Parameter(torch.full((), 4.0))
+
+    def begin(self, x: Tensor, *extra: Any) -> Tensor:
+        held = (self.settings.limit, self.nested["a"]["limit"], self.queue[0], float(self.array[0]), self.kind_limit)
+        return self.stem(torch.minimum(x.clamp(max=min(held)), self.weight * 1))
+
+
+def set_settings(model: Any, value: float) -> None:
+    model.settings.limit = value
+
+
+def set_nested(model: Any, value: float) -> None:
+    model.nested["a"]["limit"] = value
+
+
+def set_queue(model: Any, value: float) -> None:
+    model.queue[0] = value
+
+
+def set_array(model: Any, value: float) -> None:
+    model.array[0] = value
+
+
+def set_kind(model: Any, value: float) -> None:
+    Held.kind_limit = value
+
+
+def set_data(model: Any, value: float) -> None:
+    model.weight.data.fill_(value)
+
+
+@pytest.mark.parametrize("put", [set_settings, set_nested, set_queue, set_array, set_kind, set_data])
+def test_what_a_model_holds_is_seen(put: Callable[[Any, float], None]) -> None:
+    model, data = network(Held), batches([6] * 5)
+
+    def change(model: Before, number: int) -> None:
+        put(model, 3.0 - 0.5 * number)
+
+    try:
+        check(model, Changing(model, data, change), Changing(model, data, change))
+    finally:
+        Held.kind_limit = 4.0
+
+
+def test_what_jumps_is_not_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Jumps(Before):
+        def begin(self, x: Tensor, *extra: Any) -> Tensor:
+            return (self.stem(x) * 8).round() / 8
+
+    monkeypatch.setattr("captum_ablate.replay.choice.SMALL", 0)
+    data = batches([9] * 4)
+    assert "channels last" not in check(network(Jumps), data, data).description
+
+
+def test_a_failed_check_takes_back_what_the_tape_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Prefix.take
+
+    def spoilt(self: Prefix, batch: Batch, weights: Any) -> Any:
+        taken = given(self, batch, weights)
+        if self.batches == 2:  # the sample that is checked is right
+            taken.activations[0][[k for k in range(len(batch.target)) if k != 2]] += 1
+        if self.batches == 3:
+            taken.activations[0] += 1
+        return taken
+
+    monkeypatch.setattr(Prefix, "take", spoilt)
+    data = batches([6] * 6)
+    check(network(Before), data, data)
+
+
+def test_labels_are_copies() -> None:
+    model, data = network(Before), batches([6] * 3)
+    labels = torch.zeros(6, dtype=torch.int64)
+
+    def reused() -> Iterator[Batch]:
+        for batch in data:
+            labels.copy_(batch.target)
+            yield batch._replace(target=labels)
+
+    class Loader:
+        def __iter__(self) -> Iterator[Batch]:
+            return reused()
+
+    engine, _ = engine_for(model)
+    assert torch.equal(engine.run(Loader()).target, torch.cat([batch.target for batch in data]))
