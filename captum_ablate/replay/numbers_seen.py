@@ -24,7 +24,8 @@ class _ThisThread(threading.local):
 
 _this_thread = _ThisThread()
 _lock = threading.Lock()
-_notices: list[Callable[[Tensor | None, str], None]] = []
+_notices: list[tuple[Callable[[Tensor | None, str], None], frozenset[int | None]]] = []
+"""Who listens, and the threads that ran before: they do not work for the forward pass that is watched."""
 
 
 def _noticed(name: str) -> Any:
@@ -32,8 +33,9 @@ def _noticed(name: str) -> Any:
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if _this_thread.notice is None:
-            for notice in list(_notices):
-                notice(None, name)
+            for notice, before in list(_notices):
+                if threading.get_ident() not in before:
+                    notice(None, name)
         elif name in METHODS:
             _this_thread.notice(self, name)
         return original(self, *args, **kwargs)
@@ -46,23 +48,25 @@ _before: dict[str, Any] = {}
 
 @contextmanager
 def numbers_seen(notice: Callable[[Tensor | None, str], None]) -> Iterator[None]:
-    """Call ``notice(tensor, method)`` for every such look in this thread, ``notice(None, method)`` for others' looks.
+    """Call ``notice(tensor, method)`` for every such look in this thread, ``notice(None, method)`` for those of threads
+    that started since.
 
     The methods of ``Tensor`` are replaced meanwhile: a torch function mode would send attention along another path.
     """
+    entry = notice, frozenset(thread.ident for thread in threading.enumerate())
     with _lock:
         if not _notices:
             for name in (*METHODS, *NUMBERS):
                 _before[name] = Tensor.__dict__.get(name)
                 setattr(Tensor, name, _noticed(name))
-        _notices.append(notice)
+        _notices.append(entry)
     previous, _this_thread.notice = _this_thread.notice, notice
     try:
         yield
     finally:
         _this_thread.notice = previous
         with _lock:
-            _notices.remove(notice)
+            _notices.remove(entry)
             if not _notices:
                 for name, method in _before.items():
                     if method is None:
