@@ -1,7 +1,7 @@
 """Noticing where Python gets at a tensor's numbers by no operator that is watched.
 
-That is ``tolist``, ``numpy``, pickling, an address in memory, and in other threads anything that gives a number:
-operators are watched in one thread alone.
+That is ``tolist``, ``numpy``, ``repr``, pickling, an address in memory, functions that read numbers in C++, and in
+other threads anything that gives a number: operators are watched in one thread alone.
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+import torch.utils.dlpack
 from torch import Tensor
 
-METHODS = ("tolist", "numpy", "__dlpack__", "__reduce_ex__", "data_ptr", "untyped_storage", "storage")
+METHODS = (
+    *("tolist", "numpy", "__dlpack__", "__reduce_ex__", "__repr__", "data_ptr", "untyped_storage", "storage"),
+    *("tensor_split", "map_", "map2_", "apply_"),
+)
+FUNCTIONS = ((torch, "tensor_split"), (torch.utils.dlpack, "to_dlpack"), (torch, "to_dlpack"))
 NUMBERS = ("item", "__bool__", "__float__", "__int__", "__index__")
 """What runs an operator, which is seen where operators are watched."""
 
@@ -28,8 +34,8 @@ _notices: list[tuple[Callable[[Tensor | None, str], None], frozenset[int | None]
 """Who listens, and the threads that ran before: they do not work for the forward pass that is watched."""
 
 
-def _noticed(name: str) -> Any:
-    original = getattr(Tensor, name)
+def _noticed(owner: Any, name: str) -> Any:
+    original = getattr(owner, name)
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if _this_thread.notice is None:
@@ -37,13 +43,24 @@ def _noticed(name: str) -> Any:
                 if threading.get_ident() not in before:
                     notice(None, name)
         elif name in METHODS:
-            _this_thread.notice(self, name)
+            for tensor in (
+                *(() if name == "tensor_split" else (self,)),
+                *args,
+                *kwargs.values(),
+            ):  # it reads its indices
+                if isinstance(tensor, Tensor):
+                    _this_thread.notice(tensor, name)
         return original(self, *args, **kwargs)
 
     return method
 
 
-_before: dict[str, Any] = {}
+def _owners() -> list[tuple[Any, str]]:
+    methods = [(Tensor, name) for name in (*METHODS, *NUMBERS)]
+    return [*methods, *(pair for pair in FUNCTIONS if hasattr(*pair))]
+
+
+_before: dict[tuple[Any, str], Any] = {}
 
 
 @contextmanager
@@ -56,9 +73,9 @@ def numbers_seen(notice: Callable[[Tensor | None, str], None]) -> Iterator[None]
     entry = notice, frozenset(thread.ident for thread in threading.enumerate())
     with _lock:
         if not _notices:
-            for name in (*METHODS, *NUMBERS):
-                _before[name] = Tensor.__dict__.get(name)
-                setattr(Tensor, name, _noticed(name))
+            for owner, name in _owners():
+                _before[owner, name] = vars(owner).get(name)
+                setattr(owner, name, _noticed(owner, name))
         _notices.append(entry)
     previous, _this_thread.notice = _this_thread.notice, notice
     try:
@@ -68,8 +85,8 @@ def numbers_seen(notice: Callable[[Tensor | None, str], None]) -> Iterator[None]
         with _lock:
             _notices.remove(entry)
             if not _notices:
-                for name, method in _before.items():
+                for (owner, name), method in _before.items():
                     if method is None:
-                        delattr(Tensor, name)
+                        delattr(owner, name)
                     else:
-                        setattr(Tensor, name, method)
+                        setattr(owner, name, method)

@@ -184,7 +184,7 @@ class _Pass:
         self.model, self.sites, self.batch, self.path = model, tuple(sites), batch, path
         self.notes_all = notes_all
         self.recorder = Recorder(sites[0], path)
-        self.tracer = Tracer(model, len(batch.target))
+        self.tracer = Tracer(model, len(batch.target), Beside(model, []))
         self.activations: dict[int, Tensor] = {}
         self.layer_output: tuple[list[Any], TreeSpec] | None = None
         self.inputs: tuple[Any, ...] = ()
@@ -195,8 +195,7 @@ class _Pass:
         for tensor in tensors:
             self.recorder.keep(tensor)
         self.inputs = inputs
-        if self.notes_all:
-            self.tracer = Tracer(self.model, len(self.batch.target), Beside(self.model, tensors))
+        self.tracer = Tracer(self.model, len(self.batch.target), Beside(self.model, tensors))
         recorder, tracer = self.recorder, self.tracer
         with watching(recorder), numbers_seen(tracer.looked_at), Effects(recorder.before, recorder.after, tracer):
             return self.model(*inputs)
@@ -234,7 +233,7 @@ class _Pass:
         own = Batch(self.inputs[:k], self.batch.target, self.inputs[k:])
         tape = self.tracer.finish(class_outputs(outputs))
         before: Tape | str = "not noted"
-        if self.tracer.beside is not None:
+        if self.notes_all and self.tracer.beside is not None:
             before = self.tracer.beside.finish(tape) if isinstance(tape, Tape) else tape
         return Recording(
             self.sites,

@@ -46,6 +46,8 @@ class Slots:
         self.behind: set[int] = set()
         """Memory of tensors that depend on the ablation."""
         self.weights = {storage_of(t) for t in [*model.parameters(), *model.buffers()]}
+        self.held = {storage_of(t) for module in model.modules() for t in _tensors_of(module)}
+        """Memory of tensors among the attributes of modules."""
         self._known: dict[int, _Known] = {}
         self._versions: dict[int, int] = {}
 
@@ -110,3 +112,11 @@ class Slots:
         if level == LAYER:
             self.behind.add(key)
         return self.seen(tensor, level)
+
+
+def _tensors_of(module: nn.Module) -> list[Tensor]:
+    """Return the tensors that a module holds in attributes, also in containers."""
+    own = {
+        name: value for name, value in module.__dict__.items() if name not in ("_parameters", "_buffers", "_modules")
+    }
+    return [leaf for leaf in tree_leaves(own) if isinstance(leaf, Tensor)]

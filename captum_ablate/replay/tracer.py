@@ -59,11 +59,7 @@ class Tracer:
 
     @property
     def _is_idle(self) -> bool:
-        return self.reason is not None or self.paused or not (self.ops or self._notes_all)
-
-    @property
-    def _notes_all(self) -> bool:
-        return self.beside is not None and self.beside.reason is None
+        return self.reason is not None or self.paused or not (self.ops or self.beside is not None)
 
     def refuse(self, reason: str) -> None:
         """Give the tape up."""
@@ -99,6 +95,8 @@ class Tracer:
         if self._is_idle:
             return
         func, args = without_layout(func, args, self._strides)
+        if name_of(func) == "lift_fresh" and result.ndim > 0:
+            self._made_by_python()
         level = self.slots.level(args, kwargs)
         targets = written_tensors(func, args, kwargs)
         if level < LAYER:
@@ -114,6 +112,14 @@ class Tracer:
             return
         outs = slots_of(func, targets, leaves, self.slots, LAYER)
         self.ops += noted(func, reads, outs, targets, (args, kwargs), self.slots)
+
+    def _made_by_python(self) -> None:
+        """Take in a tensor made of Python's numbers: of a list of tensors, say, which are looked at unseen."""
+        reason = "a tensor is made of Python's numbers"
+        if self.started:
+            self.refuse(reason)
+        if self.beside is not None:
+            self.beside.refuse(reason)
 
     def looked_at(self, tensor: Tensor | None, method: str) -> None:
         """Take in that Python looked at the numbers of ``tensor`` (None: of some tensor, in another thread)."""
@@ -160,6 +166,9 @@ class Tracer:
                 self.refuse("memory behind the layer is read by a tensor that no operator gave, or written by another")
             if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or (key == 0 and tensor.numel() > 0):
                 self.refuse(f"a tensor of type {type(tensor).__name__} without plain memory takes part")
+            is_held = key in slots.weights or key in slots.held
+            if self.beside is not None and not is_held and not slots.is_stale(tensor):
+                self.refuse("a tensor takes part that no operator gave, and no module holds")
             slot = slots.seen(tensor, CONSTANT if key in slots.weights else DATA)
         if slots.levels[slot] < LAYER:
             self.values.setdefault(slot, tensor)

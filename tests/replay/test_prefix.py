@@ -319,6 +319,38 @@ def looked_at_in_memory(x: Tensor) -> Tensor:
     return x.clamp(max=1.0) if first > 0 else x
 
 
+def made_of_a_list(x: Tensor) -> Tensor:
+    return torch.where(torch.tensor(list(x[:, 0, 0, 0])) > 0, 2.0, 1.0)[:, None, None, None] * x
+
+
+def printed(x: Tensor) -> Tensor:
+    return x.clamp(max=1.0) if "-" in repr(x[-1, 0, 0, :1]) else x
+
+
+def written_out(x: Tensor) -> Tensor:
+    return x.clamp(max=1.0) if "-" in f"{x[-1, 0, 0, :1]}" else x
+
+
+def split_at_numbers(x: Tensor) -> Tensor:
+    first, second = torch.tensor_split(x, 1 + (x[:, 0, 0, :1].sum() > 0).long()[None], dim=3)
+    return torch.cat([first * 3, second], dim=3)
+
+
+def mapped(x: Tensor) -> Tensor:
+    return x.clone().map_(x, lambda a, b: min(a, 0.5 * b))  # type: ignore[no-any-return]
+
+
+def indexed_by_a_list(x: Tensor) -> Tensor:
+    y = x.clone()
+    where = (x[:, 0, 0, 0] > 0).long()
+    y[list(where), list(1 - where)] = 0.25
+    return y
+
+
+def sent_by_dlpack(x: Tensor) -> Tensor:
+    return x + torch.from_dlpack(torch.utils.dlpack.to_dlpack(x.mean((1, 2, 3), keepdim=True)))
+
+
 @pytest.mark.parametrize("where", ["before", "behind"])
 @pytest.mark.parametrize(
     "change",
@@ -331,6 +363,13 @@ def looked_at_in_memory(x: Tensor) -> Tensor:
         suppressed,
         looked_at_elsewhere,
         looked_at_in_memory,
+        made_of_a_list,
+        printed,
+        written_out,
+        split_at_numbers,
+        mapped,
+        indexed_by_a_list,
+        sent_by_dlpack,
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*replaying is not possible")
