@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSa
 from captum_ablate import Comparison, CumulativeAblationEvaluator
 from captum_ablate.confidence_sequence import ConfidenceSequence
 from captum_ablate.drawing import Draw
+from captum_ablate.replay import Engine
 
 N = 400
 
@@ -267,3 +270,20 @@ def test_evaluate_takes_a_precision_too(setting):
     assert curve.sampled.population == N
     assert curve.values.shape[1] == curve.provenance["n"] < N
     assert np.isnan(curve.over_random)
+
+
+def test_images_drawn_before_a_retraction_are_measured_again(setting, monkeypatch):
+    net, scores, data = setting
+    expected = evaluator_of(net).compare(scores, data, precision=1e-9)["good"]
+    run, runs = Engine.run, []
+
+    def spoilt(self, batches, seen=None):
+        runs.append(measured := run(self, batches, seen))
+        if len(runs) == 2:
+            self.retractions += 1
+        return replace(measured, values=measured.values * 0) if len(runs) == 1 else measured
+
+    monkeypatch.setattr(Engine, "run", spoilt)
+    found = evaluator_of(net).compare(scores, data, precision=1e-9)["good"]
+    assert torch.equal(found.values, expected.values)
+    assert torch.equal(found.target, expected.target)

@@ -85,6 +85,8 @@ class Engine:
         self._wants_prefix = len(self._passes.sites) == 1
         self._seen: Probe | None = None
         self._is_suspect = False
+        self.retractions = 0
+        """How often a run was made again because of what earlier batches, perhaps of earlier runs, were given by."""
         self._why_hooks = None if isinstance(forward_func, nn.Module) else "forward_func is not an nn.Module"
         self._ways: set[str] = set()
 
@@ -114,6 +116,7 @@ class Engine:
     def _again(self, batches: Iterable[Batch]) -> Measured:
         """Measure from the start, without what turned out not to be right."""
         self._ways, self._is_suspect, self._prefix = set(), False, None
+        self.retractions += 1
         return self.run(batches)
 
     @property
@@ -207,15 +210,13 @@ class Engine:
         except (RuntimeError, ValueError, IndexError):  # no such kernel for this memory format, say
             prefix.refuse()
             return None
-        outputs = ready.taken.outputs
-        more, own = timed(partial(self._own_of_one, prefix, batch), batch.target.device)
-        found = sample_rows(class_outputs(outputs), prefix.sample(len(batch.target)), len(batch.target))
+        more, (found, own) = timed(partial(self._of_one_sample, prefix, ready), batch.target.device)
         if not equal(found, own, TOLERANCE if prefix.strategy == Strategy() else CLOSE):
             self._is_suspect = not equal(found, own, 10 * TOLERANCE)  # by more than rounding
             prefix.refuse()
             return None
         prefix.took(seconds + more)
-        if self._table.has_near_tie(outputs, batch):
+        if self._table.has_near_tie(ready.taken.outputs, batch):
             ready.taken.outputs = ready.exact.taken.outputs
         return ready
 
@@ -226,7 +227,7 @@ class Engine:
             seconds, other = self._taken(prefix, batch, first, None)
             same = equal(other.taken.activation, ready.taken.activation)
             same = same and equal(other.taken.outputs, ready.taken.outputs)
-            self._own_of_one(prefix, batch)
+            same = same and equal(*self._of_one_sample(prefix, other))
         except Exception:  # a model made for one batch size, say
             same = False
         if same:
@@ -246,9 +247,12 @@ class Engine:
             taken.outputs = ready.program(self._choice.strategy or Strategy()).one(nothing)
         return seconds, ready
 
-    def _own_of_one(self, prefix: Prefix, batch: Batch) -> Any:
-        """Return the model's own intact outputs for one sample, another in each batch."""
-        return self._passes.unablated(batch.take(prefix.sample(len(batch.target))))
+    def _of_one_sample(self, prefix: Prefix, ready: Ready) -> tuple[Any, Any]:
+        """Return the intact outputs for one sample, another in each batch: what was found, and the model's own."""
+        batch = ready.taken.batch
+        some = prefix.sample(len(batch.target))
+        found = sample_rows(class_outputs(ready.taken.outputs), some, len(batch.target))
+        return found, self._passes.unablated(batch.take(some))
 
     def _measured(self, ready: Ready, first: int) -> Tensor:
         """Return the metric under every mask, and check the batch."""
