@@ -44,14 +44,13 @@ class Beside:
             self.activation = self._slot(activation)
 
     def reads(
-        self, func: Any, args: Any, kwargs: Any, targets: list[Tensor], result: Any, level: int
+        self, func: Any, args: Any, kwargs: Any, targets: list[Tensor], leaves: list[Any], level: int
     ) -> tuple[Any, Any] | None:
         """Return the arguments with ``Ref`` for tensors, as they were before the operator; None if it is no part."""
         if self.reason is not None:
             return None
         if any(storage_of(target) in self.slots.weights for target in targets):
             self.refuse("the model writes to its weights or buffers")
-        leaves = list(result) if isinstance(result, (tuple, list)) else [result]
         tags = func.tags
         if level == CONSTANT or name_of(func) == "lift_fresh":
             if torch.Tag.nondeterministic_seeded in tags:

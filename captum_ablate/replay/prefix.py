@@ -21,7 +21,7 @@ from captum_ablate.replay.recording import Recording, Taken
 from captum_ablate.replay.schedule import Schedule, Values, in_channels_last
 from captum_ablate.replay.state import PLAIN, state_of
 from captum_ablate.replay.strategy import Strategy
-from captum_ablate.replay.tape import Ref, Tape
+from captum_ablate.replay.tape import Tape
 from captum_ablate.replay.weights import Weights
 
 FASTER = 0.95
@@ -37,9 +37,10 @@ class Prefix:
     def __init__(self, recording: Recording, batch: Batch, seconds: float, *, rewritable: bool) -> None:
         assert isinstance(recording.before, Tape)
         assert isinstance(recording.tape, Tape)
-        fixed = {s: v for s, v in recording.tape.values.items() if s not in _results(recording.before)}
-        self._behind = replace(recording.tape, values=fixed)
         self._before, self._inputs, self._sites = recording.before, recording.inputs, recording.sites
+        results = set(self._slots)
+        fixed = {s: v for s, v in recording.tape.values.items() if s not in results}
+        self._behind = replace(recording.tape, values=fixed)
         self._layout = [_layout(v) for v in (recording.activation, *(recording.tape.values[s] for s in self._slots))]
         self._key, self._model, self._state = _key(batch), recording.forward_func, state_of(recording.forward_func)
         self._limit = FASTER * seconds
@@ -98,9 +99,9 @@ class Prefix:
 
     def fits(self, batch: Batch) -> bool:
         """Tell whether a batch is like the one that was recorded, and the model as it was."""
-        return (
-            self.strategy is not None and self._key == _key(batch) is not None and state_of(self._model) == self._state
-        )
+        if self.strategy is None or self._key is None:
+            return False
+        return _key(batch) == self._key and state_of(self._model) == self._state
 
     def take(self, batch: Batch, weights: Weights) -> Taken:
         """Run the part before the layer; the outputs are not known yet."""
@@ -125,10 +126,6 @@ class Prefix:
         activation, *values_behind = [_laid_out(*pair) for pair in zip(found, self._layout, strict=True)]
         tape = replace(self._behind, values=self._behind.values | dict(zip(self._slots, values_behind, strict=True)))
         return Taken(self._sites, batch, [activation], None, tape)
-
-
-def _results(tape: Tape) -> set[int]:
-    return {leaf.slot for leaf in tape.outputs[0][1:] if isinstance(leaf, Ref)}
 
 
 def _layout(value: Tensor) -> tuple[Sequence[int], Sequence[int]]:

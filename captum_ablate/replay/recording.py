@@ -184,7 +184,6 @@ class _Pass:
         self.model, self.sites, self.batch, self.path = model, tuple(sites), batch, path
         self.notes_all = notes_all
         self.recorder = Recorder(sites[0], path)
-        self.tracer = Tracer(model, len(batch.target), Beside(model, []))
         self.activations: dict[int, Tensor] = {}
         self.layer_output: tuple[list[Any], TreeSpec] | None = None
         self.inputs: tuple[Any, ...] = ()
@@ -195,7 +194,7 @@ class _Pass:
         for tensor in tensors:
             self.recorder.keep(tensor)
         self.inputs = inputs
-        self.tracer = Tracer(self.model, len(self.batch.target), Beside(self.model, tensors))
+        self.tracer = Tracer(len(self.batch.target), Beside(self.model, tensors))
         recorder, tracer = self.recorder, self.tracer
         with watching(recorder), numbers_seen(tracer.looked_at), Effects(recorder.before, recorder.after, tracer):
             return self.model(*inputs)
@@ -233,7 +232,7 @@ class _Pass:
         own = Batch(self.inputs[:k], self.batch.target, self.inputs[k:])
         tape = self.tracer.finish(class_outputs(outputs))
         before: Tape | str = "not noted"
-        if self.notes_all and self.tracer.beside is not None:
+        if self.notes_all:
             before = self.tracer.beside.finish(tape) if isinstance(tape, Tape) else tape
         return Recording(
             self.sites,
@@ -247,7 +246,7 @@ class _Pass:
             self.recorder.storages,
             self.layer_output,
             before,
-            [] if self.tracer.beside is None else self.tracer.beside.inputs,
+            self.tracer.beside.inputs,
         )
 
 

@@ -126,7 +126,7 @@ class _Memory:
                 self._last_own[slot] = number
                 if slot in self._root:
                     self._last[self._root[slot]] = number
-            shares = op.func is not None and (signature_of(op.func)[0] or op.name in ("_unsafe_view", "reshape"))
+            shares = op.func is not None and (signature_of(op.func)[0] or op.name == "reshape")
             for out in op.outs:
                 if out is not None:
                     source = op.reads[0] if shares and op.reads else out

@@ -85,6 +85,11 @@ LAYOUTS = ("as_strided", "as_strided_")
 """Operators that tell where numbers lie in memory."""
 
 
+def results_of(result: Any) -> list[Any]:
+    """Return what an operator gave, as a list."""
+    return list(result) if isinstance(result, (tuple, list)) else [result]
+
+
 def written_tensors(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """Return the tensors that an operator writes to."""
     values = written_values(signature_of(func)[1], args, kwargs)

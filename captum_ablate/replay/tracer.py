@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 
 from captum_ablate.replay.beside import Beside
 from captum_ablate.replay.effects import signature_of, storage_of, written_values
-from captum_ablate.replay.slots import CONSTANT, DATA, LAYER, Slots
+from captum_ablate.replay.slots import CONSTANT, DATA, LAYER
 from captum_ablate.replay.tape import (
     LAYOUTS,
     Op,
@@ -23,6 +23,7 @@ from captum_ablate.replay.tape import (
     Tape,
     name_of,
     noted,
+    results_of,
     slots_of,
     why_not_noted,
     with_refs,
@@ -40,13 +41,12 @@ class Tracer:
     ``beside`` hears of all others: what runs before the layer, or beside it.
     """
 
-    def __init__(self, model: nn.Module, rows: int, beside: Beside | None = None) -> None:
+    def __init__(self, rows: int, beside: Beside) -> None:
         self.reason: str | None = None
         self.rows = rows
         self.ops: list[Op] = []
         self.values: dict[int, Tensor] = {}
-        self.slots = Slots(model) if beside is None else beside.slots
-        self.beside = beside
+        self.slots, self.beside = beside.slots, beside
         self._used: list[tuple[int, int, int]] = []  # storage, version and slot of every value that was read
         self._copied: set[int] = set()  # values that are copies, made before the memory was written to
         self._strides: Sequence[int] = ()  # of the argument of an operator that changes them, before
@@ -57,10 +57,6 @@ class Tracer:
         """Whether a site has been ablated yet."""
         return bool(self.ops)
 
-    @property
-    def _is_idle(self) -> bool:
-        return self.reason is not None or self.paused or not (self.ops or self.beside is not None)
-
     def refuse(self, reason: str) -> None:
         """Give the tape up."""
         self.reason = self.reason or reason
@@ -68,7 +64,7 @@ class Tracer:
     def ablated(self, site: int, activation: Tensor, result: Tensor) -> None:
         """Note the ablation of a site: ``activation`` goes in, ``result`` (a new tensor) comes out."""
         if self.reason is None:
-            if self.beside is not None and not self.ops:
+            if not self.ops:
                 self.beside.note_activation(activation)
             source = self._slot(activation) if self.ops else self.slots.new(activation, LAYER)
             self.ops.append(Op(None, (Ref(source),), {}, (self.slots.made(result, LAYER),), site))
@@ -92,7 +88,7 @@ class Tracer:
 
     def after(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Take in an operator that has run."""
-        if self._is_idle:
+        if self.reason is not None or self.paused:
             return
         func, args = without_layout(func, args, self._strides)
         if name_of(func) == "lift_fresh" and result.ndim > 0:
@@ -102,7 +98,7 @@ class Tracer:
         if level < LAYER:
             self._not_behind(func, args, kwargs, targets, result, level)
             return
-        leaves = list(result) if isinstance(result, (tuple, list)) else [result]
+        leaves = results_of(result)
         why = why_not_noted(func, targets, leaves)
         if why is not None:
             self.refuse(why)
@@ -118,15 +114,14 @@ class Tracer:
         reason = "a tensor is made of Python's numbers"
         if self.started:
             self.refuse(reason)
-        if self.beside is not None:
-            self.beside.refuse(reason)
+        self.beside.refuse(reason)
 
     def looked_at(self, tensor: Tensor | None, method: str) -> None:
         """Take in that Python looked at the numbers of ``tensor`` (None: of some tensor, in another thread)."""
         level = LAYER if tensor is None else self.slots.level_of(tensor)
         if self.started and self.reason is None and level == LAYER:
             self.refuse(f"Python looks at numbers that follow from the ablation ({method})")
-        if self.beside is not None and level >= DATA:
+        if level >= DATA:
             self.beside.refuse(f"Python looks at numbers that follow from the inputs ({method})")
 
     def finish(self, outputs: Any) -> Tape | str:
@@ -147,15 +142,14 @@ class Tracer:
 
     def _not_behind(self, func: Any, args: Any, kwargs: Any, targets: list[Tensor], result: Any, level: int) -> None:
         """Take in an operator that does not depend on the ablation: what it gives is a value."""
-        reads = self.beside.reads(func, args, kwargs, targets, result, level) if self.beside is not None else None
+        leaves = results_of(result)
+        reads = self.beside.reads(func, args, kwargs, targets, leaves, level)
         for target in targets:
             if storage_of(target) in self.slots.behind:
                 self.refuse("memory behind the layer is overwritten")
-        leaves = list(result) if isinstance(result, (tuple, list)) else [result]
         given = DATA if name_of(func) in _SIZED else level
         outs = slots_of(func, targets, leaves, self.slots, given)
-        if self.beside is not None:
-            self.beside.note(func, reads, outs, targets, (args, kwargs))
+        self.beside.note(func, reads, outs, targets, (args, kwargs))
 
     def _slot(self, tensor: Tensor) -> int:
         """Return the slot of a tensor that is read; one never seen before is a value from outside."""
@@ -167,7 +161,7 @@ class Tracer:
             if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or (key == 0 and tensor.numel() > 0):
                 self.refuse(f"a tensor of type {type(tensor).__name__} without plain memory takes part")
             is_held = key in slots.weights or key in slots.held
-            if self.beside is not None and not is_held and not slots.is_stale(tensor):
+            if not is_held and not slots.is_stale(tensor):
                 self.refuse("a tensor takes part that no operator gave, and no module holds")
             slot = slots.seen(tensor, CONSTANT if key in slots.weights else DATA)
         if slots.levels[slot] < LAYER:
