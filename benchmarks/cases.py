@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from benchmarks.side_by_side import CPU
 from captum_ablate.layers import find_layer
 
 
@@ -23,12 +24,14 @@ class Case:
     def __str__(self) -> str:
         return f"{self.model} {self.layer}"
 
-    def build(self, images: int, batch: int) -> tuple[nn.Module, nn.Module, int, list[tuple[Tensor, Tensor]]]:
+    def build(
+        self, images: int, batch: int, device: torch.device = CPU
+    ) -> tuple[nn.Module, nn.Module, int, list[tuple[Tensor, Tensor]]]:
         """Return the model, the layer, its number of units, and the batches; labels are what the model says."""
         torch.manual_seed(0)
-        model = getattr(torchvision.models, self.model)().eval()
+        model = getattr(torchvision.models, self.model)().eval().to(device)
         layer = find_layer(model, self.layer)
-        x = pictures(images, self.side)
+        x = pictures(images, self.side).to(device)
         shapes: list[torch.Size] = []
         handle = layer.register_forward_hook(lambda _module, _args, output: shapes.append(output.shape))
         with torch.no_grad():
@@ -79,7 +82,8 @@ def hook_loop(
 
     Returns accuracy and the mean of the label's logit, each per step.
     """
-    right, logits = torch.zeros(len(counts)), torch.zeros(len(counts))
+    device = batches[0][0].device
+    right, logits, order = torch.zeros(len(counts)).to(device), torch.zeros(len(counts)).to(device), order.to(device)
     with torch.no_grad():
         for k, count in enumerate(counts):
             units = order[:count]
@@ -96,7 +100,7 @@ def hook_loop(
                 logits[k] += outputs.gather(1, y[:, None]).sum()
             handle.remove()
     images = sum(len(y) for _, y in batches)
-    return right / images, logits / images
+    return right.cpu() / images, logits.cpu() / images
 
 
 def check_equal(plain: tuple[Tensor, Tensor], accuracy: Tensor, logit: Tensor) -> None:

@@ -22,7 +22,7 @@ RANKINGS, RANDOM = 4, 5
 
 def compare(case: Case, options: Options) -> dict[str, object]:
     """Return one row of the table."""
-    model, layer, units, batches = case.build(options.images, options.batch)
+    model, layer, units, batches = case.build(options.images, options.batch, options.device)
     made = partial(CumulativeAblationEvaluator, model, layer, steps=STEPS, ascending=False, unit_dim=case.unit_dim)
     evaluator = made(n_random=RANDOM)
     rankings = {f"ranking {k}": torch.rand(units) for k in range(RANKINGS)}
@@ -33,6 +33,7 @@ def compare(case: Case, options: Options) -> dict[str, object]:
             "plain": lambda: hook_loop(model, layer, first.order, first.n_ablated, batches, case.unit_dim),
             "ours": lambda: evaluator.compare(rankings, batches)["ranking 0"],
         },
+        options.device,
     )
     check_equal(results["plain"], results["ours"].score, first.score)
     plain = (RANKINGS + RANDOM) * times["plain"]

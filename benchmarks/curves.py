@@ -20,7 +20,7 @@ STEPS = 20
 
 def compare(case: Case, options: Options) -> dict[str, object]:
     """Return one row of the table."""
-    model, layer, units, batches = case.build(options.images, options.batch)
+    model, layer, units, batches = case.build(options.images, options.batch, options.device)
     made = partial(
         CumulativeAblationEvaluator, model, layer, steps=STEPS, ascending=False, n_random=0, unit_dim=case.unit_dim
     )
@@ -32,6 +32,7 @@ def compare(case: Case, options: Options) -> dict[str, object]:
             "plain": lambda: hook_loop(model, layer, first.order, first.n_ablated, batches, case.unit_dim),
             "ours": lambda: evaluator.evaluate(scores, batches),
         },
+        options.device,
     )
     check_equal(results["plain"], results["ours"].score, first.score)
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 
 from benchmarks.tables import markdown
 
+CPU = torch.device("cpu")
 CACHE = Path.home() / ".cache" / "captum_ablate" / "benchmarks"
 
 
@@ -27,6 +29,7 @@ class Options:
     rounds: int
     only: str
     out: Path
+    device: torch.device
 
     @classmethod
     def parse(
@@ -38,35 +41,52 @@ class Options:
         parser.add_argument("--batch", type=int, default=batch)
         parser.add_argument("--rounds", type=int, default=3)
         parser.add_argument("--only", default="", help="cases whose network and layer contain this")
+        parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
         parser.add_argument("--out", type=Path, default=CACHE / f"{name}.csv", help="the CSV file of results")
         return cls(**vars(parser.parse_args(arguments)))
 
     def __str__(self) -> str:
         return (
-            f"{self.images} images in batches of {self.batch}, {torch.get_num_threads()} threads, {clock_name()}, "
+            f"{self.images} images in batches of {self.batch}, {device_name(self.device)}, {clock_name(self.device)}, "
             f"median of {self.rounds} rounds in turns"
         )
 
 
-def seconds() -> float:
+def device_name(device: torch.device) -> str:
+    """Return what the times are of: so many threads, or a GPU with or without TF32 in its convolutions."""
+    if device.type == "cpu":
+        return f"{torch.get_num_threads()} threads"
+    is_fast = torch.backends.cudnn.allow_tf32 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+    return f"{torch.cuda.get_device_name(device)} with {'TF32' if is_fast else 'no TF32'}"
+
+
+def seconds(device: torch.device = CPU) -> float:
     """Return a clock: of the processor with one thread (others on the machine do not count), else of the wall."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.process_time() if _is_of_processor(device) else time.perf_counter()
 
 
-def clock_name() -> str:
+def clock_name(device: torch.device = CPU) -> str:
     """Return which clock that is."""
-    return "processor time" if torch.get_num_threads() == 1 else "wall time"
+    return "processor time" if _is_of_processor(device) else "wall time"
 
 
-def in_turns(rounds: int, ways: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _is_of_processor(device: torch.device) -> bool:
+    return device.type == "cpu" and torch.get_num_threads() == 1
+
+
+def in_turns(
+    rounds: int, ways: Mapping[str, Callable[[], Any]], device: torch.device = CPU
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Run every way once per round; return their seconds, ``[rounds]``, and what they returned last."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     results = {}
     for _ in range(rounds):
         for name, run in ways.items():
-            start = seconds()
+            start = seconds(device)
             results[name] = run()
-            times[name].append(seconds() - start)
+            times[name].append(seconds(device) - start)
     return {name: np.array(taken) for name, taken in times.items()}, results
 
 

@@ -38,10 +38,12 @@ def captums(model: nn.Module, layer: nn.Module, batches: list[tuple[Tensor, Tens
 
 def compare(case: Case, options: Options, measured: int) -> dict[str, object]:
     """Return one row of the table."""
-    model, layer, units, batches = case.build(options.images, options.batch)
+    model, layer, units, batches = case.build(options.images, options.batch, options.device)
     measured = min(measured, units)
     shape = (1, units, 1, 1) if case.layer != "classifier.1" else (1, units)
-    mask = torch.arange(units).clamp(max=measured).reshape(shape)  # the last feature is all other units
+    mask = (
+        torch.arange(units, device=options.device).clamp(max=measured).reshape(shape)
+    )  # the last feature is all other units
     ours = LayerUnitAblation(model, layer, metric="logit")
     times, results = in_turns(
         options.rounds,
@@ -49,8 +51,9 @@ def compare(case: Case, options: Options, measured: int) -> dict[str, object]:
             "captum": lambda: captums(model, layer, batches, mask),
             "ours": lambda: ours.attribute(batches),
         },
+        options.device,
     )
-    found, expected = results["ours"][:measured].double(), results["captum"][:measured]
+    found, expected = results["ours"][:measured].double().cpu(), results["captum"][:measured].cpu()
     logits = torch.cat([model(x).detach() for x, _ in batches]).abs().max()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(logits))
     captum = times["captum"] * (units + 2) / (int(mask.max()) + 3)

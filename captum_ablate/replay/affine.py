@@ -119,10 +119,10 @@ class AffineTail:
         intact = class_outputs(recording.outputs)
         assert isinstance(intact, Tensor)
         done: set[int] = set()
-        for chain, row in zip(plan.chains, plan.rows, strict=True):
+        for place, (chain, row) in enumerate(zip(plan.chains, plan.rows, strict=True)):
             if done.issuperset(row):
                 continue
-            order = chain.order.to(self.jacobian.device)
+            order = plan.order(place, self.jacobian.device)
             whole = chain.counts[-1] == units
             total = all_ablated.to(self.jacobian.dtype) if whole else intact.to(self.jacobian.dtype)
             ends = [*reversed(chain.counts)] if whole else list(chain.counts)

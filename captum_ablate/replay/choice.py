@@ -214,7 +214,7 @@ class _Search:
         """Try stacks, each larger than the last while it pays."""
         done: set[int] = set()
         k = 1 if best.incremental else 4
-        if not best.incremental and 2 * _read(self.tape) < _made(self.tape):
+        if self.device.type == "cpu" and not best.incremental and 2 * _read(self.tape) < _made(self.tape):
             return best, done  # what is computed outweighs what is read: nothing to share between masks
         while k <= min(LARGEST_STACK, self._most_masks) and len(numbers) - len(done) >= 2 * k:
             candidate = Strategy(k, best.channels_last, best.folded, best.incremental)

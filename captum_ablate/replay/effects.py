@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, UntypedStorage
 from torch._C import TensorBase
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+T = TypeVar("T")
 
 
 def memory_of(tensor: Tensor) -> UntypedStorage:
@@ -50,15 +51,15 @@ class Effects(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         is_view, written = signature_of(func)
-        writes = {storage_of(t) for value in written_values(written, args, kwargs) for t in _tensors(value)}
-        reads = set() if is_view else {storage_of(t) for t in _tensors((args, kwargs))}
+        writes = {storage_of(t) for value in written_values(written, args, kwargs) for t in tensors_in(value)}
+        reads = set() if is_view else {storage_of(t) for t in tensors_in((args, kwargs))}
         self._before(reads, writes)
         if self._listener is not None:
             self._listener.before(func, args, kwargs)
         result = func(*args, **kwargs)
         if self._listener is not None:
             self._listener.after(func, args, kwargs, result)
-        self._after(set() if is_view else {storage_of(t) for t in _tensors(result)} - writes)
+        self._after(set() if is_view else {storage_of(t) for t in tensors_in(result)} - writes)
         return result
 
 
@@ -87,5 +88,23 @@ def written_values(written: tuple[tuple[int, str], ...], args: Any, kwargs: Any)
             yield kwargs[name]
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the tensors among the arguments or results of an operator, which nest in lists, tuples and dicts only."""
+    return leaves_in(value, Tensor)
+
+
+def leaves_in(value: Any, kind: type[T]) -> list[T]:
+    """Return what is of a kind in nested lists, tuples and dicts: faster than a walk that knows more containers."""
+    if isinstance(value, kind):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (tuple, list)):
+        return []
+    found: list[T] = []
+    for item in value:
+        if isinstance(item, kind):
+            found.append(item)
+        elif isinstance(item, (tuple, list, dict)):
+            found += leaves_in(item, kind)
+    return found

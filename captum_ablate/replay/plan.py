@@ -75,8 +75,18 @@ class Plan:
         """Return a mask, ``[units]`` bool, True where a unit is ablated."""
         chain, count = self.where[number]
         mask = torch.zeros(self.units, dtype=torch.bool, device=device)
-        mask[self.chains[chain].order[:count].to(device, non_blocking=True)] = True
-        return mask
+        return mask.index_fill_(0, self.order(chain, device)[:count], True)
+
+    def order(self, chain: int, device: torch.device) -> Tensor:
+        """Return a chain's order, ``[units]``, on a device: all of them are copied there once, so no mask waits."""
+        if device not in self._orders:
+            whole = torch.cat([chain.order for chain in self.chains]).to(device)
+            self._orders[device] = whole.split([len(chain.order) for chain in self.chains])
+        return self._orders[device][chain]
+
+    @cached_property
+    def _orders(self) -> dict[torch.device, tuple[Tensor, ...]]:
+        return {}
 
     @cached_property
     def half(self) -> int:

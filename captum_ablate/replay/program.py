@@ -71,13 +71,13 @@ class Program:
         """Yield some of these masks' numbers, and the outputs for them: n rows for each, one after the other."""
         if not self.steps:
             for chunk in batched(numbers, self.strategy.stack):
-                yield chunk, self._run(self._masks(plan, chunk), {})
+                yield chunk, self._run(self._masks(plan, chunk), {}, keys=self._keys(plan, chunk))
             return
         walked = chain.from_iterable(self._along(plan, row, wanted) for row, wanted in _by_chain(plan, numbers))
         for some in batched(walked, self.strategy.stack):
             chunk = [number for number, _ in some]
             given = {step.slot: step.joined([values[k] for _, values in some]) for k, step in enumerate(self.steps)}
-            yield chunk, self._run(self._masks(plan, chunk), given)
+            yield chunk, self._run(self._masks(plan, chunk), given, keys=self._keys(plan, chunk))
 
     def one(self, mask: Tensor) -> Any:
         """Return the outputs for one mask ``[units]``, by no incremental step."""
@@ -90,9 +90,15 @@ class Program:
     def _masks(self, plan: Plan, numbers: Sequence[int]) -> Tensor:
         return torch.stack([plan.mask(number, self._device) for number in numbers])
 
+    def _keys(self, plan: Plan, numbers: Sequence[int]) -> Tensor | None:
+        """Return the masks on the CPU, where they are compared without waiting for a GPU; None where nothing is."""
+        if self._resume is None:
+            return None
+        return torch.stack([plan.mask(number, torch.device("cpu")) for number in numbers])
+
     def _along(self, plan: Plan, number: int, wanted: set[int]) -> Iterator[tuple[int, list[Tensor]]]:
         """Walk a chain of nested masks, from its fullest end; yield the wanted masks and the steps' results there."""
-        order, counts = plan.chains[number].order, plan.chains[number].counts
+        order, counts = plan.order(number, self._device), plan.chains[number].counts
         whole = counts[-1] == plan.units
         states = [step.start(ablated=whole) for step in self.steps]
         places = list(zip(counts, plan.rows[number], strict=True))
@@ -108,12 +114,17 @@ class Program:
             if not left:
                 return
 
-    def _run(self, masks: Tensor, given: dict[int, Tensor], by_row: bool = False) -> Any:
-        """Return the outputs for ``masks [k, units]``; ``given`` slots, of k n rows, are known already."""
+    def _run(
+        self, masks: Tensor, given: dict[int, Tensor], by_row: bool = False, keys: Tensor | None = None
+    ) -> Any:
+        """Return the outputs for ``masks [k, units]``; ``given`` slots, of k n rows, are known already.
+
+        ``keys`` are the masks on the CPU.
+        """
         schedule = self.schedule(1 if by_row else len(masks))
         start, slots = 0, None
         if self._resume is not None and not by_row:
-            start, slots = self._resume.at(masks)
+            start, slots = self._resume.at(masks, masks if keys is None else keys)
         if slots is None:
             slots = schedule.filled(given | self.mixed(masks, bool(given), by_row))
         self.go(schedule.steps[start:], slots, masks, given, by_row)
@@ -169,17 +180,20 @@ class _Resume:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        device, sites = program._device, program.sites
-        self._before = [_units_of(sites[:k], device) for k in range(len(sites))]
+        sites = program.sites
+        self._before = [_units_of(sites[:k]) for k in range(len(sites))]
         self._saved: dict[int, tuple[bytes, dict[int, Tensor]]] = {}
         self._last_key: dict[int, bytes] = {}
 
-    def at(self, masks: Tensor) -> tuple[int, list[Any] | None]:
-        """Return the number of the step to start at, and the slots there; None where the first step is the start."""
+    def at(self, masks: Tensor, keys: Tensor) -> tuple[int, list[Any] | None]:
+        """Return the number of the step to start at, and the slots there; None where the first step is the start.
+
+        ``keys`` are the masks, where to compare them.
+        """
         program, k = self.program, len(masks)
         schedule = program.schedule(k)
         for site in range(len(program.sites) - 1, 0, -1):
-            before = masks[:, self._before[site]]
+            before = keys[:, self._before[site]]
             if not bool((before == before[:1]).all()):
                 continue
             key = before[0].cpu().numpy().tobytes()
@@ -204,11 +218,9 @@ class _Resume:
         return {slot: value for slot, (value, given) in own if value is not None and given is None}
 
 
-def _units_of(sites: Sequence[Site], device: torch.device) -> Tensor:
+def _units_of(sites: Sequence[Site]) -> list[int]:
     """Return the numbers of the units of some sites."""
-    if len(sites) == 0:
-        return torch.empty(0, dtype=torch.int64, device=device)
-    return torch.cat([torch.arange(s.units.start, s.units.stop, device=device) for s in sites])
+    return [unit for site in sites for unit in range(site.units.start, site.units.stop)]
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

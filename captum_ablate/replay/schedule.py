@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from captum_ablate.replay.effects import signature_of
+from captum_ablate.replay.effects import leaves_in, signature_of
 from captum_ablate.replay.tape import Op, Ref, Tape
 from captum_ablate.replay.weights import Weights
 
@@ -159,9 +158,7 @@ def _step(op: Op, number: int, memory: _Memory, values: Values, k: int) -> Step:
         args = _scaled(op, args, values.tape, k)
     if func is op.func:
         func, args = _written_over(op, number, args, memory, values.tape)
-    nested = any(not isinstance(a, Ref) and any(isinstance(x, Ref) for x in tree_leaves(a)) for a in args) or any(
-        isinstance(x, Ref) for x in tree_leaves(op.kwargs)
-    )
+    nested = any(not isinstance(a, Ref) and leaves_in(a, Ref) for a in args) or bool(leaves_in(op.kwargs, Ref))
     places = [(i, a.slot) for i, a in enumerate(args) if isinstance(a, Ref)]
     return Step(func, args, op.kwargs, places, nested, op.outs, None, dies=memory.dying(op, number))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from captum_ablate.replay.effects import storage_of
+from captum_ablate.replay.effects import storage_of, tensors_in
 
 CONSTANT, DATA, LAYER = 0, 1, 2
 """What a tensor depends on: weights alone, the inputs too, or the ablated activations."""
@@ -77,7 +77,7 @@ class Slots:
 
     def level(self, *values: Any) -> int:
         """Return what the tensors among some arguments depend on together."""
-        return max((self.level_of(x) for x in tree_leaves(values) if isinstance(x, Tensor)), default=CONSTANT)
+        return max((self.level_of(x) for x in tensors_in(values)), default=CONSTANT)
 
     def new(self, tensor: Tensor, level: int) -> int:
         """Return a new slot that no tensor is known by."""
@@ -114,9 +114,11 @@ class Slots:
         return self.seen(tensor, level)
 
 
+_EVERYWHERE = frozenset(vars(nn.Module()))
+"""Attributes of every module: its weights, buffers and children, which are known, and hooks."""
+
+
 def _tensors_of(module: nn.Module) -> list[Tensor]:
     """Return the tensors that a module holds in attributes, also in containers."""
-    own = {
-        name: value for name, value in module.__dict__.items() if name not in ("_parameters", "_buffers", "_modules")
-    }
+    own = {name: value for name, value in module.__dict__.items() if name not in _EVERYWHERE}
     return [leaf for leaf in tree_leaves(own) if isinstance(leaf, Tensor)]

@@ -30,26 +30,26 @@ class Table:
         """Return the metric ``[1 + masks, n]``, intact first; ``exactly`` computes anew the masks with near ties."""
         check_labels(self.metric, class_outputs(intact), batch.target)
         first = self._value(intact, batch)
-        n = len(first)
-        table = first.new_empty(1 + len(self.plan), n)
-        table[0] = first
-        close = torch.zeros(len(self.plan), dtype=torch.bool, device=first.device)
+        n, order, values = len(first), [-1], [first[None]]
+        close: list[Tensor] = []
         for numbers, found in outputs:
             logits = class_outputs(found)
             if self.plan.largest in numbers:
                 self.largest = own_rows(logits, list(numbers).index(self.plan.largest), n, len(numbers))
-            places = torch.tensor(numbers, device=first.device)
+            order += numbers
             if is_named(self.metric) and isinstance(logits, Tensor):
                 whole = batch._replace(target=batch.target.repeat(len(numbers)))
-                table[1 + places] = self._value(found, whole).reshape(len(numbers), n)
+                values.append(self._value(found, whole).reshape(len(numbers), n))
                 if exactly is not None and self.sees_ties:
-                    close[places] = _near_ties(logits, whole.target).reshape(len(numbers), n).any(1)
+                    close.append(_near_ties(logits, whole.target).reshape(len(numbers), n).any(1))
             else:
-                for k, number in enumerate(numbers):
-                    table[1 + number] = self._value(own_rows(logits, k, n, len(numbers)), batch)
+                masks = range(len(numbers))
+                values += [self._value(own_rows(logits, k, n, len(numbers)), batch)[None].clone() for k in masks]
             self.tick(n * len(numbers) / len(self.plan))
-        if exactly is not None:
-            for number in close.nonzero().flatten().tolist():
+        table = torch.cat(values)[torch.tensor(order).argsort().to(first.device)]  # put in order once: no mask waits
+        if exactly is not None and close:
+            for place in torch.cat(close).nonzero().flatten().tolist():
+                number = order[1 + place]
                 table[1 + number] = self._value(exactly(number), batch)
         return table
 

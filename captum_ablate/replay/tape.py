@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_leaves
+from torch.utils._pytree import TreeSpec
 
-from captum_ablate.replay.effects import signature_of, written_values
+from captum_ablate.replay.effects import leaves_in, signature_of, tensors_in, written_values
 from captum_ablate.replay.slots import Slots, Spec
 
 
@@ -36,10 +37,10 @@ class Op:
         """The operator's name without its namespace, such as "convolution"."""
         return "ablate" if self.func is None else name_of(self.func)
 
-    @property
+    @cached_property
     def reads(self) -> list[int]:
         """The slots that it reads."""
-        return [leaf.slot for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Ref)]
+        return [ref.slot for ref in leaves_in((self.args, self.kwargs), Ref)]
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def noted(
     if not targets:
         return [Op(func, *reads, outs)]
     plain, dtype = functional(func), targets[0].dtype
-    alike = all(t.dtype == dtype for t in tree_leaves(tensors) if isinstance(t, Tensor))
+    alike = all(t.dtype == dtype for t in tensors_in(tensors))
     if alike and dtype.is_floating_point and name_of(plain) not in _OF_OTHER_TYPE:
         return [Op(plain, *reads, outs)]
     between = slots.new(targets[0], slots.levels[outs[0]] if outs[0] is not None else 0)
@@ -93,7 +94,7 @@ def results_of(result: Any) -> list[Any]:
 def written_tensors(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """Return the tensors that an operator writes to."""
     values = written_values(signature_of(func)[1], args, kwargs)
-    return [t for value in values for t in tree_leaves(value) if isinstance(t, Tensor)]
+    return [t for value in values for t in tensors_in(value)]
 
 
 def without_layout(func: Any, args: Any, strides: Sequence[int]) -> tuple[Any, Any]:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from captum_ablate.replay.beside import Beside
-from captum_ablate.replay.effects import signature_of, storage_of, written_values
+from captum_ablate.replay.effects import signature_of, storage_of, tensors_in, written_values
 from captum_ablate.replay.slots import CONSTANT, DATA, LAYER
 from captum_ablate.replay.tape import (
     LAYOUTS,
@@ -79,12 +79,11 @@ class Tracer:
         if not written or self.slots.level(args, kwargs) < LAYER:
             return
         for value in written_values(written, args, kwargs):
-            for tensor in tree_leaves(value):
-                if isinstance(tensor, Tensor):
-                    slot = self._slot(tensor)
-                    if self.slots.levels[slot] < LAYER and self.reason is None:
-                        self.values[slot] = tensor.clone()
-                        self._copied.add(slot)
+            for tensor in tensors_in(value):
+                slot = self._slot(tensor)
+                if self.slots.levels[slot] < LAYER and self.reason is None:
+                    self.values[slot] = tensor.clone()
+                    self._copied.add(slot)
 
     def after(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Take in an operator that has run."""
