@@ -114,9 +114,7 @@ class Program:
             if not left:
                 return
 
-    def _run(
-        self, masks: Tensor, given: dict[int, Tensor], by_row: bool = False, keys: Tensor | None = None
-    ) -> Any:
+    def _run(self, masks: Tensor, given: dict[int, Tensor], by_row: bool = False, keys: Tensor | None = None) -> Any:
         """Return the outputs for ``masks [k, units]``; ``given`` slots, of k n rows, are known already.
 
         ``keys`` are the masks on the CPU.
