@@ -47,7 +47,7 @@ class Program:
         self._separated = separable(ops, tape, sites[0], started, replaced)
         self._ops = [op for k, op in enumerate(ops) if k not in self._separated.done]
         self.steps: list[AffineStep] = []
-        if strategy.incremental:
+        if strategy.incremental and len(sites) == 1:  # chains run over the units of all sites
             for op in self._ops:
                 step = affine_step(op, self._separated, strategy.channels_last, self._values.constant, weights.by_rows)
                 if step is not None:
