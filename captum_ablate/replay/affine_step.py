@@ -95,8 +95,13 @@ class _State:
         if 2 * len(places) > step.size or self.moves % ANCHOR == 0:
             self.value = step.compute(self.mask[None])
             return
-        change = step.change(step.difference.index_select(1, places), places)
+        change = step.change(_columns(step.difference, places), places)
         self.value = self.value + change if back else self.value - change
+
+
+def _columns(values: Tensor, places: Tensor) -> Tensor:
+    """Return the indices ``places`` of the second axis, by whichever way is fast for this memory format."""
+    return values.index_select(1, places) if values.is_contiguous() else values[:, places]
 
 
 def affine_step(
@@ -129,8 +134,7 @@ def affine_step(
             return None
 
         def change(part: Tensor, places: Tensor) -> Tensor:
-            chosen = weight.index_select(1, places)
-            return op.func(part, chosen, None, *args[3:])
+            return op.func(part, _columns(weight, places), None, *args[3:])
     else:
         rows = by_rows(weight)
 

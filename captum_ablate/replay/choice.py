@@ -79,8 +79,8 @@ class Choice:
     def is_rewritable(self, ready: Ready) -> bool:
         """Tell whether a batch is large enough for its way to be measured, and rounding far below what is allowed."""
         before = ready.taken.before if isinstance(ready.taken, Recording) else None
-        smooth = _is_precise(ready.tape) and (not isinstance(before, Tape) or _is_precise(before))
-        return smooth and _made(ready.tape) + _read(ready.tape) > SMALL
+        tapes = [ready.tape, before] if isinstance(before, Tape) else [ready.tape]
+        return all(map(_is_precise, tapes)) and sum(_made(tape) + _read(tape) for tape in tapes) > SMALL
 
 
 class _Search:

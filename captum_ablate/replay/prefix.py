@@ -1,8 +1,8 @@
 """What comes before the layer, run from its tape for other batches like the one that was recorded.
 
 It pays where the operators run faster than the model does: in channels-last memory, with batch norm folded, without
-Python. That is measured: the ways are tried on one batch each, and the fastest stays, if it beats recording. The first
-trial proves it: that batch is recorded too, and must come out the same as a whole.
+Python. That is measured: the way that is likely to be fast comes first, the plain one where that fails or does not beat
+recording. The first that is right proves the tape: its batch is recorded too, and must come out the same as a whole.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from captum_ablate.replay.weights import Weights
 FASTER = 0.95
 """It is used if it takes at most this share of the time of a recording."""
 
+SLOW = 1e-3
+"""Seconds that an operator takes in a recording, beyond which running it plainly wins nothing: to watch it costs a
+tenth of that."""
+
 FEWEST = 4
 """Samples in a batch: with fewer, the check on one of them would cost what is won."""
 
@@ -45,12 +49,16 @@ class Prefix:
         self._key, self._model, self._state = _key(batch), recording.forward_func, state_of(recording.forward_func)
         self._limit = FASTER * seconds
         convolutional = any(op.name == "convolution" for op in recording.before.ops)
-        self._untried = [Strategy()]
+        self._untried = []
         if rewritable and convolutional:
             self._untried.append(Strategy(channels_last=True, folded=True))
+        if self._limit <= SLOW * len(recording.before.ops):
+            self._untried.append(Strategy())
         self._seconds: dict[Strategy, float] = {}
         self._schedules: dict[Strategy, Schedule] = {}
         self.batches = 0
+        self.checks_all = False
+        """Whether one sample, run alone, rounds otherwise than in its batch, so that all of a batch are checked."""
 
     @property
     def _slots(self) -> list[int]:
@@ -59,8 +67,8 @@ class Prefix:
 
     @property
     def is_proven(self) -> bool:
-        """Whether it has given, as it was recorded, the outputs of a whole batch."""
-        return Strategy() in self._seconds
+        """Whether it has given the outputs of a whole batch."""
+        return bool(self._seconds)
 
     def sample(self, n: int) -> slice:
         """Return which of the n samples of the next batch is to be checked."""
@@ -68,11 +76,11 @@ class Prefix:
 
     @property
     def strategy(self) -> Strategy | None:
-        """The way that is tried next, or the fastest; None where none is worth it."""
-        if self._untried:
-            return self._untried[0]
+        """The fastest way if it beats recording, or one that was not tried; None where none is worth it."""
         fast = [s for s, seconds in self._seconds.items() if seconds <= self._limit]
-        return min(fast, key=lambda s: self._seconds[s]) if fast else None
+        if fast:
+            return min(fast, key=lambda s: self._seconds[s])
+        return self._untried[0] if self._untried else None
 
     @property
     def description(self) -> str:
@@ -85,8 +93,9 @@ class Prefix:
         strategy = self.strategy
         assert strategy is not None
         self.batches += 1
-        if self._untried:
-            self._seconds[self._untried.pop(0)] = seconds
+        if strategy in self._untried:
+            self._untried.remove(strategy)
+            self._seconds[strategy] = seconds
 
     def refuse(self) -> None:
         """Take in that the way gave other outputs than the model; the plain way is the last."""
