@@ -330,4 +330,3 @@ class Engine:
         """Check the largest step of the last batch once more, against a full forward pass."""
         few = slice(TRIAL_SAMPLES)
         return self._passes.is_right(batch, self._plan, self._plan.largest, first, self._table.largest, few)
-
