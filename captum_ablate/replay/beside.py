@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from captum_ablate.replay.effects import storage_of
 from captum_ablate.replay.slots import CONSTANT, DATA, Slots
-from captum_ablate.replay.tape import Op, Ref, Tape, name_of, noted, why_not_noted, with_refs
+from captum_ablate.replay.tape import Op, Ref, Tape, is_random, name_of, noted, why_not_noted, with_refs
 
 
 class Beside:
@@ -51,12 +50,11 @@ class Beside:
             return None
         if any(storage_of(target) in self.slots.weights for target in targets):
             self.refuse("the model writes to its weights or buffers")
-        tags = func.tags
         if level == CONSTANT or name_of(func) == "lift_fresh":
-            if torch.Tag.nondeterministic_seeded in tags:
+            if is_random(func, args, kwargs):
                 self.refuse(f"{func} is random")
             return None
-        why = why_not_noted(func, targets, leaves)
+        why = why_not_noted(func, args, kwargs, targets, leaves)
         if why is not None:
             self.refuse(why)
             return None

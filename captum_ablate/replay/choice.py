@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_map
 from captum_ablate.metrics import class_outputs
 from captum_ablate.replay.agreement import TOLERANCE, equal
 from captum_ablate.replay.clock import timed
+from captum_ablate.replay.narrowed import narrowed
 from captum_ablate.replay.plan import Plan
 from captum_ablate.replay.program import Program
 from captum_ablate.replay.ready import Ready
@@ -134,13 +136,19 @@ class _Search:
         return set(numbers[:k])
 
     def _rewritten(self, seconds: float, mask: Tensor, truth: Any) -> tuple[Strategy, float]:
-        """Try channels-last memory and folding; return what is best, and its seconds for a mask."""
+        """Try what is read alone, channels-last memory and folding; return what is best, and its seconds for a mask."""
+        best = Strategy()
+        if narrowed(self.tape) is not self.tape:
+            candidate = Strategy(narrowed=True)
+            took = self._trial(candidate, mask, truth, seconds)
+            if took is not None and took <= FASTER * seconds:
+                best, seconds = candidate, took
         if any(op.name == "convolution" and len(self.tape.specs[op.reads[0]].shape) == 4 for op in self.tape.ops):
-            for candidate in (Strategy(channels_last=True, folded=True), Strategy(folded=True)):
+            for candidate in (replace(best, channels_last=True, folded=True), replace(best, folded=True)):
                 took = self._trial(candidate, mask, truth, seconds)
                 if took is not None and took <= FASTER * seconds:
                     return candidate, took
-        return Strategy(), seconds
+        return best, seconds
 
     def _trial(self, candidate: Strategy, mask: Tensor, truth: Any, limit: float) -> float | None:
         """Return the seconds that a strategy takes, None where it fails or gives other outputs."""
@@ -161,7 +169,7 @@ class _Search:
         self, best: Strategy, seconds: float, truth: Any
     ) -> Any:  # a generator that returns (strategy, numbers done)
         """Try updates of the first affine operator; the last mask of the walk is a result."""
-        updated = Strategy(channels_last=best.channels_last, folded=best.folded, incremental=True)
+        updated = replace(best, incremental=True)
         found = self._walked(updated, truth) if self._updates_pay(updated, seconds) else None
         if found is None:
             return best, set()
@@ -217,7 +225,7 @@ class _Search:
         if self.device.type == "cpu" and not best.incremental and 2 * _read(self.tape) < _made(self.tape):
             return best, done  # what is computed outweighs what is read: nothing to share between masks
         while k <= min(LARGEST_STACK, self._most_masks) and len(numbers) - len(done) >= 2 * k:
-            candidate = Strategy(k, best.channels_last, best.folded, best.incremental)
+            candidate = replace(best, stack=k)
             program = self.ready.program(candidate)
             chunk = [n for n in program.walk(self.plan, numbers) if n not in done][:k]
             try:

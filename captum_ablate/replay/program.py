@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_unflatten
 
 from captum_ablate.replay.affine_step import AffineStep, affine_step
+from captum_ablate.replay.narrowed import narrowed
 from captum_ablate.replay.plan import Plan
 from captum_ablate.replay.schedule import Schedule, Step, Values, holds_rows, in_channels_last
 from captum_ablate.replay.separable import separable
@@ -38,6 +39,7 @@ class Program:
         strategy: Strategy,
         weights: Weights,
     ) -> None:
+        tape = narrowed(tape) if strategy.narrowed else tape
         self.tape, self.sites, self.strategy = tape, sites, strategy
         self._references, self._n, self._device = references, tape.rows, activation.device
         self._values = Values(tape, weights, channels_last=strategy.channels_last)

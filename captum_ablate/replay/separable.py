@@ -238,7 +238,7 @@ def _cat(op: Op, axes: dict[int, Axis], tape: Tape) -> Axis | None:
     return Axis(dim, torch.cat(nobody))
 
 
-_ELEMENTWISE = frozenset(
+ELEMENTWISE = frozenset(
     """
     relu hardtanh gelu silu sigmoid tanh leaky_relu elu hardswish hardsigmoid softplus mish abs neg exp sqrt rsqrt pow
     clone detach alias clamp clamp_min clamp_max add sub mul div rsub _to_copy _prelu_kernel
@@ -253,7 +253,7 @@ _POOLS = frozenset(
     """.split()  # noqa: SIM905
 )
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(_BATCH_NORMS, _batch_norm),
     **dict.fromkeys(_POOLS, _spatial),
     **dict.fromkeys(("mean", "sum", "amax"), _reduced),

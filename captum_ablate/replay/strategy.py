@@ -2,7 +2,8 @@
 
 All that a ``Strategy`` allows leaves the mathematics alone. Operators that treat units separately run once, on the
 activations and on the reference, and the mask is applied behind them: that is the same to the bit. Stacked masks,
-channels-last memory, folded batch norm and updates of the first affine operator round differently, by about 1e-7.
+channels-last memory, folded batch norm, operators on the positions that are read alone, and updates of the first affine
+operator round differently, by about 1e-7.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ class Strategy:
     channels_last: bool = False
     folded: bool = False
     incremental: bool = False
+    narrowed: bool = False
 
     @property
     def is_exact(self) -> bool:
@@ -29,6 +31,7 @@ class Strategy:
             f"{self.stack} masks stacked" if self.stack > 1 else "",
             "channels last" if self.channels_last else "",
             "folded batch norm" if self.folded else "",
+            "the tokens that are read" if self.narrowed else "",
             "first affine operator updated, steps stacked" if self.incremental else "",
         ]
         return ", ".join(filter(None, words))

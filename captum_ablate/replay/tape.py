@@ -112,15 +112,25 @@ def without_layout(func: Any, args: Any, strides: Sequence[int]) -> tuple[Any, A
     return func, args
 
 
-def why_not_noted(func: Any, targets: list[Tensor], leaves: list[Any]) -> str | None:
+def is_random(func: Any, args: Any, kwargs: Any) -> bool:
+    """Tell whether an operator draws random numbers; attention does where some of it is dropped out."""
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return False
+    arguments = func._schema.arguments
+    given = dict(zip((a.name for a in arguments), args, strict=False)) | kwargs
+    return [given.get(a.name, a.default_value) for a in arguments if a.name == "dropout_p"] != [0.0]
+
+
+def why_not_noted(func: Any, args: Any, kwargs: Any, targets: list[Tensor], leaves: list[Any]) -> str | None:
     """Return why an operator cannot run again from a tape, None where it can."""
     if name_of(func) in LAYOUTS:
         return "as_strided reads memory by its layout"
     if func.namespace not in ("aten", "prims") or name_of(func) == "_pack_padded_sequence":
         return f"{func} may give a shape that follows from numbers"
-    if not all(isinstance(leaf, Tensor) or leaf is None for leaf in leaves):
+    is_attention = name_of(func).startswith("_scaled_dot_product")  # its numbers are lengths
+    if not is_attention and not all(isinstance(leaf, Tensor) or leaf is None for leaf in leaves):
         return f"{func} gives Python numbers, or a list of lists"
-    if torch.Tag.nondeterministic_seeded in func.tags or torch.Tag.dynamic_output_shape in func.tags:
+    if is_random(func, args, kwargs) or torch.Tag.dynamic_output_shape in func.tags:
         return f"{func} is random, or gives a shape that follows from numbers"
     if targets and (len(targets) != 1 or len(leaves) != 1 or leaves[0] is not targets[0] or functional(func) is None):
         return f"{func} writes into memory in a way that has no functional twin"

@@ -98,7 +98,7 @@ class Tracer:
             self._not_behind(func, args, kwargs, targets, result, level)
             return
         leaves = results_of(result)
-        why = why_not_noted(func, targets, leaves)
+        why = why_not_noted(func, args, kwargs, targets, leaves)
         if why is not None:
             self.refuse(why)
             return
