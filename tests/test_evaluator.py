@@ -946,7 +946,9 @@ def test_given_scores_need_no_ranking_data(counted, dense_data):
     assert rank.given == 0
 
 
-def test_one_recording_of_each_batch_serves_all_methods_directions_orders_and_steps(counted):
+def test_one_recording_of_each_batch_serves_all_methods_directions_orders_and_steps(counted, monkeypatch):
+    monkeypatch.setattr("captum_ablate.replay.prefix.SLOW", torch.inf)  # on a busy machine a recording may take long
+
     def calls(batches, methods, n_random=0, steps=2):
         data = Counting(torch.randn(10 * batches, 5), torch.arange(10 * batches) % 3, 10)
         CountingLinear.calls = 0

@@ -27,7 +27,7 @@ from captum_ablate.replay.tape import Tape
 FASTER = 0.95
 """A change is taken if it takes at most this share of the time."""
 
-SLOWER = 1.15
+SLOWER = 1.05
 """A change that takes more than this share of the time when it runs first is given up."""
 
 WORTH = 2
