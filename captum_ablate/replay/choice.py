@@ -104,8 +104,10 @@ class _Search:
                 done = yield from self._small(plain, numbers)
                 best = self.choice.strategy or best
             else:
-                best, seconds = self._rewritten(seconds, mask, truth)
-                best, done = yield from self._updated(best, seconds, truth)
+                again, outputs = self._timed(lambda: plain.one(self.plan.mask(numbers[-1], self.device)))
+                yield (numbers.pop(),), outputs
+                best, seconds = self._rewritten(min(seconds, again), mask, truth)
+                best, done = yield from self._updated(best, seconds, truth, numbers)
                 numbers = [number for number in numbers if number not in done]
                 best, done = yield from self._stacked(best, seconds, plain, numbers)
             numbers = [number for number in numbers if number not in done]
@@ -166,15 +168,15 @@ class _Search:
         return min(took, again)
 
     def _updated(
-        self, best: Strategy, seconds: float, truth: Any
+        self, best: Strategy, seconds: float, truth: Any, numbers: Sequence[int]
     ) -> Any:  # a generator that returns (strategy, numbers done)
-        """Try updates of the first affine operator; the last mask of the walk is a result."""
+        """Try updates of the first affine operator; the last mask of the walk is a result, if it is one of these."""
         updated = replace(best, incremental=True)
         found = self._walked(updated, truth) if self._updates_pay(updated, seconds) else None
         if found is None:
             return best, set()
         for number, outputs in found.items():
-            if number != self.plan.half:
+            if number in numbers:
                 yield (number,), outputs
         return updated, set(found)
 

@@ -18,22 +18,20 @@ from torch import Tensor, nn
 from captum_ablate.data import Batch
 from captum_ablate.layers import ForwardFunc
 from captum_ablate.metrics import Metric, class_outputs
-from captum_ablate.replay.agreement import TOLERANCE, equal
-from captum_ablate.replay.choice import CLOSE, Choice, check_intact
+from captum_ablate.replay.before_layer import BeforeLayer
+from captum_ablate.replay.choice import Choice, check_intact
 from captum_ablate.replay.clock import timed
 from captum_ablate.replay.closed_form import ClosedForm
 from captum_ablate.replay.full_passes import FullPasses
 from captum_ablate.replay.hook_loop import Probe
 from captum_ablate.replay.plan import Plan
-from captum_ablate.replay.prefix import FEWEST, Prefix
 from captum_ablate.replay.ready import Ready, casts_as_recorded
 from captum_ablate.replay.recording import Recording, unablated
 from captum_ablate.replay.reference import Reference
 from captum_ablate.replay.site import Site
 from captum_ablate.replay.stage import CannotReplay
 from captum_ablate.replay.strategy import Strategy
-from captum_ablate.replay.table import Outputs, Table, sample_rows
-from captum_ablate.replay.tape import Tape
+from captum_ablate.replay.table import Outputs, Table
 from captum_ablate.replay.trial import TRIAL_SAMPLES, Trial, check_replay
 from captum_ablate.replay.weights import Weights
 from captum_ablate.warning import warn
@@ -81,10 +79,8 @@ class Engine:
         self._trial = Trial(self._passes, plan, self._weights)
         self._table = Table(metric, plan, tick)
         self._choice, self._closed = Choice(plan), ClosedForm(self._passes, plan)
-        self._prefix: Prefix | None = None
-        self._wants_prefix = len(self._passes.sites) == 1
+        self._before = BeforeLayer(self._passes, self._choice, self._weights, self._recorded)
         self._seen: Probe | None = None
-        self._is_suspect = False
         self.retractions = 0
         """How often a run was made again because of what earlier batches, perhaps of earlier runs, were given by."""
         self._why_hooks = None if isinstance(forward_func, nn.Module) else "forward_func is not an nn.Module"
@@ -99,7 +95,7 @@ class Engine:
         last: tuple[Batch, int] | None = None
         for batch in batches:
             table = self._batch(batch, first)
-            if self._is_suspect:
+            if self._before.is_suspect:
                 return self._again(batches)
             self._passes.check_finite(batch, len(tables), table)
             last = batch, first
@@ -115,17 +111,17 @@ class Engine:
 
     def _again(self, batches: Iterable[Batch]) -> Measured:
         """Measure from the start, without what turned out not to be right."""
-        self._ways, self._is_suspect, self._prefix = set(), False, None
+        self._ways = set()
+        self._before.forget()
         self.retractions += 1
         return self.run(batches)
 
     @property
     def description(self) -> str:
         """How the outputs were computed: "replay (...)", "closed form" or "hook loop (reason)"."""
-        before = "" if self._prefix is None else self._prefix.description
         names = []
         for name in sorted(self._ways) or ["hook loop"]:
-            details = [self._why_hooks or ""] if name == "hook loop" else [before]
+            details = [self._why_hooks or ""] if name == "hook loop" else [self._before.description]
             if name == "replay" and self._choice.strategy is not None:
                 details.insert(0, str(self._choice.strategy))
             detail = "; ".join(filter(None, details))
@@ -169,7 +165,7 @@ class Engine:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
         result = self._hooked(batch, first)
         self._fall_back(reason)
-        self._is_suspect = self._prefix is not None and self._prefix.batches > 0  # they were checked on one sample each
+        self._before.suspect()
         return result
 
     def _fall_back(self, reason: str) -> None:
@@ -181,96 +177,20 @@ class Engine:
 
     def _replayed(self, batch: Batch, first: int) -> Tensor:
         self._trial.of(batch, first, self._seen)
-        known = self._by_prefix(batch, first)
+        known = self._before.of(batch, first)
         if known is not None:
+            if self._table.has_near_tie(known.taken.outputs, batch):
+                known.taken.outputs = known.exact.taken.outputs
             return self._measured(known, first)
         seconds, ready = timed(partial(self._recorded, batch, first), batch.target.device)
         table = self._measured(ready, first)
-        if self._wants_prefix and self._is_taped(ready) and len(batch.target) >= FEWEST:
-            assert isinstance(ready.taken, Recording)
-            self._wants_prefix = False
-            if isinstance(ready.taken.before, Tape):
-                self._prefix = Prefix(ready.taken, batch, seconds, rewritable=self._choice.is_rewritable(ready))
+        if self._is_taped(ready):
+            self._before.begin(ready, seconds)
         return table
 
     def _recorded(self, batch: Batch, first: int) -> Ready:
-        recording = self._trial.record(batch, first, beside=self._wants_prefix)
+        recording = self._trial.record(batch, first, beside=self._before.is_wanted)
         return Ready(recording, self._passes.references, first, self._weights)
-
-    def _by_prefix(self, batch: Batch, first: int) -> Ready | None:
-        """Return the batch as its tape from the inputs gives it, None where it is to be recorded."""
-        prefix = self._prefix
-        if prefix is None or not prefix.fits(batch):
-            return None
-        if not prefix.is_proven:
-            return self._proven(prefix, batch, first)
-        exact = None if prefix.strategy == Strategy() else partial(self._recorded, batch, first)
-        try:
-            seconds, ready = self._taken(prefix, batch, first, exact)
-        except (RuntimeError, ValueError, IndexError):  # no such kernel for this memory format, say
-            prefix.refuse()
-            return None
-        more, same = timed(partial(self._is_intact, prefix, ready), batch.target.device)
-        if not same:
-            prefix.refuse()
-            return None
-        prefix.took(seconds + more)
-        if self._table.has_near_tie(ready.taken.outputs, batch):
-            ready.taken.outputs = ready.exact.taken.outputs
-        return ready
-
-    def _proven(self, prefix: Prefix, batch: Batch, first: int) -> Ready:
-        """Return the batch, recorded; the tape from the inputs must give the same for all of it, to be used."""
-        ready = self._recorded(batch, first)
-        try:
-            seconds, other = self._taken(prefix, batch, first, None)
-            same = equal(other.taken.activation, ready.taken.activation)
-            within = TOLERANCE if prefix.strategy == Strategy() else 2 * CLOSE
-            same = same and equal(other.taken.outputs, ready.taken.outputs, within)
-            if same:
-                more, same = timed(partial(self._is_intact, prefix, other), batch.target.device)
-        except Exception:  # no such kernel for this memory format, say
-            same = False
-        if same:
-            prefix.took(seconds + more)
-        else:
-            prefix.refuse()
-        return ready
-
-    def _taken(
-        self, prefix: Prefix, batch: Batch, first: int, exact: Callable[[], Ready] | None
-    ) -> tuple[float, Ready]:
-        """Return the seconds that the part before the layer took, and the batch with its intact outputs."""
-        with casts_as_recorded(batch):
-            seconds, taken = timed(partial(prefix.take, batch, self._weights), batch.target.device)
-            ready = Ready(taken, self._passes.references, first, self._weights, exact)
-            nothing = torch.zeros(self._plan.units, dtype=torch.bool, device=ready.device)
-            taken.outputs = ready.program(self._choice.strategy or Strategy()).one(nothing)
-        return seconds, ready
-
-    def _is_intact(self, prefix: Prefix, ready: Ready) -> bool:
-        """Tell whether the intact outputs are the model's own, for one sample, another in each batch.
-
-        A sample that runs alone may round otherwise, or miss the others of its batch: then all are compared.
-        """
-        batch, is_exact = ready.taken.batch, prefix.strategy == Strategy()
-        within, outputs = TOLERANCE if is_exact else CLOSE, class_outputs(ready.taken.outputs)
-        if not prefix.checks_all:
-            some = prefix.sample(len(batch.target))
-            found = sample_rows(outputs, some, len(batch.target))
-            try:
-                own = self._passes.unablated(batch.take(some))
-                if equal(found, own, within):
-                    return True
-                if not is_exact and equal(found, own, 10 * TOLERANCE):
-                    return False  # it rounds too much
-            except Exception:  # a model made for one batch size, say
-                pass
-        own = self._passes.unablated(batch)
-        prefix.checks_all = equal(outputs, own, within)
-        if prefix.batches and not equal(outputs, own, 10 * TOLERANCE):  # by more than rounding
-            self._is_suspect = True
-        return prefix.checks_all
 
     def _measured(self, ready: Ready, first: int) -> Tensor:
         """Return the metric under every mask, and check the batch."""

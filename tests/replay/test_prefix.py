@@ -195,7 +195,7 @@ def check(model: Before, data: Any, again: Iterable[Batch], metric: str = "logit
 
 
 def served(engine: Engine) -> int:
-    return 0 if engine._prefix is None else engine._prefix.batches
+    return 0 if engine._before.prefix is None else engine._before.prefix.batches
 
 
 @pytest.mark.parametrize("metric", ["logit", "accuracy"])
