@@ -15,6 +15,7 @@ from captum_ablate.class_statistics import (
     ActivationTable,
     ClassHistogram,
     ClassMoments,
+    Labels,
     Pooled,
     ValueRange,
     check_finite,
@@ -108,7 +109,7 @@ class Gathering:
 
 class _Chunk(NamedTuple):
     values: Tensor  # [n, units], on the CPU, in the type that came
-    target: Tensor  # [n]
+    labels: Labels
     sizes: list[int]  # of the batches in it
 
 
@@ -129,7 +130,7 @@ class _Chunks:
             return None
         batches, self._pending, self._values = self._pending, [], 0
         values, target, _ = zip(*batches, strict=True)
-        return _Chunk(_joined(values).cpu(), _joined(target).cpu(), [len(t) for t in target])
+        return _Chunk(_joined(values).cpu(), Labels.of(_joined(target).cpu()), [len(t) for t in target])
 
 
 class Rows:
@@ -210,7 +211,7 @@ class _StreamState:
         """Take in what needs one look at the data."""
         if chunk is None:
             return
-        values, target, _ = chunk
+        values, labels, _ = chunk
         low, high = (float(end) for end in torch.aminmax(values))  # NaN is both ends where there is one
         if self._layer is not None and not (isfinite(low) and isfinite(high)):
             for number, batch in enumerate(values.split(chunk.sizes), self._batches):
@@ -218,7 +219,7 @@ class _StreamState:
         self._batches += len(chunk.sizes)
         self._span = _plus(self._span, ValueRange(low, high, self._has_positions))
         if MomentsRequest() in self._requests:
-            self._moments = _plus(self._moments, ClassMoments.of(values, target, nonnegative=low >= 0))
+            self._moments = _plus(self._moments, ClassMoments.of(values, labels, nonnegative=low >= 0))
         for request in self._histogram_requests(fixed=True):
             self._add_to_histogram(request, chunk, self._edges(request))
         if self._table is not None and self._wants_table:
@@ -242,8 +243,8 @@ class _StreamState:
 
     def _whole_table(self) -> ActivationTable:
         assert self._table
-        values, target, _ = zip(*self._table, strict=True)
-        return ActivationTable(tuple(values), _joined(target))
+        values, labels, _ = zip(*self._table, strict=True)
+        return ActivationTable(tuple(values), _joined([one.target for one in labels]))
 
     @property
     def _wants_table(self) -> bool:
@@ -262,7 +263,7 @@ class _StreamState:
         return edges
 
     def _add_to_histogram(self, request: Request, chunk: _Chunk, edges: Tensor) -> None:
-        part = ClassHistogram.of(chunk.values, chunk.target, edges)
+        part = ClassHistogram.of(chunk.values, chunk.labels, edges)
         self._histograms[request] = _plus(self._histograms.get(request), part)
 
     def _drop_table(self) -> None:
