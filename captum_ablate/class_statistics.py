@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import log
 from typing import NamedTuple
 
 import numpy as np
@@ -30,19 +31,23 @@ class Pooled(NamedTuple):
     positions: int = 1
 
 
-class Labels(NamedTuple):
-    """The labels of some samples, ``target [n]``: those present, ascending, and the place of each sample's in them."""
+@dataclass(frozen=True)
+class Labels:
+    """The labels of samples: ``target [n]``, those present ``classes [classes]``, ascending, each one's place in them.
+
+    ``classes[index]`` is ``target``.
+    """
 
     target: Tensor
-    classes: Tensor  # [classes]
-    index: Tensor  # [n]
+    classes: Tensor
+    index: Tensor
 
     @classmethod
     def of(cls, target: Tensor | Labels) -> Labels:
         """Return the labels of ``target [n]``, integers."""
         if isinstance(target, Labels):
             return target
-        if len(target) and 0 <= int(target.min()) and int(target.max()) <= len(target):
+        if len(target) and int(target.min()) >= 0 and int(target.max()) <= len(target):
             present = torch.bincount(target) > 0  # labels that are small numbers need no sorting: 5 times as fast
             return cls(target, present.nonzero().flatten(), (present.cumsum(0) - 1)[target])
         return cls(target, *torch.unique(target, return_inverse=True))
@@ -63,7 +68,8 @@ class ClassMoments:
 
         ``nonnegative`` says that no value is below 0, and saves a look at them.
         """
-        _, classes, index = Labels.of(target)
+        labels = Labels.of(target)
+        classes, index = labels.classes, labels.index
         sums, absolute_sums = torch.zeros(2, len(classes), values.shape[1], dtype=torch.float64)
         wide = _scratch(values, torch.float64)
         for block in _blocks(values):
@@ -81,7 +87,7 @@ class ClassMoments:
         )
         return ClassMoments(classes, counts, sums, absolute_sums)
 
-    @property
+    @cached_property
     def means(self) -> Tensor:
         """Mean activation per class, ``[classes, units]``."""
         return self.sums / self.counts[:, None]
@@ -115,7 +121,8 @@ class ClassHistogram:
 
         ``edges`` are ascending: ``[bins - 1]`` for all units, or ``[units, 1]`` for one threshold per unit.
         """
-        _, classes, index = Labels.of(target)
+        labels = Labels.of(target)
+        classes, index = labels.classes, labels.index
         if edges.shape[-1] == 1:
             counts = _counts_of_one_bit(values, index, edges.squeeze(-1), len(classes))
         else:
@@ -141,6 +148,18 @@ class ClassHistogram:
     def p_bin_given_class(self) -> Tensor:
         """P(T = t given Y = c), ``[classes, units, bins]``."""
         return self.counts.double() / self.counts.sum(-1, keepdim=True)
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """H(T) in bits, ``[units]``."""
+        return torch.special.xlogy(self.p_bin, self.p_bin).sum(dim=-1).abs() / log(2)
+
+    @cached_property
+    def specific_information(self) -> Tensor:
+        """D(P(T given c) to P(T)) in bits, ``[classes, units]``."""
+        given, marginal = self.p_bin_given_class, self.p_bin
+        ratio = torch.where(given > 0, given / marginal, 1.0)  # 0 log 0 = 0; given > 0 implies marginal > 0
+        return (given * ratio.log2()).sum(dim=-1).clamp(min=0)
 
 
 @dataclass(frozen=True)

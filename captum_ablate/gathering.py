@@ -137,26 +137,20 @@ class Rows:
     """Copies batches of values into one piece of memory, row behind row, so that they need not be joined later."""
 
     def __init__(self) -> None:
-        self._memory: Tensor | None = None
-        self._used = 0
+        self._memory = torch.empty(0, 0)
+        self._used, self._full = 0, 0
 
     def copy(self, values: Tensor) -> Tensor:
         """Return a copy of ``values [n, ...]``, ``[n, units]``."""
         values = values.detach().flatten(1)
-        memory, (n, units) = self._memory, values.shape
-        fits = (
-            memory is not None
-            and memory.shape[1] == units
-            and (memory.dtype, memory.device) == (values.dtype, values.device)
-            and self._used * units < _enough(values)
-            and self._used + n <= len(memory)
-        )
-        if not fits:
-            memory, self._used = _memory(n + _enough(values) // max(1, units), values), 0
-            self._memory = memory
-        assert memory is not None
-        self._used += n
-        return memory[self._used - n : self._used].copy_(values)
+        n, units = values.shape
+        start, self._used = self._used, self._used + n
+        memory = self._memory
+        fits = start < self._full and self._used <= len(memory) and memory.shape[1] == units
+        if not (fits and memory.dtype == values.dtype and memory.device == values.device):
+            start, self._used, self._full = 0, n, -(-_enough(values) // max(1, units))
+            memory = self._memory = _memory(n + self._full, values)
+        return memory[start : self._used].copy_(values)
 
 
 class _StreamState:
