@@ -15,6 +15,7 @@ from captum_ablate.class_statistics import (
     ActivationTable,
     ClassHistogram,
     ClassMoments,
+    Labels,
     Pooled,
     ValueRange,
     check_finite,
@@ -108,7 +109,7 @@ class Gathering:
 
 class _Chunk(NamedTuple):
     values: Tensor  # [n, units], on the CPU, in the type that came
-    target: Tensor  # [n]
+    labels: Labels
     sizes: list[int]  # of the batches in it
 
 
@@ -129,33 +130,27 @@ class _Chunks:
             return None
         batches, self._pending, self._values = self._pending, [], 0
         values, target, _ = zip(*batches, strict=True)
-        return _Chunk(_joined(values).cpu(), _joined(target).cpu(), [len(t) for t in target])
+        return _Chunk(_joined(values).cpu(), Labels.of(_joined(target).cpu()), [len(t) for t in target])
 
 
 class Rows:
     """Copies batches of values into one piece of memory, row behind row, so that they need not be joined later."""
 
     def __init__(self) -> None:
-        self._memory: Tensor | None = None
-        self._used = 0
+        self._memory = torch.empty(0, 0)
+        self._used, self._full = 0, 0
 
     def copy(self, values: Tensor) -> Tensor:
         """Return a copy of ``values [n, ...]``, ``[n, units]``."""
         values = values.detach().flatten(1)
-        memory, (n, units) = self._memory, values.shape
-        fits = (
-            memory is not None
-            and memory.shape[1] == units
-            and (memory.dtype, memory.device) == (values.dtype, values.device)
-            and self._used * units < _enough(values)
-            and self._used + n <= len(memory)
-        )
-        if not fits:
-            memory, self._used = _memory(n + _enough(values) // max(1, units), values), 0
-            self._memory = memory
-        assert memory is not None
-        self._used += n
-        return memory[self._used - n : self._used].copy_(values)
+        n, units = values.shape
+        start, self._used = self._used, self._used + n
+        memory = self._memory
+        fits = start < self._full and self._used <= len(memory) and memory.shape[1] == units
+        if not (fits and memory.dtype == values.dtype and memory.device == values.device):
+            start, self._used, self._full = 0, n, -(-_enough(values) // max(1, units))
+            memory = self._memory = _memory(n + self._full, values)
+        return memory[start : self._used].copy_(values)
 
 
 class _StreamState:
@@ -210,7 +205,7 @@ class _StreamState:
         """Take in what needs one look at the data."""
         if chunk is None:
             return
-        values, target, _ = chunk
+        values, labels, _ = chunk
         low, high = (float(end) for end in torch.aminmax(values))  # NaN is both ends where there is one
         if self._layer is not None and not (isfinite(low) and isfinite(high)):
             for number, batch in enumerate(values.split(chunk.sizes), self._batches):
@@ -218,7 +213,7 @@ class _StreamState:
         self._batches += len(chunk.sizes)
         self._span = _plus(self._span, ValueRange(low, high, self._has_positions))
         if MomentsRequest() in self._requests:
-            self._moments = _plus(self._moments, ClassMoments.of(values, target, nonnegative=low >= 0))
+            self._moments = _plus(self._moments, ClassMoments.of(values, labels, nonnegative=low >= 0))
         for request in self._histogram_requests(fixed=True):
             self._add_to_histogram(request, chunk, self._edges(request))
         if self._table is not None and self._wants_table:
@@ -242,8 +237,8 @@ class _StreamState:
 
     def _whole_table(self) -> ActivationTable:
         assert self._table
-        values, target, _ = zip(*self._table, strict=True)
-        return ActivationTable(tuple(values), _joined(target))
+        values, labels, _ = zip(*self._table, strict=True)
+        return ActivationTable(tuple(values), _joined([one.target for one in labels]))
 
     @property
     def _wants_table(self) -> bool:
@@ -262,7 +257,7 @@ class _StreamState:
         return edges
 
     def _add_to_histogram(self, request: Request, chunk: _Chunk, edges: Tensor) -> None:
-        part = ClassHistogram.of(chunk.values, chunk.target, edges)
+        part = ClassHistogram.of(chunk.values, chunk.labels, edges)
         self._histograms[request] = _plus(self._histograms.get(request), part)
 
     def _drop_table(self) -> None:

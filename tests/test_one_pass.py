@@ -11,7 +11,7 @@ from torch import nn
 from captum_ablate import LayerMeanActivity, LayerMutualInformation, attribute_together, class_statistics, gathering
 from captum_ablate import units as units_file
 from captum_ablate.activations import layer_pass
-from captum_ablate.class_statistics import ActivationTable, ClassHistogram, ClassMoments, check_finite
+from captum_ablate.class_statistics import ActivationTable, ClassHistogram, ClassMoments, Labels, check_finite
 from captum_ablate.data import as_batches
 from captum_ablate.gathering import Rows
 from captum_ablate.units import UnitAxis
@@ -44,6 +44,28 @@ def test_values_at_and_beside_edges_of_equal_distance_are_counted_as_by_comparis
     values = torch.stack([values, values.flip(0)], 1)
     target = torch.arange(len(values)) % 3
     assert torch.equal(ClassHistogram.of(values, target, edges).counts, counts_by_comparison(values, target, edges))
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 1e30, 2e37])
+@pytest.mark.parametrize("shift", [0.0, 1.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bins_are_exact_at_every_magnitude(scale, shift, dtype):
+    edges = (torch.linspace(-7, 7, 15, dtype=torch.float64) + shift) * scale
+    edges = edges.clamp(-3e38, 3e38)
+    values = torch.cat([edges, ((torch.randn(3000).double() * 4 + shift) * scale).clamp(-3e38, 3e38)]).to(dtype)
+    values, target = values.reshape(-1, 5), torch.arange(len(values) // 5) % 3
+    assert torch.equal(ClassHistogram.of(values, target, edges).counts, counts_by_comparison(values, target, edges))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-3, 9) | st.integers(-(2**62), 2**62), max_size=30))
+def test_labels_of_any_size_are_those_of_a_sort(labels):
+    target = torch.tensor(labels, dtype=torch.int64)
+    found = Labels.of(target)
+    classes, index = torch.unique(target, return_inverse=True)
+    assert torch.equal(found.classes, classes)
+    assert torch.equal(found.index, index)
+    assert Labels.of(found) is found
 
 
 @settings(max_examples=40, deadline=None)

@@ -167,7 +167,7 @@ class LayerDatasetAttribution(LayerAttribution):
                 scores = self.axis.spread(scores if per_class else scores[None], shape)
             if device is not None and device.type == "mps":
                 scores = scores.float()  # MPS has no float64
-            return scores.to(device) if device is not None else scores
+            return scores.to(scores.device if device is None else device, copy=True)  # statistics are shared
 
         results = [tuple(map(result, one.shapes, one.statistics)) for one in found]
         per_layer = [parts[0] if len(parts) == 1 else parts for parts in results]

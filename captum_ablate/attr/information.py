@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import log
 
-import torch
 from torch import Tensor
 
 from captum_ablate.attr.base import LayerDatasetAttribution
@@ -57,7 +56,7 @@ class LayerEntropy(_QuantisedAttribution):
     """
 
     def score(self, histogram: ClassHistogram) -> Tensor:
-        return _entropy(histogram)
+        return histogram.entropy
 
 
 class LayerMutualInformation(_QuantisedAttribution):
@@ -96,12 +95,12 @@ class LayerMutualInformation(_QuantisedAttribution):
         self.bias_correction = bias_correction
 
     def score(self, histogram: ClassHistogram) -> Tensor:
-        _warn_if_empty(_entropy(histogram))
-        bits = histogram.p_class @ specific_information(histogram)
+        _warn_if_empty(histogram.entropy)
+        bits = histogram.p_class @ histogram.specific_information
         return bits - _miller_madow(histogram) if self.bias_correction else bits
 
     def score_per_class(self, histogram: ClassHistogram) -> Tensor:
-        return specific_information(histogram)
+        return histogram.specific_information
 
 
 class LayerKLSelectivity(_QuantisedAttribution):
@@ -112,22 +111,11 @@ class LayerKLSelectivity(_QuantisedAttribution):
     """
 
     def score(self, histogram: ClassHistogram) -> Tensor:
-        _warn_if_empty(_entropy(histogram))
-        return specific_information(histogram).amax(dim=0)
+        _warn_if_empty(histogram.entropy)
+        return histogram.specific_information.amax(dim=0)
 
     def score_per_class(self, histogram: ClassHistogram) -> Tensor:
-        return specific_information(histogram)
-
-
-def specific_information(histogram: ClassHistogram) -> Tensor:
-    """Return D(P(T given c) to P(T)) in bits, ``[classes, units]``."""
-    given, marginal = histogram.p_bin_given_class, histogram.p_bin
-    ratio = torch.where(given > 0, given / marginal, 1.0)  # 0 log 0 = 0; given > 0 implies marginal > 0
-    return (given * ratio.log2()).sum(dim=-1).clamp(min=0)
-
-
-def _entropy(histogram: ClassHistogram) -> Tensor:
-    return torch.special.xlogy(histogram.p_bin, histogram.p_bin).sum(dim=-1).abs() / log(2)
+        return histogram.specific_information
 
 
 def _miller_madow(histogram: ClassHistogram) -> Tensor:

@@ -47,7 +47,7 @@ class LayerClassSelectivity(LayerDatasetAttribution):
     def score_per_class(self, moments: ClassMoments) -> Tensor:
         means = moments.means  # [classes, units]
         classes = len(means)
-        others = torch.stack([means[torch.arange(classes) != c].mean(dim=0) for c in range(classes)])
+        others = torch.stack([torch.cat([means[:c], means[c + 1 :]]).mean(dim=0) for c in range(classes)])
         return (means - others) / (means.abs() + others.abs() + self.eps)
 
 

@@ -11,7 +11,6 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from captum_ablate.attr.information import specific_information
 from captum_ablate.plots import COLOURS, DARK_GREY, frame_lightly, subtitle
 from captum_ablate.studies.quantised import Threshold, edges_of, histogram_of
 from captum_ablate.studies.table import checked_table
@@ -80,7 +79,7 @@ def information_plane(
     """
     table = checked_table(activations, target)
     histogram = histogram_of(table, edges_of(table, threshold, bins, edges))
-    specific = specific_information(histogram)  # [classes, units]
+    specific = histogram.specific_information  # [classes, units]
     return InformationPlane(
         entropy=torch.special.entr(histogram.p_bin).sum(dim=-1) / log(2),
         information=histogram.p_class @ specific,

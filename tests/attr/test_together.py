@@ -139,3 +139,14 @@ def test_a_score_without_classes_is_refused_before_the_pass(digits_net, small_di
     with pytest.raises(ValueError, match="Layer Entropy has no score per class"):
         attribute_together(found, *small_digits, per_class=True)
     assert not passes
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_results_share_no_memory(dense, dense_data, per_class):
+    found = {f"{cls.__name__} {k}": cls(dense, "0") for cls in (LayerKLSelectivity, LayerMeanActivity) for k in "ab"}
+    found["information"] = LayerMutualInformation(dense, "0")
+    results = attribute_together(found, *dense_data, per_class=per_class)
+    kept = {name: scores.clone() for name, scores in results.items()}
+    for name in results:
+        results[name].fill_(-1.0)
+        assert all(torch.equal(results[other], kept[other]) for other in list(results)[list(results).index(name) + 1 :])
