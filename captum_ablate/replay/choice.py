@@ -61,22 +61,31 @@ class Choice:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.strategy: Strategy | None = None
+        self._agrees: dict[Any, bool] = {}
 
     def outputs(self, ready: Ready) -> Outputs:
-        """Yield the outputs for every mask of the plan."""
-        numbers = range(len(self.plan))
+        """Yield the outputs for every mask of the plan.
+
+        A batch of another size, or one that took another path, is another tape: what was proven is proven again there.
+        """
+        numbers, kind = list(range(len(self.plan))), _kind(ready.tape)
         if self.strategy is None:
-            yield from _Search(self, ready).outputs(list(numbers))
-            return
+            self.strategy, numbers = yield from _Search(self.plan, ready).outputs(numbers)
+            self._agrees[kind] = True
         done: set[int] = set()
         try:
-            for some, outputs in ready.program(self.strategy).outputs(self.plan, numbers):
+            rest = [] if not self._agrees.get(kind, True) else ready.program(self.strategy).outputs(self.plan, numbers)
+            for some, outputs in rest:
+                if not self.strategy.is_exact and kind not in self._agrees:
+                    self._agrees[kind] = _agree(ready, self.plan, some, outputs)
+                    if not self._agrees[kind]:
+                        break
                 yield some, outputs
                 done.update(some)
         except (RuntimeError, ValueError, IndexError):  # a last batch whose size does not stack
             if self.strategy.is_exact:
                 raise
-            yield from ready.plain.outputs(self.plan, [number for number in numbers if number not in done])
+        yield from ready.plain.outputs(self.plan, [number for number in numbers if number not in done])
 
     def is_rewritable(self, ready: Ready) -> bool:
         """Tell whether a batch is large enough for its way to be measured, and rounding far below what is allowed."""
@@ -88,11 +97,11 @@ class Choice:
 class _Search:
     """Runs the masks of a batch, each once, while strategies are tried one after the other."""
 
-    def __init__(self, choice: Choice, ready: Ready) -> None:
-        self.choice, self.plan, self.ready = choice, choice.plan, ready
+    def __init__(self, plan: Plan, ready: Ready) -> None:
+        self.plan, self.ready = plan, ready
         self.tape, self.device = ready.tape, ready.device
 
-    def outputs(self, numbers: list[int]) -> Outputs:
+    def outputs(self, numbers: list[int]) -> Any:  # a generator that returns (strategy, numbers left)
         half, plain = self.plan.half, self.ready.plain
         mask = self.plan.mask(half, self.device)
         seconds, truth = self._timed(lambda: plain.one(mask))
@@ -101,18 +110,16 @@ class _Search:
         best = Strategy()
         if len(numbers) > 2 and _is_precise(self.tape):
             if self._size <= SMALL:
-                done = yield from self._small(plain, numbers)
-                best = self.choice.strategy or best
+                best, done = yield from self._small(numbers)
             else:
                 again, outputs = self._timed(lambda: plain.one(self.plan.mask(numbers[-1], self.device)))
                 yield (numbers.pop(),), outputs
                 best, seconds = self._rewritten(min(seconds, again), mask, truth)
                 best, done = yield from self._updated(best, seconds, truth, numbers)
                 numbers = [number for number in numbers if number not in done]
-                best, done = yield from self._stacked(best, seconds, plain, numbers)
+                best, done = yield from self._stacked(best, seconds, numbers)
             numbers = [number for number in numbers if number not in done]
-        self.choice.strategy = best
-        yield from self.ready.program(best).outputs(self.plan, numbers)
+        return best, numbers
 
     @property
     def _size(self) -> int:
@@ -121,21 +128,20 @@ class _Search:
     def _timed(self, run: Callable[[], Any]) -> tuple[float, Any]:
         return timed(run, self.device)
 
-    def _small(self, plain: Program, numbers: Sequence[int]) -> Any:  # a generator that returns the numbers done
+    def _small(self, numbers: Sequence[int]) -> Any:  # a generator that returns (strategy, numbers done)
         k = int(min(LARGEST_STACK, self._most_masks, len(numbers), max(1, SMALL // self._size)))
         if k < 2:
-            return set()
+            return Strategy(), set()
         strategy = Strategy(k)
         program = self.ready.program(strategy)
         try:
             found = list(program.outputs(self.plan, numbers[:k]))
-            if not self._agrees(found, plain):
-                return set()
+            if not _agree(self.ready, self.plan, *found[0]):
+                return Strategy(), set()
         except (RuntimeError, ValueError, IndexError):
-            return set()
+            return Strategy(), set()
         yield from found
-        self.choice.strategy = strategy
-        return set(numbers[:k])
+        return strategy, set(numbers[:k])
 
     def _rewritten(self, seconds: float, mask: Tensor, truth: Any) -> tuple[Strategy, float]:
         """Try what is read alone, channels-last memory and folding; return what is best, and its seconds for a mask."""
@@ -219,7 +225,7 @@ class _Search:
         return found if all(equal(found[n], plain[n], CLOSE) for n in found) else None
 
     def _stacked(
-        self, best: Strategy, seconds: float, plain: Program, numbers: Sequence[int]
+        self, best: Strategy, seconds: float, numbers: Sequence[int]
     ) -> Any:  # a generator that returns (strategy, numbers done)
         """Try stacks, each larger than the last while it pays."""
         done: set[int] = set()
@@ -232,7 +238,7 @@ class _Search:
             chunk = [n for n in program.walk(self.plan, numbers) if n not in done][:k]
             try:
                 took, found = self._timed(partial(_listed, program, self.plan, chunk))
-                agrees = k != 4 or self._agrees(found, plain)
+                agrees = k != 4 or _agree(self.ready, self.plan, *found[0])
             except (RuntimeError, ValueError, IndexError):
                 agrees = False
             if not agrees:
@@ -247,16 +253,6 @@ class _Search:
             best, seconds = candidate, took / k
             k *= 4
         return best, done
-
-    def _agrees(self, found: list[tuple[Sequence[int], Any]], plain: Program) -> bool:
-        """Tell whether the first and the last of stacked masks are as alone: samples must not mix across masks."""
-        numbers, outputs = found[0]
-        n = self.tape.rows
-        for k in {0, len(numbers) - 1}:
-            own = tree_map(lambda x, k=k: x[k * n : (k + 1) * n] if isinstance(x, Tensor) else x, outputs)
-            if not equal(own, plain.one(self.plan.mask(numbers[k], self.device)), CLOSE):
-                return False
-        return True
 
     @property
     def _most_masks(self) -> int:
@@ -279,6 +275,22 @@ def _made(tape: Tape) -> int:
 def _read(tape: Tape) -> int:
     """Return how many numbers of weights they read."""
     return sum(tape.values[slot].numel() for slot in tape.constants)
+
+
+def _kind(tape: Tape) -> Any:
+    """Return what is the same for tapes of which one proves the other: rows, operators and sizes."""
+    sizes = [tape.specs[slot].shape for op in tape.ops for slot in op.outs if slot is not None]
+    return tape.rows, tuple(op.name for op in tape.ops), tuple(sizes)
+
+
+def _agree(ready: Ready, plan: Plan, numbers: Sequence[int], outputs: Any) -> bool:
+    """Tell whether the first and the last of stacked masks are as alone: samples must not mix across masks."""
+    n = ready.tape.rows
+    for k in {0, len(numbers) - 1}:
+        own = tree_map(lambda x, k=k: x[k * n : (k + 1) * n] if isinstance(x, Tensor) else x, outputs)
+        if not equal(own, ready.plain.one(plan.mask(numbers[k], ready.device)), CLOSE):
+            return False
+    return True
 
 
 def _listed(program: Program, plan: Plan, numbers: Sequence[int]) -> list[tuple[Sequence[int], Any]]:

@@ -21,6 +21,9 @@ from captum_ablate.replay.tape import Op, Ref, Tape
 
 aten = torch.ops.aten
 
+END = 2**63 - 1
+"""The end of any axis."""
+
 
 @dataclass(frozen=True)
 class Position:
@@ -154,7 +157,7 @@ class _Rewritten:
         if key not in self._cut:
             shape = self._old.specs[ref.slot].shape
             axis = position.axis(shape)
-            args = (ref, axis, position.index, shape[axis or 0], position.size)  # every so many, also among joined ones
+            args = (ref, axis, position.index, END, position.size)  # every so many, also among joined ones
             self._cut[key] = self._put(aten.slice.Tensor, args, position.left(shape)).slot
         return Ref(self._cut[key])
 

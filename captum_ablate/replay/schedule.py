@@ -152,7 +152,7 @@ def _step(op: Op, number: int, memory: _Memory, values: Values, k: int) -> Step:
     func, args = op.func, [values.argument(a) for a in op.args]
     if op.site is not None:
         return Step(None, [], {}, [], False, op.outs, op.site, args[0].slot, memory.dying(op, number))
-    if (values.channels_last or k > 1) and op.name in ("view", "_unsafe_view"):
+    if op.name in ("view", "_unsafe_view"):  # memory may lie otherwise than when it was recorded
         func = torch.ops.aten.reshape.default
     if k > 1:
         args = _scaled(op, args, values.tape, k)

@@ -30,7 +30,7 @@ class Table:
         """Return the metric ``[1 + masks, n]``, intact first; ``exactly`` computes anew the masks with near ties."""
         check_labels(self.metric, class_outputs(intact), batch.target)
         first = self._value(intact, batch)
-        n, order, values = len(first), [-1], [first[None]]
+        n, order, values = len(first), [-1], [first[None].clone()]
         close: list[Tensor] = []
         for numbers, found in outputs:
             logits = class_outputs(found)

@@ -170,3 +170,21 @@ def test_a_position_is_found_where_axes_were_joined() -> None:
     assert position.alone((15, 7)) is None
     whole = torch.arange(105).reshape(3, 5, 7)
     assert torch.equal(whole.reshape(15, 7)[2::5], whole[:, 2])
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_one_token_is_cut_out_of_joined_ones(n: int) -> None:
+    """An operator without a rule, on tokens and samples in one axis, is read by one that has."""
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.inner, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 9), nn.Linear(9, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            joined = self.layer(x).reshape(-1, WIDTH).sin()
+            return self.head(self.inner(joined).view(-1, TOKENS, 9)[:, 1].tanh())
+
+    torch.manual_seed(0)
+    before, after = check(Joined().eval(), "layer", torch.randn(n, TOKENS, WIDTH))
+    assert made(after) < made(before)
