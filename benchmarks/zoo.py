@@ -35,8 +35,8 @@ from captum_ablate import CumulativeAblationEvaluator
 CACHE = Path.home() / ".cache" / "captum_ablate" / "zoo.csv"
 SIDES = (64, 70, 75, 96, 128, 160, 192, 224, 256)
 LAYERS, CLASSES = 4, 10
-IMAGES, BATCH = 12, 4
-"""The first batch is recorded; in the others the part before the layer may run as a tape."""
+IMAGES, BATCH = 11, 4
+"""The first batch is recorded, in the next the part before the layer may run as a tape; the last is smaller."""
 IMAGES_OF_LARGE, LARGE = 2, 30_000_000
 """Networks with more parameters than this get fewer images, in one batch."""
 STEPS, STEPS_AT_END, CHECKED = 4, 20, 4
