@@ -53,7 +53,10 @@ def text_of(name: str, results: pd.DataFrame) -> str:
     if "ratio" in shown:
         ratios = shown["ratio"]
         text += f"\n\nGeometric mean {geometric_mean(ratios):.1f}x, from {ratios.min():.2g}x to {ratios.max():.3g}x."
-    return text + "".join(f"\n\nRun with {setting}." for setting in settings)
+    for setting in settings:
+        own = shown["network"][results["setting"] == setting].unique() if len(settings) > 1 else []
+        text += f"\n\n{', '.join(own)}{': run' if len(own) else 'Run'} with {setting}."
+    return text
 
 
 def in_order(results: pd.DataFrame) -> pd.DataFrame:

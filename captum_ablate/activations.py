@@ -27,6 +27,11 @@ def tensor_parts(output: Any, layer: str) -> tuple[Tensor, ...]:
             f"layer {layer!r} gives {type(output).__name__}, which holds no tensor of units directly; name a layer "
             "inside it whose output is a Tensor or a tuple of Tensors"
         )
+    if any(part.is_nested for part in tensors):
+        raise ValueError(
+            f"layer {layer!r} gives a nested tensor, whose samples differ in length; build the encoder with "
+            "enable_nested_tensor=False"
+        )
     return tensors
 
 
@@ -51,12 +56,54 @@ def layer_pass(
     names = [layer_name(forward_func, layer) for layer in layers]
     takes = [take] * len(layers) if callable(take) else list(take)
     run = Caller(forward_func)
-    for batch in batches:
-        with _taking(layers, names, takes, at_input) as taken, torch.no_grad():
+    for number, batch in enumerate(batches):
+        own = [partial(_with_shape, take) for take in takes] if number == 0 else takes
+        with _taking(layers, names, own, at_input) as taken, torch.no_grad():
             run(batch)
         for layer, name, calls in zip(layers, names, taken, strict=True):
             check_calls(forward_func, layer, name, len(calls), partial(call, forward_func, batch))
-        yield batch, [calls[0] for calls in taken]
+        parts = [calls[0] for calls in taken]
+        if number == 0:
+            shapes = [[shape for shape, _ in of_layer] for of_layer in parts]
+            check_samples_first(forward_func, layers, names, batch, shapes, at_input=at_input)
+            parts = [[value for _, value in of_layer] for of_layer in parts]
+        yield batch, parts
+
+
+def _with_shape(take: Take, part: Tensor) -> tuple[torch.Size, Any]:
+    return part.shape, take(part)
+
+
+def check_samples_first(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    names: Sequence[str],
+    batch: Batch,
+    shapes: Sequence[Sequence[torch.Size]],
+    *,
+    at_input: bool = False,
+) -> None:
+    """Raise if a layer has its positions first, as many as there are samples: a pass with one sample less tells."""
+    n = len(batch.target)
+    if n < 2 or not any(len(s) > 2 and s[0] == s[1] == n for of_layer in shapes for s in of_layer):
+        return
+    try:
+        with _taking(layers, names, [_shape] * len(layers), at_input) as taken, torch.no_grad():
+            call(forward_func, batch.take(slice(n - 1)))
+    except Exception:  # a model made for one batch size
+        return
+    for name, calls in zip(names, taken, strict=True):
+        for shape in calls[0] if calls else []:
+            if len(shape) > 2 and shape[0] == n and shape[1] == n - 1:
+                raise ValueError(
+                    f"layer {name!r} gives {tuple(shape)} for {n - 1} samples; the first axis of its output must be "
+                    "the samples, and is that of positions: build it with batch_first=True, or name a module behind "
+                    "the transpose"
+                )
+
+
+def _shape(part: Tensor) -> torch.Size:
+    return part.shape
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def as_target(target: Any, where: str = "") -> Tensor:
         raise ValueError(
             f"target{where} must hold one integer class per sample, [n]; got {labels.dtype} {tuple(labels.shape)}. "
             "Soft labels, multi-label targets and regression are not supported: choose one class per sample "
-            "(such as target.argmax(1) or target.long()), or evaluate with metric=f."
+            "(such as target.argmax(1) or target.long())."
         )
     return labels.to(torch.int64)
 

@@ -33,7 +33,7 @@ class Estimate:
     def __str__(self) -> str:
         return (
             f"about {_duration(self.seconds)} (ranking {_duration(self.ranking_seconds)}; {self.batches} batches under "
-            f"{self.masks} masks), {self.peak_bytes / 2**20:,.0f} MiB of memory at the peak"
+            f"{self.masks} masks), {self.peak_bytes / 2**20:,.0f} MiB of memory at the peak beyond what is in use"
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_ablate.activations import check_samples_first
 from captum_ablate.assembly import comparison_of, curves_of
 from captum_ablate.comparison import Comparison
 from captum_ablate.confidence_sequence import Sampled
@@ -145,10 +146,7 @@ class CumulativeAblationEvaluator:
                 area of each method is known to it, at 95 % for all methods together, and all intervals are confidence
                 sequences. For metrics with bounds, and data whose images have positions (not a plain iterable).
         """
-        if not isinstance(attributions, Mapping) or not attributions:
-            raise TypeError("attributions must be a mapping of at least one name to an attribution or a Tensor [units]")
-        if not all(isinstance(name, str) for name in attributions):
-            raise TypeError(f"the names of attributions must be strings; got {list(attributions)!r}")
+        _check_names(attributions)
         wanted = None if precision is None else Precision.of(precision, self.metric, lambda: self._draw(data))
         batches = self._batches(data)
         batches.refuse_one_shot("the evaluator looks at the layer first, then ablates")
@@ -200,6 +198,7 @@ class CumulativeAblationEvaluator:
 
         The data are walked through once where they do not tell their length.
         """
+        _check_names(attributions)
         batches = self._batches(data)
         batches.refuse_one_shot("the estimate looks at one batch, the evaluation then at all")
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data)
@@ -237,11 +236,14 @@ class CumulativeAblationEvaluator:
         """Return one forward pass of a few samples, and the sites, with the places of their units."""
         sites = [Site(*one) for one in zip(self.layers, self._names, self.axes, strict=True)]
         seen, start, placed = probe_few(self.forward_func, sites, next(iter(batches))), 0, []
+        shapes = [[shape] for shape in seen.shapes]
+        check_samples_first(self.forward_func, self.layers, self._names, seen.batch, shapes)
         for site, shape in zip(sites, seen.shapes, strict=True):
             if not shape or shape[0] != len(seen.batch.target):
                 raise ValueError(
                     f"layer {site.name!r} gives an output of shape {tuple(shape)} for {len(seen.batch.target)} "
-                    "samples; its first axis must be the samples"
+                    "samples; its first axis must be the samples: build it with batch_first=True, or name a module "
+                    "behind the transpose"
                 )
             warn_of_positions(site.layer, site.name, site.axis.unit_dim, shape)
             units = site.axis.count(shape)
@@ -330,6 +332,13 @@ class CumulativeAblationEvaluator:
                 "versions": {"torch": str(torch.__version__), "captum": str(captum.__version__)},
             }
         )
+
+
+def _check_names(attributions: Any) -> None:
+    if not isinstance(attributions, Mapping) or not attributions:
+        raise TypeError("attributions must be a mapping of at least one name to an attribution or a Tensor [units]")
+    if not all(isinstance(name, str) for name in attributions):
+        raise TypeError(f"the names of attributions must be strings; got {list(attributions)!r}")
 
 
 def _length(batches: Batches) -> int:

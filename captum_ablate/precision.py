@@ -79,6 +79,7 @@ class Precision:
                 self.places.positions = order.tolist()
                 retracted = engine.retractions
                 lots.append(engine.run(self.draw.batches(order), seen if n == 0 else None))
+                self._check_bounds(lots[-1])
                 if engine.retractions > retracted and n > 0:  # earlier lots may be wrong too
                     lots, sequence, n = [], None, 0
                     continue
@@ -86,7 +87,7 @@ class Precision:
                 if sequence is None:
                     sequence = ConfidenceSequence.start(values.shape[1], total)
                 span = self.bounds[1] - self.bounds[0]
-                sequence = sequence.extended(self._checked(as_fractions(values, -span, span)))
+                sequence = sequence.extended(as_fractions(values, -span, span))
                 n += len(order)
                 tick(len(order))
                 if float(2 * span * sequence.half_width.max()) <= self.half_width:
@@ -98,10 +99,14 @@ class Precision:
             lots[-1].engine,
         )
 
-    def _checked(self, fractions: np.ndarray) -> np.ndarray:
-        if fractions.min() < 0 or fractions.max() > 1:
-            raise ValueError(f"the metric leaves the bounds that it declares, {self.bounds[0]:g} to {self.bounds[1]:g}")
-        return fractions
+    def _check_bounds(self, measured: Measured) -> None:
+        low = min(float(measured.intact.min()), float(measured.values.min()))
+        high = max(float(measured.intact.max()), float(measured.values.max()))
+        if low < self.bounds[0] or high > self.bounds[1]:
+            raise ValueError(
+                f"the metric leaves the bounds that it declares, {self.bounds[0]:g} to {self.bounds[1]:g}: it takes "
+                f"values from {low:g} to {high:g}"
+            )
 
 
 class _AtPlaces:

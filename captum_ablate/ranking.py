@@ -71,10 +71,10 @@ class Ranker:
             self._check_layer(method)
             if isinstance(method, LayerDatasetAttribution):
                 if method.axis != self.axis:
-                    raise ValueError(
-                        f"the attribution has unit_dim={method.axis.unit_dim} and the evaluator unit_dim="
-                        f"{self.axis.unit_dim} (or another layer_mask); give both the same"
-                    )
+                    what = f"unit_dim={method.axis.unit_dim} and the evaluator unit_dim={self.axis.unit_dim}"
+                    if method.axis.unit_dim == self.axis.unit_dim:
+                        what = "another layer_mask than the evaluator"
+                    raise ValueError(f"the attribution has {what}; give both the same")
                 (self.statistical if method.streams else self.measured)[name] = method
             else:
                 self.by_sample[name], self.partials[name] = self._sample_scoring(method, options)
@@ -96,9 +96,10 @@ class Ranker:
             raise ValueError("the attribution has a list of layers; the evaluator ablates one layer")
         own = find_layer(method.forward_func, layer) if isinstance(layer, str) else layer
         if own is not self.layer:
+            name = layer_name(method.forward_func, own)
+            whose = f"{name!r} of another model" if name == self.name else repr(name)
             raise ValueError(
-                f"the attribution belongs to another layer, {layer_name(method.forward_func, own)!r}, "
-                f"not to {self.name!r} that the evaluator ablates"
+                f"the attribution belongs to another layer, {whose}, not to {self.name!r} that the evaluator ablates"
             )
 
     def _fail(self, name: str, error: Exception) -> None:

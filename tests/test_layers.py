@@ -7,7 +7,13 @@ import torch
 from captum.testing.helpers.basic_models import BasicModel_MultiLayer, BasicModelWithReusedModules
 from torch import nn
 
-from captum_ablate import LayerMeanActivity, list_layers
+from captum_ablate import (
+    CumulativeAblationEvaluator,
+    LayerClassSelectivity,
+    LayerMeanActivity,
+    LayerUnitAblation,
+    list_layers,
+)
 from captum_ablate.layers import as_model, find_layer, layer_name, refuse_training_mode
 
 
@@ -152,3 +158,48 @@ def test_dropout_in_training_inside_a_model_in_evaluation_is_refused():
     model[1].train()
     with pytest.raises(ValueError, match="Dropout '1'"):
         refuse_training_mode(model)
+
+
+class TimeFirst(nn.Module):
+    """A recurrent layer in PyTorch's default layout, ``[time, n, width]``, in a model of ``[n, time, width]``."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.LSTM(6, 10), nn.Linear(10, 3)
+
+    def forward(self, x):
+        return self.head(self.inner(x.transpose(0, 1))[0][-1])
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_positions_first_are_refused_also_where_there_are_as_many_as_samples(n):
+    model, x, y = TimeFirst().eval(), torch.randn(12, n, 6), torch.arange(12) % 3
+    data = [(a, b) for a, b in zip(x.split(n), y.split(n), strict=True) if len(a) == n]
+    for attribution in (LayerClassSelectivity, LayerUnitAblation):
+        with pytest.raises(ValueError, match=r"the first axis of its output must be the samples.*batch_first=True"):
+            attribution(model, "inner", unit_dim=-1).attribute(data)
+    with pytest.raises(ValueError, match=r"first axis .*must be the samples.*batch_first=True"):
+        CumulativeAblationEvaluator(model, "inner", unit_dim=-1).evaluate(torch.rand(10), data)
+
+
+def test_as_many_channels_as_samples_are_no_positions(digits_net, small_digits):
+    x, y = small_digits
+    assert LayerClassSelectivity(digits_net, "relu2").attribute(x[:16], y[:16]).shape == (16,)
+
+
+def test_nested_tensors_are_refused_with_a_way_out():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=True), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.head(self.encoder(x, src_key_padding_mask=x[:, :, 0] > 1)[:, 0])
+
+    x, y = torch.randn(9, 4, 8), torch.arange(9) % 3
+    x[:, :, 0] = 0
+    x[:, 3, 0] = 2
+    with pytest.raises(ValueError, match=r"nested tensor.*enable_nested_tensor=False"):
+        CumulativeAblationEvaluator(Padded().eval(), "encoder.layers.0", unit_dim=-1).evaluate(torch.rand(8), (x, y))

@@ -287,3 +287,14 @@ def test_images_drawn_before_a_retraction_are_measured_again(setting, monkeypatc
     found = evaluator_of(net).compare(scores, data, precision=1e-9)["good"]
     assert torch.equal(found.values, expected.values)
     assert torch.equal(found.target, expected.target)
+
+
+def test_single_values_beyond_the_bounds_are_refused_though_the_areas_are_within(setting):
+    net, scores, data = setting
+
+    def shifted(outputs, target):
+        return outputs.softmax(1).gather(1, target[:, None])[:, 0] + 1
+
+    shifted.bounds = (0.0, 1.0)
+    with pytest.raises(ValueError, match=r"leaves the bounds that it declares, 0 to 1: it takes values from 1\."):
+        evaluator_of(net, metric=shifted).compare(scores, data, precision=0.1)
