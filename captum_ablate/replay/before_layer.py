@@ -10,12 +10,13 @@ import torch
 from captum_ablate.data import Batch
 from captum_ablate.metrics import class_outputs
 from captum_ablate.replay.agreement import TOLERANCE, equal
-from captum_ablate.replay.choice import CLOSE, Choice
+from captum_ablate.replay.choice import Choice
 from captum_ablate.replay.clock import timed
 from captum_ablate.replay.full_passes import FullPasses
 from captum_ablate.replay.prefix import FEWEST, Prefix
 from captum_ablate.replay.ready import Ready, casts_as_recorded
 from captum_ablate.replay.recording import Recording
+from captum_ablate.replay.search import CLOSE
 from captum_ablate.replay.strategy import Strategy
 from captum_ablate.replay.table import sample_rows
 from captum_ablate.replay.tape import Tape

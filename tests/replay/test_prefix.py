@@ -457,7 +457,8 @@ def test_what_jumps_is_not_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
         def begin(self, x: Tensor, *extra: Any) -> Tensor:
             return (self.stem(x) * 8).round() / 8
 
-    monkeypatch.setattr("captum_ablate.replay.choice.SMALL", 0)
+    for module in ("choice", "search"):
+        monkeypatch.setattr(f"captum_ablate.replay.{module}.SMALL", 0)
     data = batches([9] * 4)
     assert "channels last" not in check(network(Jumps), data, data).description
 
