@@ -6,6 +6,7 @@ import os
 import random
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,12 @@ def _seeds():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  the state that the library must give back is this one
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_figures_of_other_tests():
+    """Close what the test before left open: some tests count figures."""
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")
