@@ -100,12 +100,12 @@ class Precision:
         )
 
     def _check_bounds(self, measured: Measured) -> None:
-        low = min(float(measured.intact.min()), float(measured.values.min()))
-        high = max(float(measured.intact.max()), float(measured.values.max()))
-        if low < self.bounds[0] or high > self.bounds[1]:
+        values = torch.cat([measured.intact[None], measured.values]).to(torch.float64).numpy()
+        fractions = as_fractions(values, *self.bounds)
+        if fractions.min() < 0 or fractions.max() > 1:
             raise ValueError(
                 f"the metric leaves the bounds that it declares, {self.bounds[0]:g} to {self.bounds[1]:g}: it takes "
-                f"values from {low:g} to {high:g}"
+                f"values from {values.min():g} to {values.max():g}"
             )
 
 

@@ -298,3 +298,14 @@ def test_single_values_beyond_the_bounds_are_refused_though_the_areas_are_within
     shifted.bounds = (0.0, 1.0)
     with pytest.raises(ValueError, match=r"leaves the bounds that it declares, 0 to 1: it takes values from 1\."):
         evaluator_of(net, metric=shifted).compare(scores, data, precision=0.1)
+
+
+def test_a_rounding_error_beyond_the_bounds_is_none(setting):
+    net, scores, data = setting
+
+    def rounded(outputs, target):
+        values = outputs.softmax(1).gather(1, target[:, None])[:, 0]
+        return torch.where(values == values.max(), 1 + 1e-7, values)
+
+    rounded.bounds = (0.0, 1.0)
+    assert evaluator_of(net, metric=rounded).compare(scores, data, precision=0.2).provenance["n"] > 0
