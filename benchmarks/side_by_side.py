@@ -41,7 +41,7 @@ class Options:
         parser.add_argument("--batch", type=int, default=batch)
         parser.add_argument("--rounds", type=int, default=3)
         parser.add_argument("--only", default="", help="cases whose network and layer contain this")
-        parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
+        parser.add_argument("--device", type=torch.device, default=CPU, help="cpu or cuda")
         parser.add_argument("--out", type=Path, default=CACHE / f"{name}.csv", help="the CSV file of results")
         return cls(**vars(parser.parse_args(arguments)))
 

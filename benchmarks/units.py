@@ -41,9 +41,7 @@ def compare(case: Case, options: Options, measured: int) -> dict[str, object]:
     model, layer, units, batches = case.build(options.images, options.batch, options.device)
     measured = min(measured, units)
     shape = (1, units, 1, 1) if case.layer != "classifier.1" else (1, units)
-    mask = (
-        torch.arange(units, device=options.device).clamp(max=measured).reshape(shape)
-    )  # the last feature is all other units
+    mask = torch.arange(units).clamp(max=measured).reshape(shape).to(options.device)  # the last feature is the rest
     ours = LayerUnitAblation(model, layer, metric="logit")
     times, results = in_turns(
         options.rounds,
