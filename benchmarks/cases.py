@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from benchmarks.side_by_side import CPU
-from captum_ablate.layers import find_layer
+from captum_ablate.inputs.model import find_layer
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from benchmarks import zoo
 from benchmarks.cases import CASES
 from benchmarks.side_by_side import CACHE, geometric_mean
 from benchmarks.tables import markdown
-from captum_ablate.plots import COLOURS, GREY
+from captum_ablate.evaluation.plots import COLOURS, GREY
 
 DOCS = Path(__file__).parents[1] / "docs"
 BARS = {"curves": "a curve of 20 steps", "comparisons": "4 rankings and 5 random orders", "units": "each unit alone"}

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from captum_ablate.confidence_sequence import betting_interval
-from captum_ablate.intervals import Floats
+from captum_ablate.statistics.confidence_sequence import betting_interval
+from captum_ablate.statistics.intervals import Floats
 
 Ends = Callable[[Floats, int, float], tuple[Floats, Floats]]
 

@@ -1,5 +1,7 @@
 """Unit scores over a labelled data set, and deficit curves for any Captum attribution."""
 
+import sys
+
 from captum_ablate.attr import (
     LayerClassSelectivity,
     LayerDatasetAttribution,
@@ -12,9 +14,7 @@ from captum_ablate.attr import (
     LayerUnitAblation,
     attribute_together,
 )
-from captum_ablate.comparison import Comparison
-from captum_ablate.curve import DeficitCurve
-from captum_ablate.data import Batch
+from captum_ablate.attr.per_sample import unit_scores
 from captum_ablate.diagnostics import (
     ActivationSpectrum,
     CapacityBounds,
@@ -32,9 +32,12 @@ from captum_ablate.diagnostics import (
     retrain_last_layer,
     worst_group_accuracy,
 )
-from captum_ablate.evaluator import CumulativeAblationEvaluator
-from captum_ablate.layers import list_layers
-from captum_ablate.scores import unit_scores
+from captum_ablate.evaluation.comparison import Comparison
+from captum_ablate.evaluation.curve import DeficitCurve
+from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
+from captum_ablate.inputs import samples as demo_data
+from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.model import list_layers
 from captum_ablate.studies import (
     AblationGrid,
     class_deficits,
@@ -73,6 +76,7 @@ __all__ = [
     "completeness_delta",
     "curate_midrange",
     "deficit_correlation",
+    "demo_data",
     "division_of_labour",
     "dot_on_circle",
     "dropout_capacity_bounds",
@@ -92,3 +96,4 @@ __all__ = [
     "worst_group_accuracy",
 ]
 __version__ = "0.1.0"
+sys.modules[f"{__name__}.demo_data"] = demo_data  # so that ``import captum_ablate.demo_data`` works too

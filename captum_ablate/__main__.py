@@ -2,6 +2,6 @@
 
 import sys
 
-from captum_ablate.cli import main
+from captum_ablate.commands.main import main
 
 sys.exit(main())

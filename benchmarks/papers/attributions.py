@@ -21,9 +21,9 @@ from benchmarks.papers.page import DOCS
 from benchmarks.papers.scale import Scale
 from benchmarks.papers.training import Trained
 from captum_ablate import CumulativeAblationEvaluator, LayerDatasetAttribution, LayerUnitAblation, unit_scores
-from captum_ablate.comparison import Comparison
-from captum_ablate.demo import attributions
-from captum_ablate.layers import find_layer
+from captum_ablate.commands.demo import attributions
+from captum_ablate.evaluation.comparison import Comparison
+from captum_ablate.inputs.model import find_layer
 from captum_ablate.studies import activation_table, gap_share
 
 REFERENCES = ("zero", "mean", "resample")

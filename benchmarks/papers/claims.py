@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from captum_ablate.intervals import Interval, mean_interval
+from captum_ablate.statistics.intervals import Interval, mean_interval
 
 Verdict = Literal["holds", "fails", "undecided", "reported"]
 Direction = Literal["above", "below"]

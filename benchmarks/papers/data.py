@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from captum_ablate import demo_data
-from captum_ablate.demo_data import Labelled, Split
+from captum_ablate.inputs.samples import Labelled, Split
 
 __all__ = ["ImageNet", "Labelled", "Split", "first", "image_net", "images", "joined", "movie_reviews"]
 

@@ -31,7 +31,7 @@ from benchmarks.papers.hayne_protocol import MIN_UNITS, TILES, Sizes, study
 from benchmarks.papers.hayne_subjects import Subject, subjects, torchvision_subjects
 from benchmarks.papers.page import Seconds, Section, write_page
 from benchmarks.papers.scale import Scale
-from captum_ablate.plots import COLOURS
+from captum_ablate.evaluation.plots import COLOURS
 
 TITLE = "Hayne et al.: selectivity, activity, probes, and what ablation says"
 SCORES = {

@@ -14,7 +14,7 @@ from scipy import stats
 from benchmarks.papers.claims import Claim, Verdict, judged, judged_over, reported, verdict, with_interval
 from benchmarks.papers.hayne_protocol import LayerStudy, NetworkStudy
 from captum_ablate import interaction_regression, rank_agreement
-from captum_ablate.intervals import LEVEL, Interval, mean_interval
+from captum_ablate.statistics.intervals import LEVEL, Interval, mean_interval
 from captum_ablate.studies import InteractionRegression, RankAgreement
 
 WEAK = 0.5

@@ -27,10 +27,10 @@ from captum_ablate import (
     class_deficits,
     class_planes,
 )
-from captum_ablate.data import as_batches
-from captum_ablate.replay import Chain, Engine, Plan, Site, plain_reference
+from captum_ablate.ablation import Chain, Engine, Plan, Site, plain_reference
+from captum_ablate.inputs.batches import as_batches
+from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.studies import ClassDeficits
-from captum_ablate.units import UnitAxis
 
 METHODS = ("selectivity", "mean activity", "selectivity x activity", "probe")
 TILES, MIN_UNITS = 4, 3

@@ -17,8 +17,8 @@ from benchmarks.papers.efficientnet import efficientnet_lite0, standardised
 from benchmarks.papers.hayne_networks import further
 from benchmarks.papers.scale import Scale
 from benchmarks.papers.training import accuracy
-from captum_ablate import metrics
-from captum_ablate.metrics import Metric
+from captum_ablate.ablation import metrics
+from captum_ablate.ablation.metrics import Metric
 
 SEEDS = 3
 

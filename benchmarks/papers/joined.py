@@ -19,7 +19,7 @@ from benchmarks.papers.data import first, images
 from benchmarks.papers.page import DOCS, markdown
 from benchmarks.papers.scale import Scale
 from captum_ablate import CumulativeAblationEvaluator, LayerMutualInformation, LayerUnitAblation, activation_spectrum
-from captum_ablate.plots import COLOURS, MARKERS, frame_lightly
+from captum_ablate.evaluation.plots import COLOURS, MARKERS, frame_lightly
 from captum_ablate.studies import redundancy
 
 LAYERS = {

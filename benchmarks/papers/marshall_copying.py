@@ -14,7 +14,7 @@ from benchmarks.papers.page import Section
 from benchmarks.papers.scale import Scale
 from benchmarks.papers.training import Trained
 from captum_ablate.diagnostics.pictures import framed
-from captum_ablate.plots import COLOURS
+from captum_ablate.evaluation.plots import COLOURS
 
 
 def copiers(scale: Scale) -> dict[int, Trained]:

@@ -11,7 +11,7 @@ from benchmarks.papers.claims import Claim, judged_over, verdict
 from benchmarks.papers.marshall_spectra import RANKS
 from benchmarks.papers.page import Section
 from captum_ablate.diagnostics.power_law import fit_power_law, rank_of
-from captum_ablate.intervals import mean_interval
+from captum_ablate.statistics.intervals import mean_interval
 
 STRONGEST = 0.5
 """The dropout that is held against none."""

@@ -18,8 +18,8 @@ from benchmarks.papers.scale import Scale
 from captum_ablate import activation_spectrum, dropout_capacity_bounds, random_projection_test
 from captum_ablate.diagnostics.pictures import framed
 from captum_ablate.diagnostics.projection import random_projections
-from captum_ablate.intervals import Interval, mean_interval
-from captum_ablate.plots import COLOURS, DARK_GREY
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY
+from captum_ablate.statistics.intervals import Interval, mean_interval
 
 ALPHAS = (0.5, 1.0, 1.5, 2.0)
 SLOPES = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)

@@ -22,8 +22,8 @@ from benchmarks.papers.scale import Scale
 from benchmarks.papers.training import Trained
 from captum_ablate import ActivationSpectrum, activation_spectrum, exponents_differ
 from captum_ablate.diagnostics.pictures import framed
-from captum_ablate.intervals import mean_interval
-from captum_ablate.plots import COLOURS, DARK_GREY, MARKERS
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, MARKERS
+from captum_ablate.statistics.intervals import mean_interval
 
 RANKS = (10, 64)
 """The ranks of every fit over depth: one range for all layers, half of the narrowest layer's 128."""

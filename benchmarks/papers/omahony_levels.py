@@ -21,8 +21,8 @@ from benchmarks.papers.training import Trained
 from captum_ablate.diagnostics.head import HeadTable, head_table
 from captum_ablate.diagnostics.level_slices import level_slices
 from captum_ablate.diagnostics.midrange import midrange
-from captum_ablate.intervals import mean_interval
-from captum_ablate.plots import COLOURS, DARK_GREY, GREY
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, GREY
+from captum_ablate.statistics.intervals import mean_interval
 
 TOP = 0.1
 """Share of the samples with the highest logit of a class: what a look at maximal activations shows."""

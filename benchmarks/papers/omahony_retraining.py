@@ -16,8 +16,8 @@ from benchmarks.papers.scale import Scale
 from benchmarks.papers.spurious import DATA, spurious_network, spurious_split
 from benchmarks.papers.training import Trained
 from captum_ablate.diagnostics.pictures_of_logits import image_grid
-from captum_ablate.intervals import Floats, mean_interval
-from captum_ablate.plots import COLOURS, GREY
+from captum_ablate.evaluation.plots import COLOURS, GREY
+from captum_ablate.statistics.intervals import Floats, mean_interval
 
 
 def spurious_networks(scale: Scale) -> dict[tuple[str, int], Trained]:

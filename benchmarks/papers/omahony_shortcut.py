@@ -20,7 +20,7 @@ from benchmarks.papers.scale import Scale
 from benchmarks.papers.shapes import ShapeSet, biases, shape_network, shape_split
 from benchmarks.papers.training import Trained, accuracy
 from captum_ablate.diagnostics.pictures_of_logits import image_grid
-from captum_ablate.plots import COLOURS, DARK_GREY, GREY
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, GREY
 
 Networks = Mapping[tuple[float, int], Trained]
 """Trained networks by bias and seed."""

@@ -12,9 +12,8 @@ import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
-from captum_ablate.data import Batches, UnpackBatch, batches_of_call, check_classes, device_of
-from captum_ablate.gathering import MomentsRequest, Request, Statistic
-from captum_ablate.layers import (
+from captum_ablate.inputs.batches import Batches, UnpackBatch, batches_of_call, check_classes, device_of
+from captum_ablate.inputs.model import (
     ForwardFunc,
     Layer,
     as_model,
@@ -23,10 +22,11 @@ from captum_ablate.layers import (
     refuse_training_mode,
     warn_of_positions,
 )
-from captum_ablate.one_pass import Found, Wanted, gather
-from captum_ablate.progress import over
-from captum_ablate.unchanged import unchanged
-from captum_ablate.units import UnitAxis
+from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.gathering import MomentsRequest, Request, Statistic
+from captum_ablate.statistics.one_pass import Found, Wanted, gather
 
 
 class LayerDatasetAttribution(LayerAttribution):

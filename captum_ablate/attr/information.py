@@ -13,11 +13,11 @@ from math import log
 from torch import Tensor
 
 from captum_ablate.attr.base import LayerDatasetAttribution
-from captum_ablate.class_statistics import ClassHistogram
-from captum_ablate.gathering import HistogramRequest, Request
-from captum_ablate.layers import ForwardFunc, Layer
-from captum_ablate.quantiser import Quantiser
-from captum_ablate.warning import warn
+from captum_ablate.inputs.model import ForwardFunc, Layer
+from captum_ablate.inputs.warnings import warn
+from captum_ablate.statistics.class_statistics import ClassHistogram
+from captum_ablate.statistics.gathering import HistogramRequest, Request
+from captum_ablate.statistics.quantiser import Quantiser
 
 EMPTY_BITS = 0.01
 """A unit with less entropy than this tells nothing under its quantiser."""

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from captum_ablate.attr.activity import LayerMeanActivity
 from captum_ablate.attr.base import LayerDatasetAttribution, SelectivityFactory
-from captum_ablate.class_statistics import ClassMoments
-from captum_ablate.data import Batches
-from captum_ablate.gathering import MomentsRequest, Request, Statistic
-from captum_ablate.layers import ForwardFunc, Layer
-from captum_ablate.one_pass import Found
-from captum_ablate.units import UnitAxis
+from captum_ablate.inputs.batches import Batches
+from captum_ablate.inputs.model import ForwardFunc, Layer
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.class_statistics import ClassMoments
+from captum_ablate.statistics.gathering import MomentsRequest, Request, Statistic
+from captum_ablate.statistics.one_pass import Found
 
 
 class LayerClassSelectivity(LayerDatasetAttribution):

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from captum_ablate.attr.base import LayerDatasetAttribution
-from captum_ablate.data import UnpackBatch, batches_of_call
-from captum_ablate.layers import refuse_training_mode
-from captum_ablate.one_pass import gather
-from captum_ablate.progress import over
-from captum_ablate.unchanged import unchanged
+from captum_ablate.inputs.batches import UnpackBatch, batches_of_call
+from captum_ablate.inputs.model import refuse_training_mode
+from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.statistics.one_pass import gather
 
 
 def attribute_together(

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captum_ablate.activations import layer_pass
+from captum_ablate.ablation import Engine, Plan, ReferenceOption, Site, fit_of, plain_reference
+from captum_ablate.ablation.metrics import Metric, as_metric
 from captum_ablate.attr.base import LayerDatasetAttribution
-from captum_ablate.class_statistics import ClassMoments
-from captum_ablate.data import Batches
-from captum_ablate.layers import ForwardFunc, Layer, layer_name
-from captum_ablate.metrics import Metric, as_metric
-from captum_ablate.one_pass import Found
-from captum_ablate.progress import over
-from captum_ablate.replay import Engine, Plan, ReferenceOption, Site, fit_of, plain_reference
+from captum_ablate.inputs.batches import Batches
+from captum_ablate.inputs.model import ForwardFunc, Layer, layer_name
+from captum_ablate.inputs.progress import over
+from captum_ablate.statistics.activations import layer_pass
+from captum_ablate.statistics.class_statistics import ClassMoments
+from captum_ablate.statistics.one_pass import Found
 
 
 class LayerUnitAblation(LayerDatasetAttribution):

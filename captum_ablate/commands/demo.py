@@ -1,12 +1,31 @@
-"""``captum-ablate demo``: train a small network and compare attributions on a hidden layer."""
+"""``captum-ablate demo``: train a small network, rank a hidden layer's units, and see which ranking is right."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from pathlib import Path
+from typing import Any
 
-from captum_ablate import demo
+import torch
+from captum.attr import (
+    InternalInfluence,
+    LayerActivation,
+    LayerConductance,
+    LayerDeepLift,
+    LayerGradientXActivation,
+    LayerIntegratedGradients,
+)
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from captum_ablate import attr
 from captum_ablate.commands.subject import Commands
-from captum_ablate.demo_data import RECIPES
+from captum_ablate.evaluation.comparison import Comparison
+from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
+from captum_ablate.evaluation.plots import leaderboard_bars
+from captum_ablate.inputs import samples as demo_data
+from captum_ablate.inputs.model import find_layer
 
 
 def add(commands: Commands) -> None:
@@ -16,7 +35,7 @@ def add(commands: Commands) -> None:
         help="train a small network and compare attributions on a hidden layer",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--data", choices=tuple(RECIPES), default="digits", help="data set")
+    parser.add_argument("--data", choices=tuple(demo_data.RECIPES), default="digits", help="data set")
     parser.add_argument("--layer", default="hidden.relu", help="layer whose units are ranked and ablated")
     parser.add_argument("--steps", type=int, default=20, help="steps of a curve")
     parser.add_argument(
@@ -32,7 +51,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    demo.run(
+    run(
         options.data,
         layer=options.layer,
         steps=options.steps,
@@ -41,3 +60,92 @@ def _run(options: argparse.Namespace) -> None:
         seed=options.seed,
         show_progress=not options.quiet,
     )
+
+
+def run(
+    data: str = "digits",
+    *,
+    layer: str = "hidden.relu",
+    steps: int = 20,
+    reference: str = "zero",
+    out: str | Path = "captum-ablate-demo",
+    seed: int = 0,
+    show_progress: bool = True,
+) -> Comparison:
+    """Train, rank on half of the held-out images, evaluate on the other half, write pictures and tables to ``out``."""
+    start = time.perf_counter()
+    split, recipe = demo_data.load(data), demo_data.RECIPES[data]
+    images = split.train.images
+    network = demo_data.small_network(images.shape[1], images.shape[2], len(split.class_names), seed=seed)
+    evaluator = CumulativeAblationEvaluator(  # made before the training, so that a wrong option is told at once
+        network, layer, reference=reference, steps=steps, seed=seed, show_progress=show_progress
+    )
+    Path(out).mkdir(parents=True, exist_ok=True)
+    print(f"{data}: {len(images):,} images to train on, {len(split.rank.labels):,} to rank, "
+          f"{len(split.evaluate.labels):,} to evaluate")  # fmt: skip
+    seconds = demo_data.train(
+        network,
+        images,
+        split.train.labels,
+        epochs=recipe.epochs,
+        flip=recipe.flip,
+        seed=seed,
+        show_progress=show_progress,
+    )
+    with torch.no_grad():
+        units = int(evaluator.axis.count(_output_shape(network, evaluator.layers[0], images[:2])))
+    comparison = evaluator.compare(
+        attributions(network, layer, units, seed), tuple(split.evaluate), ranking_data=tuple(split.rank)
+    )
+    folder = write(comparison, Path(out))
+    print(f"\n{comparison}\n")
+    print(f"training {seconds:.0f} s, everything {time.perf_counter() - start:.0f} s; wrote to {folder.resolve()}:")
+    print("  curves.png, gaps.png, leaderboard.csv, report.html, comparison.json, comparison.npz")
+    return comparison
+
+
+def attributions(network: nn.Module, layer: str, units: int, seed: int) -> dict[str, Any]:
+    """Return the methods of the demo by name: ours, Captum's, and a random ranking."""
+    module = find_layer(network, layer)
+    random: Tensor = torch.rand(units, generator=torch.Generator().manual_seed(seed))
+    return {
+        "mean activity": attr.LayerMeanActivity(network, module),
+        "class selectivity": attr.LayerClassSelectivity(network, module),
+        "entropy": attr.LayerEntropy(network, module),
+        "mutual information": attr.LayerMutualInformation(network, module),
+        "KL selectivity": attr.LayerKLSelectivity(network, module),
+        "selectivity x activity": attr.LayerSelectivityActivity(network, module),
+        "linear probe": attr.LayerLinearProbe(network, module),
+        "unit ablation": attr.LayerUnitAblation(network, module),
+        "activation": LayerActivation(network, module),
+        "conductance": LayerConductance(network, module),
+        "internal influence": InternalInfluence(network, module),
+        "gradient x activation": LayerGradientXActivation(network, module),
+        "integrated gradients": LayerIntegratedGradients(network, module),
+        "DeepLift": LayerDeepLift(network, module),
+        "random ranking": random,
+    }
+
+
+def write(comparison: Comparison, folder: Path) -> Path:
+    """Write curves, leaderboard, report and the comparison itself into ``folder``; return it."""
+    comparison.save(folder)
+    comparison.leaderboard.to_csv(folder / "leaderboard.csv", index=False)
+    comparison.report(folder / "report.html")
+    curves = Figure(figsize=(10.5, 6.0), layout="constrained")
+    comparison.plot(curves.subplots())
+    curves.savefig(folder / "curves.png", dpi=150)
+    gaps = Figure(figsize=(7.5, 1.5 + 0.32 * len(comparison.leaderboard)), layout="constrained")
+    leaderboard_bars(comparison.leaderboard, gaps.subplots())
+    gaps.savefig(folder / "gaps.png", dpi=150)
+    return folder
+
+
+def _output_shape(network: nn.Module, layer: nn.Module, images: Tensor) -> torch.Size:
+    shapes: list[torch.Size] = []
+    handle = layer.register_forward_hook(lambda _module, _args, output: shapes.append(output.shape))
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    return shapes[0]

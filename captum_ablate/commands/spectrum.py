@@ -14,7 +14,7 @@ from captum_ablate.commands import subject
 from captum_ablate.commands.subject import Commands, Subject
 from captum_ablate.diagnostics import ActivationSpectrum, activation_spectrum, exponents_differ
 from captum_ablate.diagnostics.unlabelled import unlabelled_batches
-from captum_ablate.layers import list_layers
+from captum_ablate.inputs.model import list_layers
 
 DEMO_LAYERS = ("features.relu1", "features.relu2", "hidden.linear", "hidden.relu")
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import nn
 
-from captum_ablate import demo_data
 from captum_ablate.commands import files
+from captum_ablate.inputs import samples as demo_data
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from captum_ablate.diagnostics import pictures
-from captum_ablate.intervals import Floats
+from captum_ablate.statistics.intervals import Floats
 
 
 @dataclass(frozen=True, eq=False)

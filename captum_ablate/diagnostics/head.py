@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.activations import layer_pass
-from captum_ablate.data import UnpackBatch, as_batches
-from captum_ablate.layers import Layer, as_model, find_layer, layer_name, refuse_training_mode
-from captum_ablate.progress import over
-from captum_ablate.unchanged import unchanged
+from captum_ablate.inputs.batches import UnpackBatch, as_batches
+from captum_ablate.inputs.model import Layer, as_model, find_layer, layer_name, refuse_training_mode
+from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.statistics.activations import layer_pass
 
 
 class HeadTable(NamedTuple):

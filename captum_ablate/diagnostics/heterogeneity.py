@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from captum_ablate.diagnostics.spectrum_result import ActivationSpectrum
-from captum_ablate.intervals import Floats
+from captum_ablate.statistics.intervals import Floats
 
 SAME = 1e-10
 """Share of the variance below which two exponents differ by rounding alone, as those of a layer and its copy do."""

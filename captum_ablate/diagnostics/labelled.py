@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.data import as_target
+from captum_ablate.inputs.batches import as_target
 
 
 def logits_and_target(logits: Any, target: Any) -> tuple[Tensor, Tensor]:

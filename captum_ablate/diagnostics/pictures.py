@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from captum_ablate.plots import COLOURS, DARK_GREY, GREY
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, GREY
 
 
 def spectrum(frame: pd.DataFrame, *, title: str, subtitle: str, slope: float, ax: Axes | None = None) -> Axes:

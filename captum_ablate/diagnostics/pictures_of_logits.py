@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_ablate.plots import COLOURS, DARK_GREY, GREY
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, GREY
 
 MOST_BANDS = 12
 """Classes that one figure has room for."""

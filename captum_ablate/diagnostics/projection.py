@@ -16,13 +16,13 @@ import torch
 from scipy.spatial.distance import pdist
 from torch import Tensor
 
-from captum_ablate.activations import pooled_pass
-from captum_ablate.data import Batch, as_batches, as_tuple
 from captum_ablate.diagnostics import pictures
-from captum_ablate.intervals import Interval, mean_interval
-from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, layer_name, refuse_training_mode
-from captum_ablate.unchanged import unchanged
-from captum_ablate.units import UnitAxis
+from captum_ablate.inputs.batches import Batch, as_batches, as_tuple
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, layer_name, refuse_training_mode
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.activations import pooled_pass
+from captum_ablate.statistics.intervals import Interval, mean_interval
 
 Path = Callable[[int], Any]
 """``path(T)`` returns ``inputs [T, ...]`` (a Tensor, or a tuple of them), evenly spaced along a closed path."""

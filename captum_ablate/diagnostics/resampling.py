@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_ablate.covariance import Covariance, eigenvalues
+from captum_ablate.statistics.covariance import Covariance, eigenvalues
 
 GROUPS = 40
 """Groups of samples that are drawn with replacement: the standard error then has 39 degrees of freedom."""

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from captum_ablate.activations import pooled_pass
-from captum_ablate.covariance import processes
-from captum_ablate.data import UnpackBatch
 from captum_ablate.diagnostics.resampling import GroupedCovariance, groups_for
 from captum_ablate.diagnostics.spectrum_fit import fitted
 from captum_ablate.diagnostics.unlabelled import unlabelled_batches
-from captum_ablate.layers import (
+from captum_ablate.inputs.batches import UnpackBatch
+from captum_ablate.inputs.model import (
     ForwardFunc,
     Layer,
     as_model,
@@ -29,9 +27,11 @@ from captum_ablate.layers import (
     refuse_training_mode,
     warn_of_positions,
 )
-from captum_ablate.progress import over
-from captum_ablate.unchanged import unchanged
-from captum_ablate.units import UnitAxis
+from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.activations import pooled_pass
+from captum_ablate.statistics.covariance import processes
 
 
 def activation_spectrum(

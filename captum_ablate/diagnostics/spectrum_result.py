@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captum_ablate.diagnostics import pictures
 from captum_ablate.diagnostics.power_law import PowerLaw, effective_rank, participation_ratio
-from captum_ablate.intervals import LEVEL, Interval
+from captum_ablate.statistics.intervals import LEVEL, Interval
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.data import Batch, Batches, UnpackBatch, as_batches, as_tuple
+from captum_ablate.inputs.batches import Batch, Batches, UnpackBatch, as_batches, as_tuple
 
 
 def unlabelled_batches(

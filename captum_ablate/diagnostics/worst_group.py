@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captum_ablate.diagnostics import pictures_of_logits
 from captum_ablate.diagnostics.labelled import labels, rows, same_length
-from captum_ablate.intervals import LEVEL
+from captum_ablate.statistics.intervals import LEVEL
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from captum_ablate.evaluator import CumulativeAblationEvaluator
+from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.studies.group_ablation import ablate_groups
 from captum_ablate.studies.group_deficits import GroupDeficits
 from captum_ablate.studies.heat_map import draw_tiles

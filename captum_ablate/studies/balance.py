@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from captum_ablate.layers import Layer, find_layer, layer_name
+from captum_ablate.inputs.model import Layer, find_layer, layer_name
 
 
 def bias_balanced(model: nn.Module, next_layer: Layer, units: Tensor | Sequence[int], means: Tensor) -> nn.Module:

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from captum_ablate.data import Batch, as_batches
-from captum_ablate.evaluator import CumulativeAblationEvaluator
+from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
+from captum_ablate.inputs.batches import Batch, as_batches
 from captum_ablate.studies.ablation_grid import AblationGrid, Edges
 from captum_ablate.studies.group_deficits import GroupDeficits
 from captum_ablate.studies.heat_map import draw_tiles

@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from captum_ablate.data import Batch, as_target, as_tuple, call
-from captum_ablate.layers import as_model, refuse_training_mode
-from captum_ablate.metrics import class_outputs
-from captum_ablate.plots import COLOURS
-from captum_ablate.unchanged import unchanged
+from captum_ablate.ablation.metrics import class_outputs
+from captum_ablate.evaluation.plots import COLOURS
+from captum_ablate.inputs.batches import Batch, as_target, as_tuple, call
+from captum_ablate.inputs.model import as_model, refuse_training_mode
+from captum_ablate.inputs.unchanged import unchanged
 
 SMALLEST_CHANGE = 1e-6
 """Relative errors divide by no less than this."""

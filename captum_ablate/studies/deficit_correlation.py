@@ -14,17 +14,17 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from captum_ablate.data import UnpackBatch, as_batches
-from captum_ablate.intervals import Interval, mean_interval
-from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, layer_name, refuse_training_mode
-from captum_ablate.metrics import Metric, as_metric, metric_name
-from captum_ablate.plots import COLOURS
-from captum_ablate.progress import ticking
-from captum_ablate.replay import Engine, Plan, ReferenceOption, reference_name
+from captum_ablate.ablation import Engine, Plan, ReferenceOption, reference_name
+from captum_ablate.ablation.metrics import Metric, as_metric, metric_name
+from captum_ablate.evaluation.plots import COLOURS
+from captum_ablate.inputs.batches import UnpackBatch, as_batches
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, layer_name, refuse_training_mode
+from captum_ablate.inputs.progress import ticking
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies.sample_scores import sample_scores
 from captum_ablate.studies.sites import learned_reference, look
-from captum_ablate.unchanged import unchanged
-from captum_ablate.units import UnitAxis
 
 ROUNDING = 1e-6
 """Relative to the metric's size: outputs in float32 differ by so much between two ways to the same result."""

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from captum_ablate.plots import COLOURS
+from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.studies.sample_scores import sample_scores
 
 

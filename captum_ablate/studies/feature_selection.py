@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from captum_ablate.data import as_target, check_classes
-from captum_ablate.intervals import Interval
-from captum_ablate.plots import COLOURS
+from captum_ablate.evaluation.plots import COLOURS
+from captum_ablate.inputs.batches import as_target, check_classes
+from captum_ablate.statistics.intervals import Interval
 from captum_ablate.studies.resampled import resampled_interval
 
 MAX_ITERATIONS = 1000

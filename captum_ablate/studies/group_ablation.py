@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.curve import Frozen
-from captum_ablate.evaluator import CumulativeAblationEvaluator
-from captum_ablate.intervals import mean_interval, two_way_interval
-from captum_ablate.layers import layer_name, refuse_training_mode
-from captum_ablate.metrics import as_metric, metric_name
-from captum_ablate.progress import ticking
-from captum_ablate.replay import Chain, Engine, Measured, Plan, Site, probe_few, reference_name
+from captum_ablate.ablation import Chain, Engine, Measured, Plan, Site, probe_few, reference_name
+from captum_ablate.ablation.metrics import as_metric, metric_name
+from captum_ablate.evaluation.curve import Frozen
+from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
+from captum_ablate.inputs.model import layer_name, refuse_training_mode
+from captum_ablate.inputs.progress import ticking
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.statistics.intervals import mean_interval, two_way_interval
 from captum_ablate.studies.group_deficits import TABLES, GroupDeficits
 from captum_ablate.studies.sites import learned_reference
 from captum_ablate.studies.unit_coordinates import one_layer
-from captum_ablate.unchanged import unchanged
 
 if TYPE_CHECKING:  # the grid makes its own deficits
     from captum_ablate.studies.ablation_grid import AblationGrid

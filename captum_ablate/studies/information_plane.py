@@ -11,7 +11,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from captum_ablate.plots import COLOURS, DARK_GREY, frame_lightly, subtitle
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly, subtitle
 from captum_ablate.studies.quantised import Threshold, edges_of, histogram_of
 from captum_ablate.studies.table import checked_table
 

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from captum_ablate.intervals import LEVEL, Interval
+from captum_ablate.statistics.intervals import LEVEL, Interval
 from captum_ablate.studies.linear_models import LinearFit, bootstrap, fit, freedman_lane
 
 STRATA = ("network", "layer", "class")

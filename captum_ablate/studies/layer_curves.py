@@ -11,12 +11,12 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from torch import nn
 
-from captum_ablate.comparison import Comparison
-from captum_ablate.curve import DeficitCurve, Frozen
-from captum_ablate.evaluator import CumulativeAblationEvaluator
-from captum_ablate.intervals import Interval, ratio_interval
-from captum_ablate.layers import Layer, as_model, find_layer, layer_name
-from captum_ablate.plots import leaderboard_bars
+from captum_ablate.evaluation.comparison import Comparison
+from captum_ablate.evaluation.curve import DeficitCurve, Frozen
+from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
+from captum_ablate.evaluation.plots import leaderboard_bars
+from captum_ablate.inputs.model import Layer, as_model, find_layer, layer_name
+from captum_ablate.statistics.intervals import Interval, ratio_interval
 
 POOLED = "pooled"
 """Where the units of all layers are ranked together."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from captum_ablate.class_statistics import ActivationTable, ClassHistogram, ValueRange
-from captum_ablate.quantiser import Quantiser
+from captum_ablate.statistics.class_statistics import ActivationTable, ClassHistogram, ValueRange
+from captum_ablate.statistics.quantiser import Quantiser
 
 Threshold = float | Tensor | str | None
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import stats
 
-from captum_ablate.intervals import LEVEL, Interval
+from captum_ablate.statistics.intervals import LEVEL, Interval
 
 Floats = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from captum_ablate.curve import DeficitCurve
-from captum_ablate.plots import COLOURS, DARK_GREY, frame_lightly, subtitle
+from captum_ablate.evaluation.curve import DeficitCurve
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly, subtitle
 
 
 @dataclass(frozen=True, eq=False)

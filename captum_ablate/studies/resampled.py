@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from captum_ablate.intervals import LEVEL, Floats, Interval
+from captum_ablate.statistics.intervals import LEVEL, Floats, Interval
 
 
 def resampled_interval(values: Floats, n_train: int, n_test: int) -> Interval:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.data import UnpackBatch
-from captum_ablate.progress import over
-from captum_ablate.scores import SampleScoring, batches_of_samples
-from captum_ablate.unchanged import unchanged
-from captum_ablate.units import UnitAxis
+from captum_ablate.attr.per_sample import SampleScoring, batches_of_samples
+from captum_ablate.inputs.batches import UnpackBatch
+from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.units import UnitAxis
 
 
 def sample_scores(

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from captum_ablate.activations import layer_pass
-from captum_ablate.data import Batches
-from captum_ablate.layers import ForwardFunc, layer_name, warn_of_positions
-from captum_ablate.replay import Probe, Reference, ReferenceOption, Site, fit_of, plain_reference, probe_few
-from captum_ablate.units import UnitAxis
+from captum_ablate.ablation import Probe, Reference, ReferenceOption, Site, fit_of, plain_reference, probe_few
+from captum_ablate.inputs.batches import Batches
+from captum_ablate.inputs.model import ForwardFunc, layer_name, warn_of_positions
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.activations import layer_pass
 
 
 class Look(NamedTuple):

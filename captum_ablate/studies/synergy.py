@@ -13,10 +13,10 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from captum_ablate.plots import frame_lightly, subtitle
+from captum_ablate.evaluation.plots import frame_lightly, subtitle
+from captum_ablate.inputs.warnings import warn
 from captum_ablate.studies.quantised import Threshold, codes_of, edges_of
 from captum_ablate.studies.table import checked_table
-from captum_ablate.warning import warn
 
 BIAS_BITS = 0.1
 """A larger expected bias of the plug-in estimate would pass for synergy."""

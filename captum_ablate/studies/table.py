@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.activations import pooled_pass
-from captum_ablate.class_statistics import ActivationTable
-from captum_ablate.data import UnpackBatch, as_batches, as_target, check_classes
-from captum_ablate.layers import ForwardFunc, Layer, as_model, find_layer, refuse_training_mode
-from captum_ablate.unchanged import unchanged
-from captum_ablate.units import UnitAxis
+from captum_ablate.inputs.batches import UnpackBatch, as_batches, as_target, check_classes
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, refuse_training_mode
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.activations import pooled_pass
+from captum_ablate.statistics.class_statistics import ActivationTable
 
 
 def activation_table(

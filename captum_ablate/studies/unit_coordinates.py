@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.activations import pooled_pass
 from captum_ablate.attr import LayerClassSelectivity, LayerMeanActivity
-from captum_ablate.class_statistics import ClassMoments
-from captum_ablate.data import check_classes
-from captum_ablate.evaluator import CumulativeAblationEvaluator
-from captum_ablate.gathering import MomentsRequest, collect
-from captum_ablate.layers import refuse_training_mode
-from captum_ablate.unchanged import unchanged
-from captum_ablate.warning import warn
+from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
+from captum_ablate.inputs.batches import check_classes
+from captum_ablate.inputs.model import refuse_training_mode
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.warnings import warn
+from captum_ablate.statistics.activations import pooled_pass
+from captum_ablate.statistics.class_statistics import ClassMoments
+from captum_ablate.statistics.gathering import MomentsRequest, collect
 
 
 @dataclass(frozen=True, eq=False)

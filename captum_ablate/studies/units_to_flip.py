@@ -15,17 +15,17 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from captum_ablate.data import Batches, UnpackBatch
-from captum_ablate.intervals import LEVEL, Interval
-from captum_ablate.layers import refuse_training_mode
-from captum_ablate.metrics import as_metric, class_outputs
-from captum_ablate.plots import COLOURS
-from captum_ablate.progress import ticking
-from captum_ablate.replay import Chain, Engine, Opened, Plan, ReferenceOption, reference_name
-from captum_ablate.scores import SampleScoring, batches_of_samples
+from captum_ablate.ablation import Chain, Engine, Opened, Plan, ReferenceOption, reference_name
+from captum_ablate.ablation.metrics import as_metric, class_outputs
+from captum_ablate.attr.per_sample import SampleScoring, batches_of_samples
+from captum_ablate.evaluation.plots import COLOURS
+from captum_ablate.inputs.batches import Batches, UnpackBatch
+from captum_ablate.inputs.model import refuse_training_mode
+from captum_ablate.inputs.progress import ticking
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.intervals import LEVEL, Interval
 from captum_ablate.studies.sites import learned_reference, look
-from captum_ablate.unchanged import unchanged
-from captum_ablate.units import UnitAxis
 
 
 @dataclass(frozen=True, eq=False)

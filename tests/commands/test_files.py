@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from captum_ablate.cli import main
 from captum_ablate.commands import files
+from captum_ablate.commands.main import main
 
 X, Y = torch.randn(30, 12, generator=torch.Generator().manual_seed(0)), torch.arange(30) % 3
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from captum_ablate.cli import main
+from captum_ablate.commands.main import main
 
 CODE = """
 import torch

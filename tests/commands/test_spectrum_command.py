@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from captum_ablate import activation_spectrum, cli, demo_data
+from captum_ablate import activation_spectrum, demo_data
+from captum_ablate.commands import main as cli
 
 CODE = """
 import torch

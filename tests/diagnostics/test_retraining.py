@@ -16,7 +16,7 @@ from torch import nn
 from captum_ablate import head_table, retrain_last_layer, worst_group_accuracy
 from captum_ablate.diagnostics.head import last_linear
 from captum_ablate.diagnostics.retraining import STRENGTHS
-from captum_ablate.intervals import mean_interval
+from captum_ablate.statistics.intervals import mean_interval
 
 
 def blobs(n, classes, seed=0, scale=1.0, shift=0.0):

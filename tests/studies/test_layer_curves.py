@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from captum_ablate import CumulativeAblationEvaluator, LayerMeanActivity, LayerMutualInformation
-from captum_ablate.intervals import ratio_interval
+from captum_ablate.statistics.intervals import ratio_interval
 from captum_ablate.studies import gap_share, layer_curves
 
 METHODS = {"activity": LayerMeanActivity, "information": LayerMutualInformation}

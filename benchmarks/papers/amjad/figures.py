@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from captum_ablate.plots import COLOURS, DARK_GREY, deficit_curves, frame_lightly
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, deficit_curves, frame_lightly
 from captum_ablate.studies import InformationPlane, LayerCurves, PairwiseSynergy, Redundancy
 
 

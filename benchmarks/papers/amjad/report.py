@@ -26,7 +26,7 @@ from benchmarks.papers.classifiers import dense
 from benchmarks.papers.page import Seconds, Section, write_page
 from benchmarks.papers.scale import Scale
 from captum_ablate import LayerUnitAblation
-from captum_ablate.intervals import mean_interval
+from captum_ablate.statistics.intervals import mean_interval
 from captum_ablate.studies import Redundancy, activation_table, pairwise_synergy, redundancy
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.papers.amjad.protocol import LAYERS, MAIN_REFERENCE, PLACES, REFERENCES, Study, methods
 from benchmarks.papers.amjad.toys import Twins, xor
 from benchmarks.papers.claims import Claim, all_of, judged, judged_over, reported, verdict
-from captum_ablate.intervals import Interval, mean_interval
+from captum_ablate.statistics.intervals import Interval, mean_interval
 
 PAIRED = ("mutual information", "KL selectivity")
 """The quantities of the paper's claim."""

@@ -19,8 +19,8 @@ from benchmarks.papers.classifiers import convolutional, dense
 from benchmarks.papers.data import images
 from benchmarks.papers.page import Section
 from benchmarks.papers.scale import Scale
-from captum_ablate.intervals import Interval, mean_interval
-from captum_ablate.plots import COLOURS
+from captum_ablate.evaluation.plots import COLOURS
+from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies import Completeness, completeness_delta, plot_completeness
 
 ENOUGH = 0.02

@@ -18,9 +18,9 @@ from benchmarks.papers.conductance.subjects import Subject
 from benchmarks.papers.data import first, images
 from benchmarks.papers.page import Section
 from benchmarks.papers.scale import Scale
-from captum_ablate.activations import layer_pass
-from captum_ablate.data import as_batches
-from captum_ablate.intervals import Floats, mean_interval
+from captum_ablate.inputs.batches import as_batches
+from captum_ablate.statistics.activations import layer_pass
+from captum_ablate.statistics.intervals import Floats, mean_interval
 from captum_ablate.studies import (
     DeficitCorrelation,
     deficit_correlation,

@@ -18,13 +18,13 @@ from benchmarks.papers.conductance.subjects import Subject, of_classes, per_clas
 from benchmarks.papers.data import images
 from benchmarks.papers.page import Section
 from benchmarks.papers.scale import Scale
-from captum_ablate.activations import pooled_pass
-from captum_ablate.data import as_batches
-from captum_ablate.intervals import mean_interval
-from captum_ablate.plots import COLOURS
+from captum_ablate.evaluation.plots import COLOURS
+from captum_ablate.inputs.batches import as_batches
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.activations import pooled_pass
+from captum_ablate.statistics.intervals import mean_interval
 from captum_ablate.studies import FeatureSelection, feature_selection, resampled_interval, sample_scores
 from captum_ablate.studies.feature_selection import largest_class_mean
-from captum_ablate.units import UnitAxis
 
 KS = (5, 10, 15, 20)
 VEHICLES = ("airplane", "automobile", "ship", "truck")

@@ -15,7 +15,7 @@ from benchmarks.papers.conductance.methods import BATCH, CONTROL, METHODS
 from benchmarks.papers.conductance.subjects import Subject
 from benchmarks.papers.page import Section
 from benchmarks.papers.scale import Scale
-from captum_ablate.intervals import mean_interval
+from captum_ablate.statistics.intervals import mean_interval
 from captum_ablate.studies import FlipCounts, plot_flips, units_to_flip
 
 LIMIT = 50

@@ -28,7 +28,7 @@ from benchmarks.papers.sentiment import (
     sentiment_network,
     trained_reader,
 )
-from captum_ablate.intervals import mean_interval
+from captum_ablate.statistics.intervals import mean_interval
 from captum_ablate.studies import DivisionOfLabour, labour_of, plot_labour, sample_scores
 
 POSITIVE = 1

@@ -1,0 +1,47 @@
+"""Whether two forward passes gave the same outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from captum_ablate.ablation.metrics import class_outputs
+
+TOLERANCE = 1e-5
+"""Outputs that should be equal differ by no more, relative to the largest: kernels may round by memory format."""
+
+
+def is_finite(*tensors: Tensor) -> bool:
+    """Tell whether every number is finite."""
+    return all(bool(torch.isfinite(t).all()) for t in tensors)
+
+
+def equal(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
+    """Tell whether two outputs are equal, to ``tolerance`` of the largest number; NaN equals NaN."""
+    pairs = list(zip(_tensors(a), _tensors(b), strict=False))
+    return len(_tensors(a)) == len(_tensors(b)) and all(
+        x.shape == y.shape
+        and (torch.equal(x, y) or torch.allclose(x, y, rtol=tolerance, atol=tolerance * _largest(y), equal_nan=True))
+        for x, y in pairs
+    )
+
+
+def difference(a: Any, b: Any) -> float:
+    """Return the largest absolute difference between two outputs; infinite where their shapes differ."""
+    pairs = zip(_tensors(a), _tensors(b), strict=False)
+    return max(
+        (float((x.double() - y.double()).abs().max()) for x, y in pairs if x.shape == y.shape), default=torch.inf
+    )
+
+
+def _largest(x: Tensor) -> float:
+    finite = x[torch.isfinite(x)].abs()
+    return float(finite.max()) if finite.numel() else 0.0
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    logits = class_outputs(outputs)
+    return [leaf for leaf in tree_leaves(logits) if isinstance(leaf, Tensor)]

@@ -1,0 +1,135 @@
+"""Batches by the tape of what comes before the layer, each held against the model before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from captum_ablate.ablation.agreement import TOLERANCE, equal
+from captum_ablate.ablation.choice import Choice
+from captum_ablate.ablation.clock import timed
+from captum_ablate.ablation.full_passes import FullPasses
+from captum_ablate.ablation.metric_table import sample_rows
+from captum_ablate.ablation.metrics import class_outputs
+from captum_ablate.ablation.prefix import FEWEST, Prefix
+from captum_ablate.ablation.ready import Ready, casts_as_recorded
+from captum_ablate.ablation.recording import Recording
+from captum_ablate.ablation.search import CLOSE
+from captum_ablate.ablation.strategy import Strategy
+from captum_ablate.ablation.tape import Tape
+from captum_ablate.ablation.weights import Weights
+from captum_ablate.inputs.batches import Batch
+
+
+class BeforeLayer:
+    """Gives a batch without a recording, where the part before the layer has a tape and that is faster.
+
+    ``record(batch, first)`` gives it recorded. ``is_suspect`` where what was given may be wrong by more than rounding.
+    """
+
+    def __init__(
+        self, passes: FullPasses, choice: Choice, weights: Weights, record: Callable[[Batch, int], Ready]
+    ) -> None:
+        self._passes, self._choice, self._weights, self._record = passes, choice, weights, record
+        self.prefix: Prefix | None = None
+        self.is_wanted = len(passes.sites) == 1
+        """Whether the next recording is to be heard from the inputs on."""
+        self.is_suspect = False
+
+    @property
+    def description(self) -> str:
+        """How it ran, where it was not to the bit as the model runs it."""
+        return "" if self.prefix is None else self.prefix.description
+
+    def begin(self, ready: Ready, seconds: float) -> None:
+        """Take in the first batch that was recorded, in so many seconds."""
+        recording, batch = ready.taken, ready.taken.batch
+        if not self.is_wanted or len(batch.target) < FEWEST:
+            return
+        assert isinstance(recording, Recording)
+        self.is_wanted = False
+        if isinstance(recording.before, Tape):
+            self.prefix = Prefix(recording, batch, seconds, rewritable=self._choice.is_rewritable(ready))
+
+    def suspect(self) -> None:
+        """Take in that a later check failed: what was given may be wrong."""
+        self.is_suspect = self.prefix is not None and self.prefix.batches > 0
+
+    def forget(self) -> None:
+        """Give nothing any more."""
+        self.prefix, self.is_suspect = None, False
+
+    def of(self, batch: Batch, first: int) -> Ready | None:
+        """Return the batch as its tape from the inputs gives it, None where it is to be recorded."""
+        prefix = self.prefix
+        if prefix is None or not prefix.fits(batch):
+            return None
+        if not prefix.is_proven:
+            return self._proven(prefix, batch, first)
+        exact = None if prefix.strategy == Strategy() else partial(self._record, batch, first)
+        try:
+            seconds, ready = self._taken(prefix, batch, first, exact)
+        except (RuntimeError, ValueError, IndexError):  # no such kernel for this memory format, say
+            prefix.refuse()
+            return None
+        more, same = timed(partial(self._is_intact, prefix, ready), batch.target.device)
+        if not same:
+            prefix.refuse()
+            return None
+        prefix.took(seconds + more)
+        return ready
+
+    def _proven(self, prefix: Prefix, batch: Batch, first: int) -> Ready:
+        """Return the batch, recorded; the tape from the inputs must give the same for all of it, to be used."""
+        ready = self._record(batch, first)
+        try:
+            seconds, other = self._taken(prefix, batch, first, None)
+            same = equal(other.taken.activation, ready.taken.activation)
+            within = TOLERANCE if prefix.strategy == Strategy() else 2 * CLOSE
+            same = same and equal(other.taken.outputs, ready.taken.outputs, within)
+            if same:
+                more, same = timed(partial(self._is_intact, prefix, other), batch.target.device)
+        except Exception:  # no such kernel for this memory format, say
+            same = False
+        if same:
+            prefix.took(seconds + more)
+        else:
+            prefix.refuse()
+        return ready
+
+    def _taken(
+        self, prefix: Prefix, batch: Batch, first: int, exact: Callable[[], Ready] | None
+    ) -> tuple[float, Ready]:
+        """Return the seconds that the part before the layer took, and the batch with its intact outputs."""
+        with casts_as_recorded(batch):
+            seconds, taken = timed(partial(prefix.take, batch, self._weights), batch.target.device)
+            ready = Ready(taken, self._passes.references, first, self._weights, exact)
+            nothing = torch.zeros(self._choice.plan.units, dtype=torch.bool, device=ready.device)
+            taken.outputs = ready.program(self._choice.strategy or Strategy()).one(nothing)
+        return seconds, ready
+
+    def _is_intact(self, prefix: Prefix, ready: Ready) -> bool:
+        """Tell whether the intact outputs are the model's own, for one sample, another in each batch.
+
+        A sample that runs alone may round otherwise, or miss the others of its batch: then all are compared.
+        """
+        batch, is_exact = ready.taken.batch, prefix.strategy == Strategy()
+        within, outputs = TOLERANCE if is_exact else CLOSE, class_outputs(ready.taken.outputs)
+        if not prefix.checks_all:
+            some = prefix.sample(len(batch.target))
+            found = sample_rows(outputs, some, len(batch.target))
+            try:
+                own = self._passes.unablated(batch.take(some))
+                if equal(found, own, within):
+                    return True
+                if not is_exact and equal(found, own, 10 * TOLERANCE):
+                    return False  # it rounds too much
+            except Exception:  # a model made for one batch size, say
+                pass
+        own = self._passes.unablated(batch)
+        prefix.checks_all = equal(outputs, own, within)
+        if prefix.batches and not equal(outputs, own, 10 * TOLERANCE):  # by more than rounding
+            self.is_suspect = True
+        return prefix.checks_all

@@ -1,0 +1,160 @@
+"""What comes before the layer, run from its tape for other batches like the one that was recorded.
+
+It pays where the operators run faster than the model does: in channels-last memory, with batch norm folded, without
+Python. That is measured: the way that is likely to be fast comes first, the plain one where that fails or does not beat
+recording. The first that is right proves the tape: its batch is recorded too, and must come out the same as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+from captum_ablate.ablation.effects import storage_of
+from captum_ablate.ablation.recording import Recording, Taken
+from captum_ablate.ablation.schedule import Schedule, Values, in_channels_last
+from captum_ablate.ablation.state import PLAIN, state_of
+from captum_ablate.ablation.strategy import Strategy
+from captum_ablate.ablation.tape import Tape
+from captum_ablate.ablation.weights import Weights
+from captum_ablate.inputs.batches import Batch
+
+FASTER = 0.95
+"""It is used if it takes at most this share of the time of a recording."""
+
+SLOW = 1e-3
+"""Seconds that an operator takes in a recording, beyond which running it plainly wins nothing: to watch it costs a
+tenth of that."""
+
+FEWEST = 4
+"""Samples in a batch: with fewer, the check on one of them would cost what is won."""
+
+
+class Prefix:
+    """The part before the layer. ``take`` runs it as ``strategy`` says; ``took`` and ``refuse`` say how that went."""
+
+    def __init__(self, recording: Recording, batch: Batch, seconds: float, *, rewritable: bool) -> None:
+        assert isinstance(recording.before, Tape)
+        assert isinstance(recording.tape, Tape)
+        self._before, self._inputs, self._sites = recording.before, recording.inputs, recording.sites
+        results = set(self._slots)
+        fixed = {s: v for s, v in recording.tape.values.items() if s not in results}
+        self._behind = replace(recording.tape, values=fixed)
+        self._layout = [_layout(v) for v in (recording.activation, *(recording.tape.values[s] for s in self._slots))]
+        self._key, self._model, self._state = _key(batch), recording.forward_func, state_of(recording.forward_func)
+        self._limit = FASTER * seconds
+        convolutional = any(op.name == "convolution" for op in recording.before.ops)
+        self._untried = []
+        if rewritable and convolutional:
+            self._untried.append(Strategy(channels_last=True, folded=True))
+        if self._limit <= SLOW * len(recording.before.ops):
+            self._untried.append(Strategy())
+        self._seconds: dict[Strategy, float] = {}
+        self._schedules: dict[Strategy, Schedule] = {}
+        self.batches = 0
+        self.checks_all = False
+        """Whether one sample, run alone, rounds otherwise than in its batch, so that all of a batch are checked."""
+
+    @property
+    def _slots(self) -> list[int]:
+        """The slots behind the layer that depend on the inputs but not on the ablation."""
+        return [leaf.slot for leaf in self._before.outputs[0][1:]]
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it has given the outputs of a whole batch."""
+        return bool(self._seconds)
+
+    def sample(self, n: int) -> slice:
+        """Return which of the n samples of the next batch is to be checked."""
+        return slice(self.batches % n, self.batches % n + 1)
+
+    @property
+    def strategy(self) -> Strategy | None:
+        """The fastest way if it beats recording, or one that was not tried; None where none is worth it."""
+        fast = [s for s, seconds in self._seconds.items() if seconds <= self._limit]
+        if fast:
+            return min(fast, key=lambda s: self._seconds[s])
+        return self._untried[0] if self._untried else None
+
+    @property
+    def description(self) -> str:
+        """How the part before the layer ran, where it was not to the bit as the model runs it."""
+        rewritten = any(not s.is_exact for s in self._seconds)
+        return "before the layer channels last, folded batch norm" if rewritten else ""
+
+    def took(self, seconds: float) -> None:
+        """Take in how long the way took."""
+        strategy = self.strategy
+        assert strategy is not None
+        self.batches += 1
+        if strategy in self._untried:
+            self._untried.remove(strategy)
+            self._seconds[strategy] = seconds
+
+    def refuse(self) -> None:
+        """Take in that the way gave other outputs than the model; the plain way is the last."""
+        strategy = self.strategy
+        if strategy is not None and not strategy.is_exact:
+            self._untried = [s for s in self._untried if s != strategy]
+            self._seconds.pop(strategy, None)
+        else:
+            self._untried, self._seconds = [], {}
+
+    def fits(self, batch: Batch) -> bool:
+        """Tell whether a batch is like the one that was recorded, and the model as it was."""
+        if self.strategy is None or self._key is None:
+            return False
+        return _key(batch) == self._key and state_of(self._model) == self._state
+
+    def take(self, batch: Batch, weights: Weights) -> Taken:
+        """Run the part before the layer; the outputs are not known yet."""
+        strategy = self.strategy
+        assert strategy is not None
+        schedule = self._schedules.get(strategy)
+        if schedule is None:
+            values = Values(self._before, weights, channels_last=strategy.channels_last)
+            ops = weights.folded(self._before) if strategy.folded else self._before.ops
+            schedule = self._schedules[strategy] = Schedule.of(ops, values)
+        given = [
+            leaf for leaf in tree_leaves((batch.inputs, batch.additional_forward_args)) if isinstance(leaf, Tensor)
+        ]
+        if strategy.channels_last:
+            given = [in_channels_last(x) if x.is_floating_point() else x for x in given]
+        slots = schedule.filled(dict(zip(self._inputs, given, strict=True)))
+        for step in schedule.steps:
+            step.run(slots)
+            for slot in step.dies:
+                slots[slot] = None
+        found = [slots[leaf.slot] for leaf in self._before.outputs[0]]
+        activation, *values_behind = [_laid_out(*pair) for pair in zip(found, self._layout, strict=True)]
+        tape = replace(self._behind, values=self._behind.values | dict(zip(self._slots, values_behind, strict=True)))
+        return Taken(self._sites, batch, [activation], None, tape)
+
+
+def _layout(value: Tensor) -> tuple[Sequence[int], Sequence[int]]:
+    return tuple(value.shape), tuple(value.stride())
+
+
+def _laid_out(value: Tensor, layout: tuple[Sequence[int], Sequence[int]]) -> Tensor:
+    """Return an image in the memory layout in which it was recorded."""
+    if value.ndim != 4 or _layout(value) == layout or 0 in layout[1]:
+        return value
+    return torch.empty_strided(*layout, dtype=value.dtype, device=value.device).copy_(value)
+
+
+def _key(batch: Batch) -> tuple[Any, ...] | None:
+    """Return what two batches must have in common for the same operators to serve both; None where no two do."""
+    leaves, spec = tree_flatten((batch.inputs, batch.additional_forward_args))
+    if not all(type(leaf) is Tensor or isinstance(leaf, PLAIN) for leaf in leaves):
+        return None
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    memory, same = [storage_of(t) for t in tensors], [id(t) for t in tensors]
+    alike = tuple((memory.index(storage_of(t)), same.index(id(t))) for t in tensors)
+    marks = tuple((_layout(x), x.dtype, x.device) if isinstance(x, Tensor) else (type(x), x) for x in leaves)
+    return spec, alike, marks, len(batch.target)

@@ -1,0 +1,178 @@
+"""What stands in a unit's place when it is ablated: zero, its mean, another sample's value, or the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_ablate.inputs.units import UnitAxis
+
+DONORS = 256
+"""Ranking samples that ``resample`` draws from: enough that no donor dominates, small enough to keep."""
+
+ReferenceOption = str | Tensor | Callable[[Tensor, Tensor], Tensor]
+
+
+class Reference(Protocol):
+    """Gives the reference values of a batch."""
+
+    def __call__(self, activation: Tensor, target: Tensor, first: int) -> Tensor:
+        """Return values that broadcast against ``activation [n, ...]``; ``first`` is the position of sample 0."""
+
+
+class ReferenceFit(Protocol):
+    """Learns a reference from ranking data."""
+
+    def add(self, activation: Tensor) -> None:
+        """Take in the layer's output for one batch, ``[n, ...]``."""
+
+    def finish(self) -> Reference:
+        """Return the reference."""
+
+
+def reference_name(reference: ReferenceOption) -> str:
+    """Return the name that results show for ``reference``."""
+    if isinstance(reference, str):
+        return reference
+    return "tensor" if isinstance(reference, Tensor) else getattr(reference, "__name__", type(reference).__name__)
+
+
+def fit_of(reference: ReferenceOption, axis: UnitAxis, seed: int) -> ReferenceFit | None:
+    """Return what must see the ranking data first, or None where the reference needs none."""
+    if isinstance(reference, str):
+        if reference == "mean":
+            return _MeanFit(axis)
+        if reference == "resample":
+            return _DonorFit(seed)
+        if reference != "zero":
+            raise ValueError(
+                'reference must be "zero", "mean", "resample", a Tensor, or a function (activation, target) -> values; '
+                f"got {reference!r}"
+            )
+    elif not isinstance(reference, Tensor) and not callable(reference):
+        raise TypeError(
+            'reference must be "zero", "mean", "resample", a Tensor, or a function (activation, target) -> values; '
+            f"got {type(reference).__name__}"
+        )
+    return None
+
+
+def plain_reference(reference: ReferenceOption) -> Reference:
+    """Return a reference that needs no ranking data."""
+    if isinstance(reference, Tensor):
+        return _Constant(reference.detach())
+    return _Function(reference) if callable(reference) else _zero
+
+
+def _zero(activation: Tensor, target: Tensor, first: int) -> Tensor:
+    return activation.new_zeros(())
+
+
+@dataclass(frozen=True)
+class _Constant:
+    value: Tensor
+
+    def __call__(self, activation: Tensor, target: Tensor, first: int) -> Tensor:
+        one = activation.shape[1:]
+        value = self.value
+        if value.ndim == activation.ndim and value.shape[0] == 1:
+            value = value[0]
+        try:
+            fits = torch.broadcast_shapes(value.shape, one) == one
+        except RuntimeError:
+            fits = False
+        if not fits:
+            hint = ""
+            if value.ndim == 1 and len(one) > 1 and len(value) in one:
+                hint = f"; for one value per unit reshape it, such as reference.reshape({[-1] + [1] * (len(one) - 1)})"
+            raise ValueError(
+                f"reference must broadcast to one sample's output {tuple(one)} of the layer; "
+                f"got shape {tuple(self.value.shape)}{hint}"
+            )
+        return value.to(activation)
+
+
+@dataclass(frozen=True)
+class _Function:
+    function: Callable[[Tensor, Tensor], Tensor]
+    is_live: ClassVar[bool] = True
+    """It looks at the activation: behind an ablation it is to see the one that is there."""
+
+    def __call__(self, activation: Tensor, target: Tensor, first: int) -> Tensor:
+        value = self.function(activation.clone(), target.clone())
+        if not isinstance(value, Tensor) or value.shape != activation.shape:
+            got: Any = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"the reference function must return the shape of its activation, {tuple(activation.shape)}; got {got}"
+            )
+        return value.detach().to(activation)
+
+
+class _MeanFit:
+    def __init__(self, axis: UnitAxis) -> None:
+        self.axis, self.sums, self.count = axis, torch.zeros(()), 0
+
+    def add(self, activation: Tensor) -> None:
+        self.sums = self.sums + self.axis.total(activation).sum(0).cpu()
+        indices = self.axis.shape(activation.shape)
+        self.count += activation.numel() // max(1, int(np.prod(indices)))
+
+    def finish(self) -> Reference:
+        per_group = 1 if self.axis.groups is None else torch.bincount(torch.tensor(self.axis.groups))
+        return _Mean(self.axis, self.sums / self.count / per_group)
+
+
+@dataclass(frozen=True)
+class _Mean:
+    axis: UnitAxis
+    means: Tensor
+
+    def __call__(self, activation: Tensor, target: Tensor, first: int) -> Tensor:
+        return self.axis.spread(self.means[None], activation.shape).to(activation)
+
+
+class _DonorFit:
+    """A uniform sample of ``DONORS`` ranking samples: those with the smallest of random keys drawn by position."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.stream = seed, np.random.default_rng([seed, 1])
+        self.donors: list[tuple[float, Tensor]] = []
+
+    def add(self, activation: Tensor) -> None:
+        keys = self.stream.random(len(activation))
+        if self.donors and self.donors[0][1].shape != activation.shape[1:]:
+            raise ValueError(
+                'reference="resample" needs outputs of one shape; the layer gave '
+                f"{tuple(self.donors[0][1].shape)} and {tuple(activation.shape[1:])}"
+            )
+        best = np.argsort(keys)[:DONORS]
+        drawn = [(float(keys[i]), activation[i].detach().clone()) for i in best]
+        self.donors = sorted([*self.donors, *drawn], key=lambda donor: donor[0])[:DONORS]
+
+    def finish(self) -> Reference:
+        return _Donors(torch.stack([value for _, value in self.donors]), self.seed)
+
+
+@dataclass(frozen=True)
+class _Donors:
+    """One donor for each evaluated sample, chosen by seed and position: batches and methods do not matter."""
+
+    values: Tensor
+    seed: int
+
+    def __call__(self, activation: Tensor, target: Tensor, first: int) -> Tensor:
+        stream = np.random.default_rng([self.seed, 2])
+        stream.bit_generator.advance(first)  # type: ignore[attr-defined]  # PCG64, one number per sample
+        chosen = (stream.random(len(activation)) * len(self.values)).astype(np.int64)
+        donors = self.values[torch.from_numpy(chosen).to(self.values.device)]
+        if donors.shape != activation.shape:
+            raise ValueError(
+                f'reference="resample" has donors of shape {tuple(donors.shape[1:])} for activations of shape '
+                f"{tuple(activation.shape[1:])}"
+            )
+        return donors.to(activation)

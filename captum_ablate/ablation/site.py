@@ -1,0 +1,75 @@
+"""Where units are ablated: one tensor of a layer's output (or input), reached by a hook that is registered last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.activations import layer_inputs, tensor_parts
+
+
+@dataclass(frozen=True)
+class Site:
+    """Part ``element`` of the tensors that ``layer`` gives (or receives: ``at_input``), with its axis of units."""
+
+    layer: nn.Module
+    name: str
+    axis: UnitAxis
+    at_input: bool = False
+    element: int = 0
+    units: slice = field(default_factory=lambda: slice(None))
+    """Where its units stand among those of all sites."""
+
+    def part(self, output: Any) -> Tensor:
+        """Return the tensor in question."""
+        parts = tensor_parts(output, self.name)
+        if self.element >= len(parts):
+            raise ValueError(f"layer {self.name!r} gives {len(parts)} tensors; there is no number {self.element}")
+        return parts[self.element]
+
+    def with_part(self, output: Any, new: Tensor) -> Any:
+        """Return the output with ``new`` in the place of the tensor in question."""
+        if isinstance(output, Tensor):
+            return new
+        parts = list(output)
+        place = [i for i, part in enumerate(parts) if isinstance(part, Tensor)][self.element]
+        parts[place] = new
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+
+    @contextmanager
+    def hooked(self, replace: Callable[[Any], Any]) -> Iterator[list[int]]:
+        """Hook the layer: ``replace(output) -> output``. Yields a list that gets one entry per run of the layer."""
+        runs: list[int] = []
+
+        def after(_module: nn.Module, _args: Any, output: Any) -> Any:
+            runs.append(len(runs))
+            return replace(output)
+
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            runs.append(len(runs))
+            given = replace(layer_inputs(args, kwargs))
+            return tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True))
+
+        handle = (
+            self.layer.register_forward_pre_hook(before, with_kwargs=True)
+            if self.at_input
+            else self.layer.register_forward_hook(after)
+        )
+        try:
+            yield runs
+        finally:
+            handle.remove()
+
+    def ablated(self, activation: Tensor, mask: Tensor, replaced: Tensor) -> Tensor:
+        """Return a new tensor: ``replaced`` where ``mask`` is set, ``activation`` elsewhere.
+
+        ``mask`` is ``[units]``, or ``[n, units]`` for a mask of its own for each sample.
+        """
+        rows = mask if mask.ndim == 2 else mask[None]
+        return torch.where(self.axis.spread(rows, activation.shape), replaced, activation)

@@ -1,0 +1,169 @@
+"""What ran behind the layer, operator by operator: a tape, which runs again without the model's Python code.
+
+A recorded forward pass notes every operator that depends on the ablated activations; whatever does not is a value. The
+tape is refused, with the reason, where Python could have looked at those numbers (a branch, a printout, a conversion to
+numpy), where an operator is random, and where memory is written by one way and read by another: modules replay then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from captum_ablate.ablation.beside import Beside
+from captum_ablate.ablation.effects import signature_of, storage_of, tensors_in, written_values
+from captum_ablate.ablation.slots import CONSTANT, DATA, LAYER
+from captum_ablate.ablation.tape import (
+    LAYOUTS,
+    Op,
+    Ref,
+    Tape,
+    name_of,
+    noted,
+    results_of,
+    slots_of,
+    why_not_noted,
+    with_refs,
+    without_layout,
+    written_tensors,
+)
+
+_SIZED = frozenset("expand repeat zeros ones full empty arange new_zeros new_ones new_full new_empty".split())  # noqa: SIM905
+"""Operators that make sizes, perhaps the batch's, out of nothing: what they give is no constant."""
+
+
+class Tracer:
+    """Notes operators while the forward pass that is recorded runs, from the first ablated activation on.
+
+    ``beside`` hears of all others: what runs before the layer, or beside it.
+    """
+
+    def __init__(self, rows: int, beside: Beside) -> None:
+        self.reason: str | None = None
+        self.rows = rows
+        self.ops: list[Op] = []
+        self.values: dict[int, Tensor] = {}
+        self.slots, self.beside = beside.slots, beside
+        self._used: list[tuple[int, int, int]] = []  # storage, version and slot of every value that was read
+        self._copied: set[int] = set()  # values that are copies, made before the memory was written to
+        self._strides: Sequence[int] = ()  # of the argument of an operator that changes them, before
+        self.paused = False
+
+    @property
+    def started(self) -> bool:
+        """Whether a site has been ablated yet."""
+        return bool(self.ops)
+
+    def refuse(self, reason: str) -> None:
+        """Give the tape up."""
+        self.reason = self.reason or reason
+
+    def ablated(self, site: int, activation: Tensor, result: Tensor) -> None:
+        """Note the ablation of a site: ``activation`` goes in, ``result`` (a new tensor) comes out."""
+        if self.reason is None:
+            if not self.ops:
+                self.beside.note_activation(activation)
+            source = self._slot(activation) if self.ops else self.slots.new(activation, LAYER)
+            self.ops.append(Op(None, (Ref(source),), {}, (self.slots.made(result, LAYER),), site))
+
+    def before(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Take a copy of what an operator is about to write into, if the tape needs the old content."""
+        if name_of(func) in LAYOUTS:
+            self._strides = args[0].stride()
+        if self.reason is not None or not self.ops or self.paused:
+            return
+        written = signature_of(func)[1]
+        if not written or self.slots.level(args, kwargs) < LAYER:
+            return
+        for value in written_values(written, args, kwargs):
+            for tensor in tensors_in(value):
+                slot = self._slot(tensor)
+                if self.slots.levels[slot] < LAYER and self.reason is None:
+                    self.values[slot] = tensor.clone()
+                    self._copied.add(slot)
+
+    def after(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Take in an operator that has run."""
+        if self.reason is not None or self.paused:
+            return
+        func, args = without_layout(func, args, self._strides)
+        if name_of(func) == "lift_fresh" and result.ndim > 0:
+            self._made_by_python()
+        level = self.slots.level(args, kwargs)
+        targets = written_tensors(func, args, kwargs)
+        if level < LAYER:
+            self._not_behind(func, args, kwargs, targets, result, level)
+            return
+        leaves = results_of(result)
+        why = why_not_noted(func, args, kwargs, targets, leaves)
+        if why is not None:
+            self.refuse(why)
+            return
+        reads = with_refs(args, self._slot), with_refs(kwargs, self._slot)
+        if self.reason is not None:
+            return
+        outs = slots_of(func, targets, leaves, self.slots, LAYER)
+        self.ops += noted(func, reads, outs, targets, (args, kwargs), self.slots)
+
+    def _made_by_python(self) -> None:
+        """Take in a tensor made of Python's numbers: of a list of tensors, say, which are looked at unseen."""
+        reason = "a tensor is made of Python's numbers"
+        if self.started:
+            self.refuse(reason)
+        self.beside.refuse(reason)
+
+    def looked_at(self, tensor: Tensor | None, method: str) -> None:
+        """Take in that Python looked at the numbers of ``tensor`` (None: of some tensor, in another thread)."""
+        level = LAYER if tensor is None else self.slots.level_of(tensor)
+        if self.started and self.reason is None and level == LAYER:
+            self.refuse(f"Python looks at numbers that follow from the ablation ({method})")
+        if level >= DATA:
+            self.beside.refuse(f"Python looks at numbers that follow from the inputs ({method})")
+
+    def finish(self, outputs: Any) -> Tape | str:
+        """Return the tape of a pass that gave ``outputs``, or the reason why there is none."""
+        leaves, spec = tree_flatten(outputs)
+        refs = [Ref(self._slot(leaf)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        if any(not isinstance(leaf, (Ref, bool, int, float, str, type(None))) for leaf in refs):
+            self.refuse("the outputs hold more than tensors and numbers")
+        if not any(isinstance(leaf, Ref) for leaf in refs):
+            self.refuse("the outputs hold no tensor")
+        for key, version, slot in self._used:
+            if self.slots.version(key) != version and slot not in self._copied:
+                self.refuse("memory is written to after it was read")
+        if self.reason is not None:
+            return self.reason
+        constants = {slot for slot in self.values if self.slots.levels[slot] == CONSTANT}
+        return Tape(self.ops, self.values, constants, self.slots.specs, (refs, spec), self.rows)
+
+    def _not_behind(self, func: Any, args: Any, kwargs: Any, targets: list[Tensor], result: Any, level: int) -> None:
+        """Take in an operator that does not depend on the ablation: what it gives is a value."""
+        leaves = results_of(result)
+        reads = self.beside.reads(func, args, kwargs, targets, leaves, level)
+        for target in targets:
+            if storage_of(target) in self.slots.behind:
+                self.refuse("memory behind the layer is overwritten")
+        given = DATA if name_of(func) in _SIZED else level
+        outs = slots_of(func, targets, leaves, self.slots, given)
+        self.beside.note(func, reads, outs, targets, (args, kwargs))
+
+    def _slot(self, tensor: Tensor) -> int:
+        """Return the slot of a tensor that is read; one never seen before is a value from outside."""
+        slots, key = self.slots, storage_of(tensor)
+        slot = slots.of(tensor)
+        if slot is None:
+            if key in slots.behind:
+                self.refuse("memory behind the layer is read by a tensor that no operator gave, or written by another")
+            if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or (key == 0 and tensor.numel() > 0):
+                self.refuse(f"a tensor of type {type(tensor).__name__} without plain memory takes part")
+            is_held = key in slots.weights or key in slots.held
+            if not is_held and not slots.is_stale(tensor):
+                self.refuse("a tensor takes part that no operator gave, and no module holds")
+            slot = slots.seen(tensor, CONSTANT if key in slots.weights else DATA)
+        if slots.levels[slot] < LAYER:
+            self.values.setdefault(slot, tensor)
+            self._used.append((key, slots.version(key), slot))
+        return slot

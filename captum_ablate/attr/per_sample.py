@@ -1,0 +1,301 @@
+"""Unit scores over a data set from any per-sample Captum layer attribution."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum.attr import (
+    LayerDeepLift,
+    LayerDeepLiftShap,
+    LayerFeatureAblation,
+    LayerFeaturePermutation,
+    LayerGradCam,
+    LayerLRP,
+)
+from torch import Tensor, nn
+
+from captum_ablate.attr import LayerDatasetAttribution
+from captum_ablate.inputs.batches import Batch, Batches, UnpackBatch, as_batches, as_tuple
+from captum_ablate.inputs.model import as_model, layer_name, refuse_training_mode
+from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.activations import layer_pass
+from captum_ablate.statistics.class_statistics import ClassMoments
+
+SAMPLES_AT_A_TIME = 64
+"""Path methods run every sample some 50 times at once, so tensors are split finer here than for a forward pass."""
+
+
+def unit_scores(
+    attribution: Any,
+    data: Any,
+    *,
+    target: str | int | None = "label",
+    positions: str = "sum",
+    samples: str = "mean",
+    unit_dim: int | None = 1,
+    layer_mask: Tensor | None = None,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+    per_class: bool = False,
+    show_progress: bool = False,
+    additional_forward_args: Any = None,
+    **attribute_kwargs: Any,
+) -> Any:
+    """Return one float64 score per unit, ``[units]``, from a per-sample Captum layer attribution such as conductance.
+
+    Each sample's attribution is summed over positions (``positions="mean"`` averages instead); samples are averaged by
+    their count, signed (``samples="mean_abs"``: the absolute value of each sample's sum), batch by batch.
+
+    Args:
+        attribution: any object with Captum's ``attribute``, such as ``LayerConductance(model, layer)``.
+        data: ``(inputs, target)``, or an iterable of batches ``(*inputs, labels)``.
+        target: the output that is attributed: "label" (each sample's class), "prediction" (the largest output), an
+            index for all samples, or None for a ``forward_func`` with one output.
+        per_class: return ``[classes, units]``, the average over the samples of each class.
+        additional_forward_args: further arguments of the model, as in Captum.
+        attribute_kwargs: further arguments of ``attribute``, such as ``baselines=`` or ``n_steps=``.
+
+    Use ``functools.partial(unit_scores, LayerGradientShap(model, layer), baselines=b)`` wherever an attribution with
+    arguments of its own is to be compared. A layer with a tuple of tensors gives a tuple of scores.
+    ``LayerFeatureAblation`` gets a ``layer_mask`` of units by itself; Captum writes a unit's deficit into each of
+    its positions, so ``positions="mean"`` gives the deficit itself.
+    """
+    if additional_forward_args is not None:
+        attribute_kwargs["additional_forward_args"] = additional_forward_args
+        if isinstance(data, tuple) and not isinstance(data, Batch) and len(data) == 2:
+            data = Batch(*data, attribute_kwargs.pop("additional_forward_args"))
+    batches = batches_of_samples(data, getattr(attribution, "forward_func", None), batch_size, unpack_batch)
+    scoring = SampleScoring(
+        attribution,
+        UnitAxis.of(unit_dim, layer_mask),
+        target=target,
+        positions=positions,
+        samples=samples,
+        attribute_kwargs=attribute_kwargs,
+    )
+    with unchanged(scoring.forward_func, scoring.layer, batches.owner):
+        for batch in over(batches, scoring.name, show_progress):
+            scoring.add(batch)
+    return scoring.scores(per_class=per_class)
+
+
+def batches_of_samples(
+    data: Any, forward_func: Any, batch_size: int | None = None, unpack_batch: UnpackBatch | None = None
+) -> Batches:
+    """Return the batches of ``data``, tensors so many samples at a time as per-sample methods can take."""
+    size = SAMPLES_AT_A_TIME if batch_size is None else batch_size
+    return as_batches(data, forward_func=forward_func, batch_size=size, unpack_batch=unpack_batch)
+
+
+class SampleScoring:
+    """The unit scores of one per-sample attribution, under way: ``add`` each batch, then ask for ``scores``."""
+
+    def __init__(
+        self,
+        attribution: Any,
+        axis: UnitAxis,
+        *,
+        target: str | int | None = "label",
+        positions: str = "sum",
+        samples: str = "mean",
+        attribute_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        _check_attribution(attribution)
+        if positions not in ("sum", "mean"):
+            raise ValueError(f'positions must be "sum" or "mean"; got {positions!r}')
+        if samples not in ("mean", "mean_abs"):
+            raise ValueError(f'samples must be "mean" or "mean_abs"; got {samples!r}')
+        if isinstance(target, str) and target not in ("label", "prediction"):
+            raise ValueError(f'target must be "label", "prediction", an output index or None; got {target!r}')
+        self.attribution, self.axis, self.target = attribution, axis, target
+        self.positions, self.samples, self.kwargs = positions, samples, dict(attribute_kwargs or {})
+        self.extra = self.kwargs.pop("additional_forward_args", None)
+        self.forward_func = as_model(attribution.forward_func)
+        self.layer: nn.Module = attribution.layer
+        self.name = type(attribution).__name__
+        self._takes = inspect.signature(attribution.attribute).parameters
+        self._shapes: list[torch.Size] = []
+        self._moments: list[ClassMoments] = []
+        self._check_arguments()
+
+    def add(self, batch: Batch) -> None:
+        """Attribute one batch and take its unit scores in."""
+        new = [ClassMoments.of(values, batch.target.cpu()) for values in self.per_sample(batch)]
+        self._moments = [a + b for a, b in zip(self._moments, new, strict=True)] if self._moments else new
+
+    def per_sample(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Return the unit scores of each sample of one batch, ``[n, units]`` for every tensor of the layer."""
+        if self.extra is not None:
+            batch = batch._replace(additional_forward_args=as_tuple(self.extra))
+        if not self._shapes:
+            refuse_training_mode(self.forward_func, self.layer)
+            self._shapes = self._layer_shapes(batch)
+        parts = self._attribute(batch)
+        return tuple(
+            self._per_unit(part, shape, len(batch.target)) for part, shape in zip(parts, self._shapes, strict=True)
+        )
+
+    def scores(self, per_class: bool = False) -> Any:
+        """Return the scores of all batches so far, ``[units]`` or ``[classes, units]``; a tuple for several tensors."""
+        absolute = self.samples == "mean_abs"
+        results = tuple(
+            (m.absolute_means if absolute else m.means) if per_class else (m.absolute_mean if absolute else m.mean)
+            for m in self._moments
+        )
+        return results[0] if len(results) == 1 else results
+
+    def _check_arguments(self) -> None:
+        unknown = [k for k in self.kwargs if k not in self._takes and not _takes_any(self._takes)]
+        if unknown:
+            raise TypeError(f"{self.name}.attribute has no argument {unknown[0]!r}; it takes {', '.join(self._takes)}")
+        if self.kwargs.get("return_convergence_delta"):
+            raise ValueError("return_convergence_delta gives no unit scores; leave it out")
+        baselines = self._takes.get("baselines")
+        if baselines is not None and baselines.default is inspect.Parameter.empty and "baselines" not in self.kwargs:
+            raise ValueError(
+                f"{self.name} needs baselines, a distribution of inputs: "
+                f"functools.partial(unit_scores, {self.name}(model, layer), baselines=inputs)"
+            )
+
+    def _layer_shapes(self, batch: Batch) -> list[torch.Size]:
+        """Run the model once; return the shapes that attributions of one score per unit must have."""
+        at_input = bool(self.kwargs.get("attribute_to_layer_input", False))
+        _, (parts,) = next(layer_pass(self.forward_func, [self.layer], [batch], _shape, at_input=at_input))
+        return list(parts)
+
+    def _attribute(self, batch: Batch) -> tuple[Tensor, ...]:
+        kwargs = dict(self.kwargs)
+        if "additional_forward_args" in self._takes and batch.additional_forward_args:
+            kwargs.setdefault("additional_forward_args", batch.additional_forward_args)
+        if isinstance(self.attribution, LayerFeatureAblation) and "layer_mask" not in kwargs:
+            kwargs["layer_mask"] = self._unit_mask(batch)
+        inputs = tuple(x.detach().clone() if isinstance(x, Tensor) else x for x in batch.inputs)
+        try:
+            with torch.enable_grad():
+                result = self._call(inputs[0] if len(inputs) == 1 else inputs, batch, kwargs)
+        except Exception as error:
+            raise ValueError(self._why(error)) from error
+        parts = result if isinstance(result, tuple) else (result,)
+        if len(parts) != len(self._shapes) or not all(isinstance(part, Tensor) for part in parts):
+            raise ValueError(
+                f"{self.name}.attribute must return a Tensor of the shape of the layer's output, "
+                f"{tuple(self._shapes[0])}; got {', '.join(type(p).__name__ for p in parts)}"
+            )
+        return tuple(part.detach() for part in parts)
+
+    def _call(self, inputs: Any, batch: Batch, kwargs: dict[str, Any]) -> Any:
+        attribute: Callable[..., Any] = self.attribution.attribute
+        if "target" not in self._takes or self.target is None:
+            return attribute(inputs, **kwargs)
+        target = self._targets(batch)
+        if isinstance(target, Tensor) and kwargs.get("perturbations_per_eval", 1) > 1:
+            return self._class_by_class(batch, target, kwargs)
+        return attribute(inputs, target=target, **kwargs)
+
+    def _class_by_class(self, batch: Batch, target: Tensor, kwargs: dict[str, Any]) -> Any:
+        """Captum expands inputs, not targets, to several perturbations at once: so ask for one class at a time."""
+        result: Tensor | None = None
+        for c in torch.unique(target).tolist():
+            rows = (target == c).nonzero().flatten()
+            own = batch.take(rows)
+            if "additional_forward_args" in kwargs:
+                kwargs = {**kwargs, "additional_forward_args": own.additional_forward_args}
+            inputs = own.inputs[0] if len(own.inputs) == 1 else own.inputs
+            part = self.attribution.attribute(inputs, target=c, **kwargs)
+            result = part.new_zeros(len(target), *part.shape[1:]) if result is None else result
+            result[rows] = part.detach()
+        return result
+
+    def _targets(self, batch: Batch) -> Any:
+        if self.target == "label":
+            return batch.target
+        if self.target != "prediction":
+            return self.target
+        with torch.no_grad():
+            return self.forward_func(*batch.inputs, *batch.additional_forward_args).argmax(dim=1)
+
+    def _unit_mask(self, batch: Batch) -> Any:
+        """Return the mask that makes every unit one feature; without it Captum ablates every element alone."""
+        masks = []
+        for shape in self._shapes:
+            units = self.axis.count(shape)
+            mask = self.axis.spread(torch.arange(units, device=batch.target.device)[None], shape)
+            masks.append(mask.expand(1, *shape[1:]))
+        return masks[0] if len(masks) == 1 else tuple(masks)
+
+    def _per_unit(self, part: Tensor, shape: torch.Size, n: int) -> Tensor:
+        expected, got = self.axis.shape(shape), part.shape
+        same = part.ndim == len(shape) and len(part) == n and self.axis.shape(got) == expected
+        if not same:
+            hint = (
+                "; pass attr_dim_summation=False to keep its channels apart: "
+                "functools.partial(unit_scores, LayerGradCam(model, layer), attr_dim_summation=False)"
+                if isinstance(self.attribution, LayerGradCam)
+                else ""
+            )
+            raise ValueError(
+                f"{self.name} gives attributions of shape {tuple(got)} for a layer output {tuple(shape)} and {n} "
+                f"samples, so there is no score for each unit{hint}"
+            )
+        values = self.axis.total(part) if self.positions == "sum" else self.axis.pool(part)
+        values = values.cpu().to(torch.float64)
+        if not bool(torch.isfinite(values).all()):
+            unit = int((~torch.isfinite(values)).any(0).nonzero()[0])
+            raise ValueError(f"{self.name} gives NaN or infinite attributions, first for unit {unit}")
+        return values
+
+    def _why(self, error: Exception) -> str:
+        layer = layer_name(self.forward_func, self.layer)
+        text = f"{type(error).__name__}: {error}".splitlines()[0] if str(error) else type(error).__name__
+        kind = type(self.layer).__name__
+        if isinstance(self.attribution, LayerLRP) and ("relevance" in text or "rule" in text.lower()):
+            return (
+                f"LayerLRP has no rule for {kind} {layer!r}, or for a module behind it; "
+                f"name a Linear or Conv layer ({text})"
+            )
+        if "leaf Variable" in text or ("view" in text and "inplace" in text.replace("-", "").replace(" ", "")):
+            return (
+                f"{self.name} cannot pass {layer!r}, whose output the model changes in place; name the module "
+                f"after it, or set inplace=False there ({text})"
+            )
+        if isinstance(self.attribution, LayerFeaturePermutation):
+            return f"{self.name} cannot be used with a target in Captum; take LayerFeatureAblation instead ({text})"
+        if isinstance(self.attribution, (LayerDeepLift, LayerDeepLiftShap)) and "redefine" in text:
+            return f"{self.name} needs each activation module to be used once in a forward pass ({text})"
+        if "no attribute 'shape'" in text or text == "KeyError: 'shape'":
+            return (
+                f"{self.name} needs a model that returns a Tensor: wrap it, as in "
+                f"{self.name}(lambda *inputs: model(*inputs).logits, layer) ({text})"
+            )
+        return f"{self.name} failed on layer {layer!r}: {text}"
+
+
+def _check_attribution(attribution: Any) -> None:
+    if isinstance(attribution, LayerDatasetAttribution):
+        raise TypeError(
+            f"{type(attribution).__name__} gives one score per unit already; "
+            "call attribution.attribute(inputs, target=...)"
+        )
+    if not callable(getattr(attribution, "attribute", None)):
+        raise TypeError(
+            "attribution must be a Captum layer attribution such as LayerConductance(model, layer); "
+            f"got {type(attribution).__name__}"
+        )
+    layer = getattr(attribution, "layer", None)
+    if not isinstance(layer, nn.Module) or not callable(getattr(attribution, "forward_func", None)):
+        raise TypeError(
+            f"{type(attribution).__name__} is not an attribution of one layer: it must have .forward_func and .layer"
+        )
+
+
+def _takes_any(parameters: Any) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def _shape(part: Tensor) -> torch.Size:
+    return part.shape

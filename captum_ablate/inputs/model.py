@@ -1,0 +1,181 @@
+"""Layers by module or by name: finding them, listing them, and refusing models that hooks cannot reach."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.warnings import warn
+
+ForwardFunc = Callable[..., Any]
+Layer = nn.Module | str
+
+
+def as_model(forward_func: ForwardFunc) -> ForwardFunc:
+    """Return the model that hooks can reach: a compiled model is unwrapped, what hooks cannot reach is refused."""
+    model = getattr(forward_func, "_orig_mod", forward_func)
+    if not callable(model):
+        raise TypeError(f"forward_func must be an nn.Module or a function; got {type(model).__name__}")
+    if not isinstance(model, nn.Module):
+        return model
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"{type(model).__name__} is a scripted or traced model, on which Python hooks have no effect; "
+            "pass the nn.Module that it was made from"
+        )
+    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+        raise TypeError(f"DataParallel over {len(model.device_ids)} devices is not supported; pass model.module")
+    if any(is_lazy(p) for p in model.parameters()):
+        raise ValueError("the model has lazy layers without weights yet; run it on one batch first")
+    return model
+
+
+def find_layer(forward_func: ForwardFunc, layer: Layer) -> nn.Module:
+    """Return the module that ``layer`` (a module, or its dotted name) means in ``forward_func``."""
+    modules = None
+    if isinstance(forward_func, nn.Module):
+        modules = dict(forward_func.named_modules(remove_duplicate=False))  # a module may have several names
+    if isinstance(layer, str):
+        if modules is None:
+            raise TypeError(f"layer {layer!r} is a name, but forward_func is no nn.Module; pass the module itself")
+        if layer not in modules:
+            raise ValueError(f"the model has no layer {layer!r}{_nearest(layer, modules)}")
+        return modules[layer]
+    if not isinstance(layer, nn.Module):
+        raise TypeError(f"layer must be an nn.Module or its dotted name; got {type(layer).__name__}")
+    layer = getattr(layer, "_orig_mod", layer)
+    if modules is not None and not any(m is layer for m in modules.values()):
+        same_type = [name for name, m in modules.items() if type(m) is type(layer)][:3]
+        hint = f"; layers of that type in it: {', '.join(map(repr, same_type))}" if same_type else ""
+        raise ValueError(
+            f"the layer {type(layer).__name__} is not a module of the model{hint}; see list_layers(model, inputs)"
+        )
+    return layer
+
+
+def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
+    """Return the dotted name of ``layer`` in the model, or its type where it has none."""
+    if isinstance(forward_func, nn.Module):
+        for name, module in forward_func.named_modules():
+            if module is layer and name:
+                return name
+    return type(layer).__name__
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Tell whether a forward pass runs hooks of the user's, on modules of the model or on all modules."""
+    everywhere = nn.modules.module
+    tables = (everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
+    return any(tables) or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def refuse_training_mode(*owners: Any) -> None:
+    """Raise if a dropout or batch-norm layer is in training mode: outputs would be random, or statistics would move."""
+    for owner in owners:
+        if not isinstance(owner, nn.Module):
+            continue
+        for name, module in owner.named_modules():
+            if module.training and _acts_differently_in_training(module):
+                raise ValueError(
+                    f"the model is in training mode: {type(module).__name__} {name!r} would make every forward pass "
+                    "different or move its statistics; call model.eval() first"
+                )
+
+
+def warn_of_positions(layer: nn.Module, name: str, unit_dim: int | None, shape: Sequence[int]) -> None:
+    """Warn if ``unit_dim`` takes the tokens of a layer ``[n, tokens, units]`` for its units."""
+    if unit_dim == 1 and len(shape) == 3 and isinstance(layer, (nn.Linear, nn.LayerNorm, nn.Embedding)):
+        warn(
+            f"{name!r} is a {type(layer).__name__} with an output of shape {tuple(shape)}, and unit_dim=1 makes its "
+            f"{shape[1]} positions the units; pass unit_dim=-1 for its {shape[2]} features"
+        )
+
+
+def list_layers(model: nn.Module, *inputs: Any, unit_dim: int | None = 1) -> pd.DataFrame:
+    """Return one row per layer: ``name, type, output_shape, units, calls``, in the order in which they first run.
+
+    ``output_shape`` and ``units`` (along ``unit_dim``) are those of the last call of a forward pass with ``inputs``;
+    ``calls`` says how often the layer runs in it: attributions and ablation need a layer with one call.
+    """
+    model_ = as_model(model)
+    if not isinstance(model_, nn.Module):
+        raise TypeError(f"list_layers needs an nn.Module; got {type(model).__name__}")
+    names = {module: name for name, module in model_.named_modules() if name}
+    axis, calls, shapes = UnitAxis.of(unit_dim), Counter[str](), dict[str, object]()
+
+    def note(module: nn.Module, _args: Any, output: Any) -> None:
+        calls[names[module]] += 1
+        shapes[names[module]] = _shape(output)
+
+    with unchanged(model_), torch.no_grad():
+        for module in names:
+            module.register_forward_hook(note)
+        model_(*(x.clone() if isinstance(x, Tensor) else x for x in inputs))
+    order = [*calls, *(name for name in names.values() if name not in calls)]
+    types = {name: type(module).__name__ for module, name in names.items()}
+    rows = [(n, types[n], shapes.get(n), _units(axis, shapes.get(n)), calls[n]) for n in order]
+    frame = pd.DataFrame(rows, columns=["name", "type", "output_shape", "units", "calls"])
+    return frame.astype({"units": "Int64"})
+
+
+def instead_of(model: nn.Module, layer: nn.Module, run: Callable[[], Any]) -> str:
+    """Return names of layers that run once per forward and could stand in for ``layer``; ``run`` runs one forward."""
+    names = {module: name for name, module in model.named_modules() if name}
+    order: list[nn.Module] = []
+    handles = [m.register_forward_hook(lambda module, *_: order.append(module)) for m in names]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    calls = Counter(names[m] for m in order)
+    own = names.get(layer, "")
+    parents = [own[:i] for i, character in enumerate(own) if character == "."][::-1]
+    feeding = [names[order[i - 1]] for i, m in enumerate(order) if m is layer and i > 0]
+    once = [name for name in dict.fromkeys([*feeding, *parents]) if calls[name] == 1]
+    return ", ".join(map(repr, once[:3]))
+
+
+def _acts_differently_in_training(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return True
+    if isinstance(module, (nn.modules.dropout._DropoutNd, nn.RReLU)) or type(module).__name__ == "StochasticDepth":
+        return getattr(module, "p", 1) != 0
+    if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
+        return bool(module.dropout)
+    return isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats
+
+
+def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
+    near = get_close_matches(name, [m for m in modules if m], n=3, cutoff=0.4)
+    if near:
+        return f"; nearest: {', '.join(map(repr, near))}"
+    some = [m for m in modules if m][:8]
+    return f"; it has {', '.join(map(repr, some))}, ...; list_layers(model, inputs) shows all"
+
+
+def _shape(output: Any) -> object:
+    if isinstance(output, Tensor):
+        return tuple(output.shape)
+    if isinstance(output, Sequence) and not isinstance(output, str):
+        return tuple(_shape(part) for part in output)
+    return type(output).__name__
+
+
+def _units(axis: UnitAxis, shape: object) -> int | None:
+    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
+        return None
+    try:
+        return axis.count(shape)
+    except ValueError:
+        return None

@@ -1,0 +1,91 @@
+"""The images of a data set in random order, a lot at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler, Subset
+
+from captum_ablate.inputs.batches import TENSOR_BATCH, Batch, Batches, UnpackBatch, as_batches
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A random order of a data set: ``order [images]`` holds positions, ``batches(positions)`` gives their images."""
+
+    order: Tensor
+    batch_size: int
+    batches: Callable[[Tensor], Batches]
+
+    @classmethod
+    def of(
+        cls, data: Any, *, forward_func: Any, batch_size: int | None, unpack_batch: UnpackBatch | None, seed: int
+    ) -> Draw:
+        """Return the order of ``data``: tensors with labels, a map-style data set, or a ``DataLoader`` over one."""
+        if isinstance(data, DataLoader):
+            _check_loader(data)
+            images, size = len(data.dataset), batch_size or data.batch_size or TENSOR_BATCH  # type: ignore[arg-type]
+
+            def batches(places: Tensor) -> Batches:
+                subset = Subset(data.dataset, places.tolist())
+                loader = DataLoader(
+                    subset,
+                    batch_size=size,
+                    collate_fn=data.collate_fn,
+                    num_workers=data.num_workers,
+                    pin_memory=data.pin_memory,
+                )
+                return as_batches(loader, forward_func=forward_func, unpack_batch=unpack_batch)
+
+        elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+            images, size = len(data), batch_size or TENSOR_BATCH  # type: ignore[arg-type]  # map-style: it has a length
+
+            def batches(places: Tensor) -> Batches:
+                subset = Subset(data, places.tolist())
+                return as_batches(subset, forward_func=forward_func, batch_size=size, unpack_batch=unpack_batch)
+
+        elif isinstance(data, tuple) and (isinstance(data, Batch) or len(data) == 2):
+            whole = _whole(data)
+            images, size = len(whole.target), batch_size or TENSOR_BATCH
+
+            def batches(places: Tensor) -> Batches:
+                return as_batches(whole.take(places), forward_func=forward_func, batch_size=size)
+
+        else:
+            raise TypeError(
+                "precision draws images in random order, so data must be (inputs, target), a map-style data set or a "
+                f"DataLoader over one; got {type(data).__name__}, whose images have no positions"
+            )
+        return cls(torch.randperm(images, generator=torch.Generator().manual_seed(seed)), size, batches)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.order)
+
+
+def _whole(data: Any) -> Batch:
+    """Return the tensors and labels as one batch, checked."""
+    many = 2**62
+    return next(iter(as_batches(data, batch_size=many)))
+
+
+def _check_loader(loader: DataLoader[Any]) -> None:
+    if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
+        raise TypeError(
+            "precision draws images in random order, and the DataLoader's data set gives them one after the other; "
+            "pass a map-style data set, with __getitem__ and __len__"
+        )
+    if not isinstance(loader.sampler, (SequentialSampler, RandomSampler)) or loader.batch_size is None:
+        raise ValueError(
+            f"precision draws images in an order of its own, and the DataLoader has a {type(loader.sampler).__name__} "
+            "or batches of its own; pass a DataLoader over torch.utils.data.Subset(dataset, indices)"
+        )
+    if isinstance(loader.sampler, RandomSampler) and loader.sampler.num_samples != len(loader.dataset):
+        raise ValueError(
+            "precision draws each image once, and the DataLoader's RandomSampler draws another number than the data "
+            "set has; pass a DataLoader without num_samples"
+        )

@@ -1,0 +1,187 @@
+"""Activations of layers, many layers in one hooked pass, pooled over positions to ``[n, units]``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_ablate.inputs.batches import Batch, Caller, call
+from captum_ablate.inputs.model import ForwardFunc, instead_of, layer_name
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.class_statistics import Pooled, check_finite, check_rows
+
+Take = Callable[[Tensor], Any]
+
+
+def tensor_parts(output: Any, layer: str) -> tuple[Tensor, ...]:
+    """Return the tensors of a layer's output: itself, or the tensor elements of a tuple or list."""
+    parts = output if isinstance(output, (tuple, list)) else (output,)
+    tensors = tuple(part for part in parts if isinstance(part, Tensor))
+    if not tensors:
+        raise ValueError(
+            f"layer {layer!r} gives {type(output).__name__}, which holds no tensor of units directly; name a layer "
+            "inside it whose output is a Tensor or a tuple of Tensors"
+        )
+    if any(part.is_nested for part in tensors):
+        raise ValueError(
+            f"layer {layer!r} gives a nested tensor, whose samples differ in length; build the encoder with "
+            "enable_nested_tensor=False"
+        )
+    return tensors
+
+
+def layer_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what a layer receives, positional first: the tensors that ``attribute_to_layer_input`` means."""
+    return (*args, *kwargs.values())
+
+
+def layer_pass(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    batches: Iterable[Batch],
+    take: Take | Sequence[Take],
+    *,
+    at_input: bool = False,
+) -> Iterator[tuple[Batch, list[list[Any]]]]:
+    """Yield each batch with ``take(tensor)`` for every tensor of each layer's output (or input).
+
+    ``take``, one function or one per layer, runs inside the hook, before later operations can write into the tensor.
+    Each layer must run exactly once in a forward pass.
+    """
+    names = [layer_name(forward_func, layer) for layer in layers]
+    takes = [take] * len(layers) if callable(take) else list(take)
+    run = Caller(forward_func)
+    for number, batch in enumerate(batches):
+        own = [partial(_with_shape, take) for take in takes] if number == 0 else takes
+        with _taking(layers, names, own, at_input) as taken, torch.no_grad():
+            run(batch)
+        for layer, name, calls in zip(layers, names, taken, strict=True):
+            check_calls(forward_func, layer, name, len(calls), partial(call, forward_func, batch))
+        parts = [calls[0] for calls in taken]
+        if number == 0:
+            shapes = [[shape for shape, _ in of_layer] for of_layer in parts]
+            check_samples_first(forward_func, layers, names, batch, shapes, at_input=at_input)
+            parts = [[value for _, value in of_layer] for of_layer in parts]
+        yield batch, parts
+
+
+def _with_shape(take: Take, part: Tensor) -> tuple[torch.Size, Any]:
+    return part.shape, take(part)
+
+
+def check_samples_first(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    names: Sequence[str],
+    batch: Batch,
+    shapes: Sequence[Sequence[torch.Size]],
+    *,
+    at_input: bool = False,
+) -> None:
+    """Raise if a layer has its positions first, as many as there are samples: a pass with one sample less tells."""
+    n = len(batch.target)
+    if n < 2 or not any(len(s) > 2 and s[0] == s[1] == n for of_layer in shapes for s in of_layer):
+        return
+    try:
+        with _taking(layers, names, [_shape] * len(layers), at_input) as taken, torch.no_grad():
+            call(forward_func, batch.take(slice(n - 1)))
+    except Exception:  # a model made for one batch size
+        return
+    for name, calls in zip(names, taken, strict=True):
+        for shape in calls[0] if calls else []:
+            if len(shape) > 2 and shape[0] == n and shape[1] == n - 1:
+                raise ValueError(
+                    f"layer {name!r} gives {tuple(shape)} for {n - 1} samples; the first axis of its output must be "
+                    "the samples, and is that of positions: build it with batch_first=True, or name a module behind "
+                    "the transpose"
+                )
+
+
+def _shape(part: Tensor) -> torch.Size:
+    return part.shape
+
+
+@contextmanager
+def _taking(
+    layers: Sequence[nn.Module], names: Sequence[str], takes: Sequence[Take], at_input: bool
+) -> Iterator[list[list[list[Any]]]]:
+    taken: list[list[list[Any]]] = [[] for _ in layers]
+    handles = []
+
+    def note(name: str, take: Take, calls: list[list[Any]], output: Any) -> None:
+        calls.append([take(part) for part in tensor_parts(output, name)])
+
+    for layer, name, take, calls in zip(layers, names, takes, taken, strict=True):
+        noting = partial(note, name, take, calls)
+        if at_input:
+            handles.append(
+                layer.register_forward_pre_hook(
+                    lambda _, args, kwargs, noting=noting: noting(layer_inputs(args, kwargs)), with_kwargs=True
+                )
+            )
+        else:
+            handles.append(layer.register_forward_hook(lambda _, __, output, noting=noting: noting(output)))
+    try:
+        yield taken
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def check_calls(forward_func: ForwardFunc, layer: nn.Module, name: str, calls: int, run: Callable[[], Any]) -> None:
+    """Raise unless the layer ran once in the forward pass; ``run`` repeats the pass to find what to name instead."""
+    if calls == 1:
+        return
+    if calls == 0:
+        raise ValueError(
+            f"layer {name!r} did not run in the forward pass (or its forward was called directly, which no hook "
+            "sees); list_layers(model, inputs) shows which layers run"
+        )
+    near = instead_of(forward_func, layer, run) if isinstance(forward_func, nn.Module) else ""
+    raise ValueError(
+        f"layer {name!r} runs {calls} times in one forward pass, so it has no single activation; "
+        + (f"name a layer that runs once instead, such as {near}" if near else "give each call a module of its own")
+    )
+
+
+def pooled_pass(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    batches: Iterable[Batch],
+    axis: UnitAxis,
+    *,
+    at_input: bool = False,
+    shapes: list[list[torch.Size]] | None = None,
+) -> Iterator[list[Pooled]]:
+    """Yield for each batch the pooled activations of every tensor of every layer, in one list.
+
+    ``shapes`` (an empty list) is filled with the shape of each tensor, per layer, at the first batch.
+    """
+    passes = layer_pass(forward_func, layers, batches, lambda part: pool(part, axis), at_input=at_input)
+    names = [layer_name(forward_func, layer) for layer in layers]
+    for number, (batch, per_layer) in enumerate(passes):
+        if shapes is not None and not shapes:
+            shapes.extend([shape for _, _, shape in parts] for parts in per_layer)
+        target = batch.target.cpu()
+        pooled = []
+        for name, parts in zip(names, per_layer, strict=True):
+            for values, positions, _ in parts:
+                check_activations(values, len(target), name, number)
+                pooled.append(Pooled(values, target, positions))
+        yield pooled
+
+
+def pool(part: Tensor, axis: UnitAxis) -> tuple[Tensor, int, torch.Size]:
+    """Return the pooled values ``[n, units]`` (float64, on the CPU), the positions pooled, and the shape."""
+    return axis.pool(part).cpu().to(torch.float64), axis.positions(part.shape), part.shape
+
+
+def check_activations(values: Tensor, n: int, name: str, number: int) -> None:
+    """Raise if activations ``[n, units]`` are not one row per sample, or not finite."""
+    check_rows(values, n, name)
+    check_finite(values, name, number)

@@ -1,0 +1,162 @@
+"""Intervals and p against textbook loops, and against what 95 % means: how often they hold the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from captum_ablate.statistics.intervals import better_than, exceedance_p, mean_bands, mean_interval, two_way_interval
+
+TRIALS = 1500
+
+
+def table(rng, n, orders, images=1.0, between=1.0, rest=1.0, mean=0.0):
+    """One draw of ``[n, orders]``: an effect of each image, one of each order, and what is left."""
+    return (
+        mean
+        + images * rng.standard_normal((n, 1))
+        + between * rng.standard_normal((1, orders))
+        + rest * rng.standard_normal((n, orders))
+    )
+
+
+def coverage(interval, draw, truth):
+    hits = 0
+    for _ in range(TRIALS):
+        low, high = interval(draw())
+        assert low <= high
+        hits += low <= truth <= high
+    return hits / TRIALS
+
+
+@given(st.integers(2, 40), st.floats(-10, 10), st.floats(0.01, 5), st.integers(0, 1000))
+@settings(deadline=None, max_examples=40)
+def test_the_interval_of_a_mean_is_students(n, mean, spread, seed):
+    values = np.random.default_rng(seed).normal(mean, spread, n)
+    found = mean_interval(values)
+    assert found == pytest.approx(oracles.student_interval(values), rel=1e-9, abs=1e-12)
+    assert found == pytest.approx(stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values)), rel=1e-9, abs=1e-12)
+
+
+def test_bands_are_the_intervals_of_the_rows():
+    values = np.random.default_rng(0).normal(size=(4, 13))
+    low, high = mean_bands(values)
+    for row, ends in zip(values, zip(low, high, strict=True), strict=True):
+        assert ends == pytest.approx(oracles.student_interval(row), rel=1e-9)
+
+
+def test_one_value_has_no_interval():
+    assert np.isnan(mean_interval(np.array([1.0]))).all()
+    assert np.isnan(mean_bands(np.ones((3, 1)))).all()
+    assert np.isnan(two_way_interval(np.ones((1, 5)))).all()
+    assert np.isnan(two_way_interval(np.ones((5, 1)))).all()
+
+
+def test_values_without_spread_have_an_interval_of_no_width():
+    assert mean_interval(np.full(7, 0.25)) == (0.25, 0.25)
+    assert two_way_interval(np.full((7, 3), 0.25)) == pytest.approx((0.25, 0.25), abs=1e-15)
+
+
+@given(st.integers(2, 25), st.integers(2, 25), st.integers(0, 1000), st.floats(-3, 3))
+@settings(deadline=None, max_examples=40)
+def test_the_two_way_interval_is_that_of_the_textbook(n, orders, seed, mean):
+    values = table(np.random.default_rng(seed), n, orders, images=3.0, between=3.0, rest=0.05, mean=mean)
+    try:
+        expected = oracles.two_way_interval(values.tolist())
+    except AssertionError:
+        return  # too small a table: one source is lost in the rest, see the coverage below
+    assert two_way_interval(values) == pytest.approx(expected, rel=1e-8)
+
+
+def test_the_two_way_interval_does_not_care_which_axis_is_which_or_about_order():
+    values = table(np.random.default_rng(1), 12, 9)
+    expected = two_way_interval(values)
+    assert two_way_interval(values.T) == pytest.approx(expected, rel=1e-9)
+    assert two_way_interval(values[::-1, ::-1]) == pytest.approx(expected, rel=1e-9)
+
+
+@given(st.floats(0.1, 50), st.floats(-20, 20))
+@settings(deadline=None, max_examples=20)
+def test_intervals_follow_scale_and_shift(scale, shift):
+    values = table(np.random.default_rng(2), 12, 9)
+    for interval in (lambda v: mean_interval(v[:, 0]), two_way_interval):
+        low, high = interval(values)
+        moved = interval(values * scale + shift)
+        assert moved == pytest.approx((low * scale + shift, high * scale + shift), rel=1e-7, abs=1e-9)
+
+
+def test_the_interval_of_a_mean_holds_the_truth_95_times_in_100():
+    rng = np.random.default_rng(0)
+    assert coverage(mean_interval, lambda: rng.normal(3, 2, 12), 3) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("n", "orders", "images", "between", "rest"),
+    [
+        (30, 20, 1.0, 1.0, 1.0),
+        (200, 20, 1.0, 0.3, 1.0),
+        (100, 20, 1.0, 0.1, 2.0),
+        (20, 20, 0.3, 1.0, 1.0),
+        (10, 5, 1.0, 1.0, 0.5),
+    ],
+)
+def test_the_two_way_interval_holds_the_truth_95_times_in_100(n, orders, images, between, rest):
+    rng = np.random.default_rng(1)
+    found = coverage(two_way_interval, lambda: table(rng, n, orders, images, between, rest, mean=0.4), 0.4)
+    assert 0.93 < found < 0.98
+
+
+@pytest.mark.parametrize(("images", "between"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0)])
+def test_the_two_way_interval_is_never_too_narrow_where_a_source_is_absent(images, between):
+    rng = np.random.default_rng(2)
+    assert coverage(two_way_interval, lambda: table(rng, 25, 20, images, between, 1.0), 0.0) > 0.935
+
+
+def test_an_interval_over_images_alone_is_too_narrow_for_random_orders():
+    rng = np.random.default_rng(3)
+    alone = coverage(lambda t: mean_interval(t.mean(1)), lambda: table(rng, 100, 10, 0.3, 1.0, 1.0), 0.0)
+    assert alone < 0.7  # why the interval is a two-way one
+
+
+@given(st.lists(st.integers(-3, 3), max_size=12), st.integers(-3, 3))
+def test_p_counts_the_random_orders_that_do_as_well(null, value):
+    expected = (1 + sum(1 for one in null if one >= value)) / (len(null) + 1)
+    assert exceedance_p(float(value), np.array(null, dtype=float)) == pytest.approx(expected)
+
+
+def test_p_of_a_random_value_is_uniform():
+    rng = np.random.default_rng(4)
+    p = [exceedance_p(draw[0], draw[1:]) for draw in rng.normal(size=(4000, 20))]
+    for k in range(1, 21):
+        assert np.mean(np.array(p) <= k / 20 + 1e-9) == pytest.approx(k / 20, abs=0.03)
+
+
+@given(st.integers(1, 7), st.integers(2, 30), st.integers(0, 1000), st.floats(0, 3))
+@settings(deadline=None, max_examples=60)
+def test_better_than_is_holms_over_paired_t_tests(methods, n, seed, spread):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(1, n)) + rng.normal(size=(methods, n)) + spread * rng.normal(size=(methods, 1))
+    better = better_than(values)
+    ranges = [(1 + better[:, m].sum(), methods - better[m].sum()) for m in range(methods)]
+    assert ranges == oracles.rank_ranges(values.tolist())
+
+
+def test_equal_methods_are_never_told_apart_and_a_constant_lead_always_is():
+    values = np.random.default_rng(0).normal(size=(1, 20)).repeat(3, axis=0)
+    assert not better_than(values).any()
+    values = np.stack([values[0], values[0] + 0.5])
+    np.testing.assert_array_equal(better_than(values), [[False, False], [True, False]])
+
+
+def test_one_image_tells_no_methods_apart():
+    assert not better_than(np.array([[0.0], [5.0]])).any()
+
+
+def test_holm_keeps_the_share_of_false_alarms_over_all_pairs_below_5_percent():
+    rng = np.random.default_rng(5)
+    alarms = [better_than(rng.normal(size=(5, 25))).any() for _ in range(TRIALS)]
+    assert 0.01 < np.mean(alarms) < 0.065
