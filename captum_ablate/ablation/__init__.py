@@ -2,21 +2,23 @@
 
 from captum_ablate.ablation.engine import Engine, Measured, Opened
 from captum_ablate.ablation.hook_loop import Probe
+from captum_ablate.ablation.locate import Located, locate
 from captum_ablate.ablation.plan import Chain, Plan
 from captum_ablate.ablation.reference import (
     Reference,
     ReferenceFit,
     ReferenceOption,
     fit_of,
+    learn,
     plain_reference,
     reference_name,
 )
 from captum_ablate.ablation.site import Site
-from captum_ablate.ablation.trial import probe_few
 
 __all__ = [
     "Chain",
     "Engine",
+    "Located",
     "Measured",
     "Opened",
     "Plan",
@@ -26,7 +28,8 @@ __all__ = [
     "ReferenceOption",
     "Site",
     "fit_of",
+    "learn",
+    "locate",
     "plain_reference",
-    "probe_few",
     "reference_name",
 ]

@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_ablate.ablation.site import Site
+from captum_ablate.inputs.batches import Batches
+from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.activations import layer_pass
 
 DONORS = 256
 """Ranking samples that ``resample`` draws from: enough that no donor dominates, small enough to keep."""
@@ -67,6 +71,18 @@ def plain_reference(reference: ReferenceOption) -> Reference:
     if isinstance(reference, Tensor):
         return _Constant(reference.detach())
     return _Function(reference) if callable(reference) else _zero
+
+
+def learn(
+    reference: ReferenceOption, forward_func: ForwardFunc, site: Site, batches: Batches, seed: int = 0
+) -> Reference:
+    """Return the reference of ``site``; "mean" and "resample" learn from ``batches`` in a pass of their own."""
+    fit = fit_of(reference, site.axis, seed)
+    if fit is None:
+        return plain_reference(reference)
+    for _, (parts,) in layer_pass(forward_func, [site.layer], batches, torch.clone, at_input=site.at_input):
+        fit.add(parts[site.element])
+    return fit.finish()
 
 
 def _zero(activation: Tensor, target: Tensor, first: int) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from captum_ablate.ablation import Engine, Plan, ReferenceOption, Site, fit_of, plain_reference
+from captum_ablate.ablation import Engine, Plan, ReferenceOption, Site, fit_of, learn
 from captum_ablate.ablation.metrics import Metric, as_metric
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.batches import Batches
@@ -64,14 +64,7 @@ class LayerUnitAblation(LayerDatasetAttribution):
         return found
 
     def _deficits(self, site: Site, shape: torch.Size, batches: Batches, show_progress: bool) -> ClassMoments:
-        fit = fit_of(self.reference, self.axis, seed=0)
-        if fit is None:
-            reference = plain_reference(self.reference)
-        else:
-            taken = layer_pass(self.forward_func, [site.layer], batches, torch.clone, at_input=site.at_input)
-            for _, (parts,) in taken:
-                fit.add(parts[site.element])
-            reference = fit.finish()
+        reference = learn(self.reference, self.forward_func, site, batches)
         plan = Plan.singles(self.axis.count(shape))
         engine = Engine(self.forward_func, [site], [reference], self.metric, plan)
         measured = engine.run(over(batches, self.get_name(), show_progress))

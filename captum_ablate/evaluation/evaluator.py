@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import captum
@@ -21,8 +21,8 @@ from captum_ablate.ablation import (
     ReferenceOption,
     Site,
     fit_of,
+    locate,
     plain_reference,
-    probe_few,
     reference_name,
 )
 from captum_ablate.ablation.metrics import Metric, as_metric, metric_name
@@ -42,13 +42,11 @@ from captum_ablate.inputs.model import (
     find_layer,
     layer_name,
     refuse_training_mode,
-    warn_of_positions,
 )
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.sampling import Draw
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import check_samples_first
 from captum_ablate.statistics.confidence_sequence import Sampled
 
 
@@ -154,8 +152,8 @@ class CumulativeAblationEvaluator:
         layer_owner = () if isinstance(self.forward_func, nn.Module) else tuple(self.layers)
         with unchanged(self.forward_func, *layer_owner, batches.owner, ranking_batches.owner):
             refuse_training_mode(self.forward_func, *layer_owner)
-            seen, sites = self._look(batches)
-            units = [site.units.stop - site.units.start for site in sites]
+            located = locate(self.forward_func, self.layers, self.axes, batches)
+            sites, seen, units = located.sites, located.seen, list(located.units_by_layer.values())
             scores, failed, references, in_sample = self._rank(attributions, ranking_batches, units)
             in_sample &= _is_same(ranking_data, data)
             plan = self._plan(scores, sum(units))
@@ -206,8 +204,8 @@ class CumulativeAblationEvaluator:
         with unchanged(self.forward_func, *layer_owner, batches.owner, ranking_batches.owner):
             refuse_training_mode(self.forward_func, *layer_owner)
             one, one_ranking = next(iter(batches)), next(iter(ranking_batches))
-            seen, sites = self._look(batches)
-            units = [site.units.stop - site.units.start for site in sites]
+            located = locate(self.forward_func, self.layers, self.axes, batches)
+            sites, seen, units = located.sites, located.seen, list(located.units_by_layer.values())
             start = time.perf_counter()
             scores, _, references, uses_data = self._rank(attributions, self._batches([one_ranking]), units)
             ranking = (time.perf_counter() - start) * (_length(ranking_batches) if uses_data else 1)
@@ -231,25 +229,6 @@ class CumulativeAblationEvaluator:
     @property
     def _name(self) -> str:
         return " + ".join(self._names)
-
-    def _look(self, batches: Batches) -> tuple[Probe, list[Site]]:
-        """Return one forward pass of a few samples, and the sites, with the places of their units."""
-        sites = [Site(*one) for one in zip(self.layers, self._names, self.axes, strict=True)]
-        seen, start, placed = probe_few(self.forward_func, sites, next(iter(batches))), 0, []
-        shapes = [[shape] for shape in seen.shapes]
-        check_samples_first(self.forward_func, self.layers, self._names, seen.batch, shapes)
-        for site, shape in zip(sites, seen.shapes, strict=True):
-            if not shape or shape[0] != len(seen.batch.target):
-                raise ValueError(
-                    f"layer {site.name!r} gives an output of shape {tuple(shape)} for {len(seen.batch.target)} "
-                    "samples; its first axis must be the samples: build it with batch_first=True, or name a module "
-                    "behind the transpose"
-                )
-            warn_of_positions(site.layer, site.name, site.axis.unit_dim, shape)
-            units = site.axis.count(shape)
-            placed.append(replace(site, units=slice(start, start + units)))
-            start += units
-        return seen, placed
 
     def _rank(
         self, attributions: Mapping[str, Any], batches: Batches, units: Sequence[int]

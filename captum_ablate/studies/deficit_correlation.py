@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from captum_ablate.ablation import Engine, Plan, ReferenceOption, reference_name
+from captum_ablate.ablation import Engine, Plan, ReferenceOption, learn, locate, reference_name
 from captum_ablate.ablation.metrics import Metric, as_metric, metric_name
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
@@ -24,7 +24,6 @@ from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies.sample_scores import sample_scores
-from captum_ablate.studies.sites import learned_reference, look
 
 ROUNDING = 1e-6
 """Relative to the metric's size: outputs in float32 differ by so much between two ways to the same result."""
@@ -163,10 +162,11 @@ def unit_drops(
         ticking("ablating single units", show_progress, batches.images) as tick,
     ):
         refuse_training_mode(forward_func, layer)
-        sites, units, seen = look(forward_func, [layer], UnitAxis.of(unit_dim, layer_mask), batches)
-        known = learned_reference(reference, forward_func, sites[0], batches)
-        engine = Engine(forward_func, sites, [known], as_metric(metric), Plan.singles(units), tick)
-        measured = engine.run(batches, seen)
+        located = locate(forward_func, [layer], [UnitAxis.of(unit_dim, layer_mask)], batches)
+        known = learn(reference, forward_func, located.sites[0], batches)
+        plan = Plan.singles(located.units)
+        engine = Engine(forward_func, located.sites, [known], as_metric(metric), plan, tick)
+        measured = engine.run(batches, located.seen)
     intact, values = measured.intact.to(torch.float64), measured.values.to(torch.float64)
     size = torch.maximum(values.abs().amax(dim=0), intact.abs())
     drops = intact - values  # [units, n]

@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.ablation import Chain, Engine, Measured, Plan, Site, probe_few, reference_name
+from captum_ablate.ablation import Chain, Engine, Measured, Plan, learn, locate, reference_name
 from captum_ablate.ablation.metrics import as_metric, metric_name
 from captum_ablate.evaluation.curve import Frozen
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
-from captum_ablate.inputs.model import layer_name, refuse_training_mode
+from captum_ablate.inputs.model import refuse_training_mode
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.statistics.intervals import mean_interval, two_way_interval
 from captum_ablate.studies.group_deficits import TABLES, GroupDeficits
-from captum_ablate.studies.sites import learned_reference
 from captum_ablate.studies.unit_coordinates import one_layer
 
 if TYPE_CHECKING:  # the grid makes its own deficits
@@ -40,15 +39,16 @@ def ablate_groups(
     owner = () if isinstance(forward_func, nn.Module) else (layer,)
     with unchanged(forward_func, *owner, batches.owner, learned_from.owner):
         refuse_training_mode(forward_func, *owner)
-        site = Site(layer, layer_name(forward_func, layer), evaluator.axis)
-        seen = probe_few(forward_func, [site], next(iter(batches)))
-        units = evaluator.axis.count(seen.shapes[0])
-        if units != len(grid.x):
-            raise ValueError(f"the grid has {len(grid.x)} units, and {site.name!r} has {units}; make one for it")
-        reference = learned_reference(evaluator.references[0], forward_func, site, learned_from, evaluator.seed)
+        located = locate(forward_func, [layer], [evaluator.axis], batches)
+        (site,) = located.sites
+        if located.units != len(grid.x):
+            raise ValueError(
+                f"the grid has {len(grid.x)} units, and {site.name!r} has {located.units}; make one for it"
+            )
+        reference = learn(evaluator.references[0], forward_func, site, learned_from, evaluator.seed)
         with ticking(f"ablating groups of {site.name}", evaluator.show_progress, batches.images) as tick:
             engine = Engine(forward_func, [site], [reference], as_metric(evaluator.metric), plan, tick)
-            measured = engine.run(batches, seen)
+            measured = engine.run(batches, located.seen)
     return GroupDeficits(
         grid=grid,
         **_by_class(grid, plan, measured, n_random),

@@ -15,7 +15,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from captum_ablate.ablation import Chain, Engine, Opened, Plan, ReferenceOption, reference_name
+from captum_ablate.ablation import Chain, Engine, Opened, Plan, ReferenceOption, learn, locate, reference_name
 from captum_ablate.ablation.metrics import as_metric, class_outputs
 from captum_ablate.attr.per_sample import SampleScoring, batches_of_samples
 from captum_ablate.evaluation.plots import COLOURS
@@ -25,7 +25,6 @@ from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.intervals import LEVEL, Interval
-from captum_ablate.studies.sites import learned_reference, look
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,9 +169,9 @@ def units_to_flip(
         ticking("ablating until predictions flip", show_progress, batches.images) as tick,
     ):
         refuse_training_mode(forward_func, *layers)
-        sites, units, seen = look(forward_func, layers, axis, batches)
-        in_order = [sites[k] for k in seen.order]
-        known = [learned_reference(reference, forward_func, site, batches, seed) for site in in_order]
+        located = locate(forward_func, layers, [axis] * len(layers), batches)
+        in_order, units = located.in_running_order, located.units
+        known = [learn(reference, forward_func, site, batches, seed) for site in in_order]
         half = Plan.of([Chain(torch.randperm(units), (max(1, units // 2),))], units)  # for the engine's own checks
         engine = Engine(forward_func, in_order, known, as_metric("accuracy"), half)
         ties = torch.randperm(units, generator=torch.Generator().manual_seed(seed))
@@ -186,7 +185,7 @@ def units_to_flip(
         target=labels,
         units=units,
         limit=limit,
-        layers=tuple(site.name for site in sites),
+        layers=tuple(located.units_by_layer),
         reference=reference_name(reference),
     )
 

@@ -1,0 +1,66 @@
+"""Look at the layers once, before anything is ablated: their shapes, their units, and whether samples come first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import nn
+
+from captum_ablate.ablation.hook_loop import Probe
+from captum_ablate.ablation.site import Site
+from captum_ablate.ablation.trial import probe_few
+from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.model import ForwardFunc, layer_name, warn_of_positions
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.activations import check_samples_first
+
+
+class Located(NamedTuple):
+    """``sites``, one per layer, whose units count on from layer to layer, and the forward pass that showed them."""
+
+    sites: list[Site]
+    seen: Probe
+
+    @property
+    def units(self) -> int:
+        """Number of units of all sites."""
+        return self.sites[-1].units.stop
+
+    @property
+    def units_by_layer(self) -> dict[str, int]:
+        """Number of units of each layer, by its name."""
+        return {site.name: site.units.stop - site.units.start for site in self.sites}
+
+    @property
+    def in_running_order(self) -> list[Site]:
+        """The sites, in the order in which their layers ran."""
+        return [self.sites[k] for k in self.seen.order]
+
+
+def locate(
+    forward_func: ForwardFunc, layers: Sequence[nn.Module], axes: Sequence[UnitAxis], batches: Iterable[Batch]
+) -> Located:
+    """Find the units of ``layers`` by one forward pass of a few samples of the first batch.
+
+    Raises:
+        ValueError: if the first axis of a layer's output is not the samples.
+    """
+    names = [layer_name(forward_func, layer) for layer in layers]
+    sites = [Site(*one) for one in zip(layers, names, axes, strict=True)]
+    seen = probe_few(forward_func, sites, next(iter(batches)))
+    n = len(seen.batch.target)
+    check_samples_first(forward_func, layers, names, seen.batch, [[shape] for shape in seen.shapes])
+    placed, start = [], 0
+    for site, shape in zip(sites, seen.shapes, strict=True):
+        if not shape or shape[0] != n:
+            raise ValueError(
+                f"layer {site.name!r} returns an output of shape {tuple(shape)} for {n} samples; its first axis must "
+                "be the samples: build it with batch_first=True, or name a module after the transpose"
+            )
+        warn_of_positions(site.layer, site.name, site.axis.unit_dim, shape)
+        stop = start + site.axis.count(shape)
+        placed.append(replace(site, units=slice(start, stop)))
+        start = stop
+    return Located(placed, seen)
