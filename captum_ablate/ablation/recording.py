@@ -33,7 +33,8 @@ from captum_ablate.ablation.site import Site
 from captum_ablate.ablation.stage import CannotReplay, Path, Stage
 from captum_ablate.ablation.tape import Tape
 from captum_ablate.ablation.tracer import Tracer
-from captum_ablate.inputs.batches import Batch, call
+from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc
 
 Replace = Callable[[Tensor], Tensor]

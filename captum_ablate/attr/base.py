@@ -12,17 +12,18 @@ import torch
 from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
-from captum_ablate.inputs.batches import Batches, UnpackBatch, batches_of_call, check_classes, device_of
+from captum_ablate.inputs.batches import Batches, UnpackBatch, batches_of_call, check_classes
 from captum_ablate.inputs.model import (
     ForwardFunc,
     Layer,
     as_model,
+    device_of,
     find_layer,
     layer_name,
     refuse_training_mode,
     warn_of_positions,
 )
-from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.gathering import MomentsRequest, Request, Statistic
@@ -142,7 +143,7 @@ class LayerDatasetAttribution(LayerAttribution):
 
     def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[Found]:
         """Return the shapes and the requested statistics of the tensors of each layer."""
-        start = partial(over, batches, self.get_name(), show_progress)
+        start = partial(with_progress, batches, self.get_name(), show_progress)
         return gather(self.forward_func, self.wanted(self.layers), start, at_input=at_input)
 
     @property

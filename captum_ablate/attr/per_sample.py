@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.inputs.batches import Batch, Batches, UnpackBatch, as_batches, as_tuple
 from captum_ablate.inputs.model import as_model, layer_name, refuse_training_mode
-from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import layer_pass
@@ -79,7 +79,7 @@ def unit_scores(
         attribute_kwargs=attribute_kwargs,
     )
     with unchanged(scoring.forward_func, scoring.layer, batches.owner):
-        for batch in over(batches, scoring.name, show_progress):
+        for batch in with_progress(batches, scoring.name, show_progress):
             scoring.add(batch)
     return scoring.scores(per_class=per_class)
 

@@ -8,7 +8,7 @@ from typing import Any
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.batches import UnpackBatch, batches_of_call
 from captum_ablate.inputs.model import refuse_training_mode
-from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.statistics.one_pass import gather
 
@@ -68,7 +68,7 @@ def attribute_together(
                 gather(
                     first.forward_func,
                     [one for own in wanted.values() for one in own],
-                    lambda: over(batches, f"{len(sharing)} attributions", show_progress),
+                    lambda: with_progress(batches, f"{len(sharing)} attributions", show_progress),
                     at_input=attribute_to_layer_input,
                 )
             )

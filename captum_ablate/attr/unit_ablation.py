@@ -12,7 +12,7 @@ from captum_ablate.ablation.metrics import Metric, as_metric
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, layer_name
-from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.progress import with_progress
 from captum_ablate.statistics.activations import layer_pass
 from captum_ablate.statistics.class_statistics import ClassMoments
 from captum_ablate.statistics.one_pass import Found
@@ -67,7 +67,7 @@ class LayerUnitAblation(LayerDatasetAttribution):
         reference = learn(self.reference, self.forward_func, site, batches)
         plan = Plan.singles(self.axis.count(shape))
         engine = Engine(self.forward_func, [site], [reference], self.metric, plan)
-        measured = engine.run(over(batches, self.get_name(), show_progress))
+        measured = engine.run(with_progress(batches, self.get_name(), show_progress))
         deficits = (measured.intact - measured.values).to(torch.float64)  # [units, n]
         return ClassMoments.of(deficits.T.contiguous(), measured.target)
 

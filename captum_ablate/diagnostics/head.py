@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import Layer, as_model, find_layer, layer_name, refuse_training_mode
-from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.statistics.activations import layer_pass
 
@@ -47,7 +47,8 @@ def head_table(
     batches = as_batches(data, forward_func=model, batch_size=batch_size, unpack_batch=unpack_batch)
     features, logits, target = [], [], []
     with unchanged(model, batches.owner):
-        inputs = layer_pass(model, [layer], over(batches, f"features of {name}", show_progress), _kept, at_input=True)
+        shown = with_progress(batches, f"features of {name}", show_progress)
+        inputs = layer_pass(model, [layer], shown, _kept, at_input=True)
         for batch, ((received, *_),) in inputs:
             with torch.no_grad():
                 given = layer(received)

@@ -27,7 +27,7 @@ from captum_ablate.inputs.model import (
     refuse_training_mode,
     warn_of_positions,
 )
-from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import pooled_pass
@@ -79,7 +79,7 @@ def activation_spectrum(
     shapes: list[Any] = []
     with unchanged(model, batches.owner, *layers):
         refuse_training_mode(model, *layers)
-        passes = pooled_pass(model, layers, over(batches, "spectrum", show_progress), axis, shapes=shapes)
+        passes = pooled_pass(model, layers, with_progress(batches, "spectrum", show_progress), axis, shapes=shapes)
         grouped = _streamed((part.values for part in pooled) for pooled in passes)
     if processes() > 1:
         grouped = [one.all_reduced() for one in grouped]

@@ -31,7 +31,7 @@ from captum_ablate.evaluation.assembly import comparison_of, curves_of
 from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.evaluation.curve import DeficitCurve, Frozen, deficit_areas
 from captum_ablate.evaluation.estimate import Estimate, extrapolated
-from captum_ablate.evaluation.per_layer import each, taken_apart
+from captum_ablate.evaluation.per_layer import by_layer, one_per_layer
 from captum_ablate.evaluation.precision import Precision
 from captum_ablate.evaluation.ranking import Ranker
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches, check_classes
@@ -44,7 +44,7 @@ from captum_ablate.inputs.model import (
     refuse_training_mode,
 )
 from captum_ablate.inputs.progress import ticking
-from captum_ablate.inputs.sampling import Draw
+from captum_ablate.inputs.sampling import RandomOrder
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.confidence_sequence import Sampled
@@ -103,9 +103,9 @@ class CumulativeAblationEvaluator:
         self.layers = _found_layers(self.forward_func, layer)
         self.layer = self.layers[0] if not isinstance(layer, (list, tuple)) else self.layers
         k = len(self.layers)
-        unit_dims, masks = each(unit_dim, k, "unit_dim"), each(layer_mask, k, "layer_mask")
+        unit_dims, masks = one_per_layer(unit_dim, k, "unit_dim"), one_per_layer(layer_mask, k, "layer_mask")
         self.axes = [UnitAxis.of(d, m) for d, m in zip(unit_dims, masks, strict=True)]
-        self.axis, self.references = self.axes[0], each(reference, k, "reference")
+        self.axis, self.references = self.axes[0], one_per_layer(reference, k, "reference")
         for one, axis in zip(self.references, self.axes, strict=True):
             fit_of(one, axis, seed)  # an unknown reference is refused here
         self.reference, self.metric, self._metric = reference, metric, as_metric(metric)
@@ -168,8 +168,8 @@ class CumulativeAblationEvaluator:
         provenance = self._provenance(plan, measured, units, in_sample, sampled)
         return comparison_of(scores, failed, plan, measured, provenance, sampled)
 
-    def _draw(self, data: Any) -> Draw:
-        return Draw.of(
+    def _draw(self, data: Any) -> RandomOrder:
+        return RandomOrder.of(
             data,
             forward_func=self.forward_func,
             batch_size=self.batch_size,
@@ -268,16 +268,16 @@ class CumulativeAblationEvaluator:
         """Return the methods of each layer; ``failed`` is filled with the reasons of those that have none."""
         if not isinstance(self.layer, list):
             return [dict(attributions)]
-        by_layer: list[dict[str, Any]] = [{} for _ in self.layers]
+        per_layer: list[dict[str, Any]] = [{} for _ in self.layers]
         for name, method in attributions.items():
             try:
-                own = taken_apart(method, self.forward_func, self.layers, units)
+                own = by_layer(method, self.forward_func, self.layers, units)
             except (ValueError, TypeError) as error:
                 failed[name] = str(error)
                 continue
-            for methods, one in zip(by_layer, own, strict=True):
+            for methods, one in zip(per_layer, own, strict=True):
                 methods[name] = one
-        return by_layer
+        return per_layer
 
     def _plan(self, scores: dict[str, Tensor], units: int) -> Plan:
         """Return the plan: for every method, then every random order, its chain and (``ascending``) the reverse."""

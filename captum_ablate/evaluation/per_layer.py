@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from captum_ablate.inputs.model import ForwardFunc, find_layer, layer_name
 
 
-def each(option: Any, layers: int, name: str) -> list[Any]:
+def one_per_layer(option: Any, layers: int, name: str) -> list[Any]:
     """Return an option for each layer: a list or tuple gives one per layer, anything else is the same for all."""
     if not isinstance(option, (list, tuple)):
         return [option] * layers
@@ -23,14 +23,14 @@ def each(option: Any, layers: int, name: str) -> list[Any]:
     return list(option)
 
 
-def taken_apart(method: Any, forward_func: ForwardFunc, layers: Sequence[nn.Module], units: Sequence[int]) -> list[Any]:
+def by_layer(method: Any, forward_func: ForwardFunc, layers: Sequence[nn.Module], units: Sequence[int]) -> list[Any]:
     """Return the method of each layer, for a method over all ``layers``, which have so many ``units``.
 
     It may be a list with a tensor or an attribution for each layer, an attribution of a list of layers (also inside
     ``functools.partial(unit_scores, ...)``), a mapping from layer names, or one Tensor over the units of all layers.
     """
     if isinstance(method, partial) and len(method.args) == 1:
-        own = taken_apart(method.args[0], forward_func, layers, units)
+        own = by_layer(method.args[0], forward_func, layers, units)
         return [partial(method.func, one, **method.keywords) for one in own]
     names = [layer_name(forward_func, layer) for layer in layers]
     if isinstance(method, Mapping):

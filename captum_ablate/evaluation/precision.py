@@ -14,7 +14,7 @@ from torch import Tensor
 from captum_ablate.ablation import Engine, Measured, Probe, Reference
 from captum_ablate.ablation.metrics import Metric, bounds_of, metric_name
 from captum_ablate.inputs.progress import ticking
-from captum_ablate.inputs.sampling import Draw
+from captum_ablate.inputs.sampling import RandomOrder
 from captum_ablate.statistics.confidence_sequence import ConfidenceSequence, Sampled, as_fractions
 
 GROWTH = 0.125
@@ -32,12 +32,12 @@ class Precision:
     """The half-width to which deletion areas are to be known, the images to draw from, and the metric's bounds."""
 
     half_width: float
-    draw: Draw
+    draw: RandomOrder
     bounds: tuple[float, float]
     places: Places
 
     @classmethod
-    def of(cls, precision: float, metric: str | Metric, draw: Callable[[], Draw]) -> Precision:
+    def of(cls, precision: float, metric: str | Metric, draw: Callable[[], RandomOrder]) -> Precision:
         """Return the precision, checked: a number above 0, and a metric whose values have bounds."""
         if isinstance(precision, bool) or not isinstance(precision, (int, float)) or not precision > 0:
             raise ValueError(f"precision must be a half-width above 0, in units of the metric; got {precision!r}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from captum_ablate.inputs.model import device_of
 
 TENSOR_BATCH = 256
 """Samples at a time where tensors come without ``batch_size``: large enough for speed, small enough for memory."""
@@ -101,7 +102,7 @@ class Batches:
         if self._device is None:
             return Batch(batch.inputs, target, batch.additional_forward_args)
         move = self._device
-        inputs, extra = _map_tensors(lambda part: part if part.device == move else part.to(move), batch)
+        inputs, extra = map_tensors(lambda part: part if part.device == move else part.to(move), batch)
         return Batch(inputs, target.to(move), extra)
 
 
@@ -196,70 +197,15 @@ def check_classes(classes: Tensor) -> None:
         )
 
 
-def device_of(forward_func: Any) -> torch.device | None:
-    """Return the device of the model's first parameter or buffer, or None where there is none to ask."""
-    model = getattr(forward_func, "__self__", forward_func)
-    if not isinstance(model, nn.Module):
-        return None
-    first = next(chain(model.parameters(), model.buffers()), None)
-    return None if first is None else first.device
-
-
-def call(forward_func: Callable[..., Any], batch: Batch) -> Any:
-    """Return the model's outputs for ``batch``; it gets copies, so that a model that writes into its inputs may."""
-    inputs, extra = _map_tensors(_copy, batch)
-    return forward_func(*inputs, *extra)
-
-
-class Caller:
-    """Calls a model on batch after batch; only a model that wrote into the inputs of the first gets copies of all."""
-
-    def __init__(self, forward_func: Callable[..., Any]) -> None:
-        self._forward_func = forward_func
-        self._writes: bool | None = None
-
-    def __call__(self, batch: Batch) -> Any:
-        """Return the model's outputs for ``batch``."""
-        if self._writes is None:
-            inputs, extra = _map_tensors(_copy, batch)
-            outputs = self._forward_func(*inputs, *extra)
-            originals = _tensors(batch.inputs, batch.additional_forward_args)
-            pairs = zip(_tensors(inputs, extra), originals, strict=True)
-            self._writes = any(original.is_inference() or not torch.equal(copy, original) for copy, original in pairs)
-            return outputs
-        if self._writes:
-            return call(self._forward_func, batch)
-        inputs, extra = _map_tensors(Tensor.detach, batch)
-        tensors = _tensors(inputs, extra)
-        before = [tensor._version for tensor in tensors]
-        outputs = self._forward_func(*inputs, *extra)
-        if any(tensor._version != version for tensor, version in zip(tensors, before, strict=True)):
-            raise ValueError(
-                "the model wrote into its inputs, which it did not do in the first batch, so those of this batch are "
-                "changed; let its forward method work on a copy (x = x.clone())"
-            )
-        return outputs
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
-
-
-def _map_tensors(f: Callable[[Tensor], Tensor], batch: Batch) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def map_tensors(f: Callable[[Tensor], Tensor], batch: Batch) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return inputs and additional arguments with ``f`` applied to every tensor in them."""
     inputs, extra = batch.inputs, batch.additional_forward_args
-    if _are_tensors(inputs) and _are_tensors(extra):
+    if are_tensors(inputs) and are_tensors(extra):
         return tuple([f(part) for part in inputs]), tuple([f(part) for part in extra])
     return tree_map(lambda x: f(x) if isinstance(x, Tensor) else x, (inputs, extra))
 
 
-def _tensors(inputs: tuple[Any, ...], extra: tuple[Any, ...]) -> list[Tensor]:
-    if _are_tensors(inputs) and _are_tensors(extra):
-        return [*inputs, *extra]
-    return [leaf for leaf in tree_leaves((inputs, extra)) if isinstance(leaf, Tensor)]
-
-
-def _are_tensors(values: tuple[Any, ...]) -> bool:
+def are_tensors(values: tuple[Any, ...]) -> bool:
     """Tell whether there is nothing but tensors: then no container is to be looked into, which costs a lot."""
     return all([isinstance(value, Tensor) for value in values])  # noqa: C419  a list is twice as fast here
 

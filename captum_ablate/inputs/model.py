@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -69,6 +70,15 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
             if module is layer and name:
                 return name
     return type(layer).__name__
+
+
+def device_of(forward_func: Any) -> torch.device | None:
+    """Return the device of the model's first parameter or buffer, or None where there is none to ask."""
+    model = getattr(forward_func, "__self__", forward_func)
+    if not isinstance(model, nn.Module):
+        return None
+    first = next(chain(model.parameters(), model.buffers()), None)
+    return None if first is None else first.device
 
 
 def has_hooks(model: nn.Module) -> bool:

@@ -20,7 +20,7 @@ class Labelled(Protocol):
 Item = TypeVar("Item", bound=Labelled)
 
 
-def over(batches: Iterable[Item], name: str, show: bool) -> Iterable[Item]:
+def with_progress(batches: Iterable[Item], name: str, show: bool) -> Iterable[Item]:
     """Return ``batches``, to iterate over with a bar that counts images.
 
     The time left is shown where ``batches.images`` (their number) is known. Iterated again, it starts a new bar.

@@ -14,7 +14,7 @@ from captum_ablate.inputs.batches import TENSOR_BATCH, Batch, Batches, UnpackBat
 
 
 @dataclass(frozen=True)
-class Draw:
+class RandomOrder:
     """A random order of a data set: ``order [images]`` holds positions, ``batches(positions)`` gives their images."""
 
     order: Tensor
@@ -24,7 +24,7 @@ class Draw:
     @classmethod
     def of(
         cls, data: Any, *, forward_func: Any, batch_size: int | None, unpack_batch: UnpackBatch | None, seed: int
-    ) -> Draw:
+    ) -> RandomOrder:
         """Return the order of ``data``: tensors with labels, a map-style data set, or a ``DataLoader`` over one."""
         if isinstance(data, DataLoader):
             _check_loader(data)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.inputs.batches import Batch, Caller, call
+from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.calling import Caller, call
 from captum_ablate.inputs.model import ForwardFunc, instead_of, layer_name
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.class_statistics import Pooled, check_finite, check_rows

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from captum_ablate.ablation.metrics import class_outputs
 from captum_ablate.evaluation.plots import COLOURS
-from captum_ablate.inputs.batches import Batch, as_target, as_tuple, call
+from captum_ablate.inputs.batches import Batch, as_target, as_tuple
+from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import as_model, refuse_training_mode
 from captum_ablate.inputs.unchanged import unchanged
 

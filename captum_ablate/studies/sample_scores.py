@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_ablate.attr.per_sample import SampleScoring, batches_of_samples
 from captum_ablate.inputs.batches import UnpackBatch
-from captum_ablate.inputs.progress import over
+from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 
@@ -41,4 +41,4 @@ def sample_scores(
     )
     batches = batches_of_samples(data, scoring.forward_func, batch_size, unpack_batch)
     with unchanged(scoring.forward_func, scoring.layer, batches.owner):
-        return torch.cat([scoring.per_sample(b)[0] for b in over(batches, scoring.name, show_progress)])
+        return torch.cat([scoring.per_sample(b)[0] for b in with_progress(batches, scoring.name, show_progress)])

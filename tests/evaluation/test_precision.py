@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSa
 
 from captum_ablate import Comparison, CumulativeAblationEvaluator
 from captum_ablate.ablation import Engine
-from captum_ablate.inputs.sampling import Draw
+from captum_ablate.inputs.sampling import RandomOrder
 from captum_ablate.statistics.confidence_sequence import ConfidenceSequence
 
 N = 400
@@ -42,7 +42,7 @@ def test_with_all_images_the_result_is_that_of_all_images(setting, reference, as
     net, scores, data = setting
     evaluator = evaluator_of(net, reference=reference, ascending=ascending)
     whole, drawn = evaluator.compare(scores, data), evaluator.compare(scores, data, precision=1e-9)
-    order = Draw.of(data, forward_func=net, batch_size=40, unpack_batch=None, seed=0).order
+    order = RandomOrder.of(data, forward_func=net, batch_size=40, unpack_batch=None, seed=0).order
     assert sorted(order.tolist()) == list(range(N))
     for name in scores:
         one, other = whole[name], drawn[name]

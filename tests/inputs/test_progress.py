@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from captum_ablate import LayerMeanActivity, LayerUnitAblation, attribute_together, unit_scores
 from captum_ablate.inputs.batches import Batch, as_batches
-from captum_ablate.inputs.progress import over, ticking
+from captum_ablate.inputs.progress import ticking, with_progress
 
 
 def runs(model):
@@ -48,7 +48,7 @@ def test_the_number_of_images_is_known_where_the_source_knows_it(dense_data):
 
 def test_images_are_counted_where_their_number_is_not_known(capsys):
     batches = [Batch((torch.zeros(n),), torch.zeros(n)) for n in (3, 4)]
-    assert list(over(iter(batches), "name", True)) == batches
+    assert list(with_progress(iter(batches), "name", True)) == batches
     assert "7image" in capsys.readouterr().err
 
 
