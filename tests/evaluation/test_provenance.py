@@ -1,0 +1,37 @@
+"""What a result says of how it came about."""
+
+from __future__ import annotations
+
+import torch
+from captum.attr import LayerConductance
+from curve_checks import SCORES
+
+from captum_ablate import CumulativeAblationEvaluator, LayerMeanActivity
+
+
+def test_results_say_how_they_came_about(dense, dense_data):
+    evaluator = CumulativeAblationEvaluator(dense, "2", reference="mean", metric="logit", n_random=3, seed=8)
+    about = evaluator.evaluate(SCORES, dense_data).provenance
+    expected = {
+        "layer": "2", "units": 6, "reference": "mean", "metric": "logit", "n": 60, "n_random": 3, "seed": 8,
+        "ascending": True,
+    }  # fmt: skip
+    assert {key: about[key] for key in expected} == expected
+    assert {"torch", "captum"} <= set(about["versions"])
+
+
+def test_in_sample_is_what_ranks_on_the_data_it_is_evaluated_on(dense, dense_data):
+    evaluator = CumulativeAblationEvaluator(dense, "2", n_random=0)
+    method = LayerMeanActivity(dense, "2")
+    assert evaluator.evaluate(method, dense_data).in_sample
+    assert evaluator.evaluate(LayerConductance(dense, dense[2]), dense_data).in_sample
+    assert not evaluator.evaluate(method, dense_data, ranking_data=(torch.randn(9, 5), torch.arange(9) % 3)).in_sample
+
+
+def test_the_very_same_data_for_both_is_in_sample(dense, dense_data):
+    evaluator = CumulativeAblationEvaluator(dense, "2", n_random=0)
+    attribution = LayerMeanActivity(dense, "2")
+    assert evaluator.evaluate(attribution, dense_data, ranking_data=dense_data).in_sample
+    assert evaluator.evaluate(attribution, dense_data, ranking_data=tuple(dense_data)).in_sample
+    copies = tuple(part.clone() for part in dense_data)
+    assert not evaluator.evaluate(attribution, dense_data, ranking_data=copies).in_sample
