@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any
@@ -99,6 +100,17 @@ def refuse_training_mode(*owners: Any) -> None:
                     f"the model is in training mode: {type(module).__name__} {name!r} would make every forward pass "
                     "different or move its statistics; call model.eval() first"
                 )
+
+
+@contextmanager
+def borrowed(*owners: Any) -> Iterator[None]:
+    """Use the user's model for one call: refuse training mode, then leave everything as it came.
+
+    ``owners`` are the model, layers that it may not contain, and what the data come from, as in ``unchanged``.
+    """
+    with unchanged(*owners):
+        refuse_training_mode(*owners)
+        yield
 
 
 def warn_of_positions(layer: nn.Module, name: str, unit_dim: int | None, shape: Sequence[int]) -> None:

@@ -17,8 +17,7 @@ from captum_ablate.ablation.metrics import class_outputs
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import Batch, as_target, as_tuple
 from captum_ablate.inputs.calling import call
-from captum_ablate.inputs.model import as_model, refuse_training_mode
-from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.model import as_model, borrowed
 
 SMALLEST_CHANGE = 1e-6
 """Relative errors divide by no less than this."""
@@ -90,8 +89,7 @@ def completeness_delta(
         kwargs["baselines"] = start if len(start) > 1 else start[0]
     if extra:
         kwargs["additional_forward_args"] = extra
-    with unchanged(forward_func, attribution.layer):
-        refuse_training_mode(forward_func, attribution.layer)
+    with borrowed(forward_func, attribution.layer):
         own = tuple(x.detach().clone() for x in inputs)
         labels = labels.to(inputs[0].device)
         with torch.enable_grad():

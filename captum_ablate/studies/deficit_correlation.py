@@ -18,9 +18,8 @@ from captum_ablate.ablation import Engine, Plan, ReferenceOption, learn, locate,
 from captum_ablate.ablation.metrics import Metric, as_metric, metric_name
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
-from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, layer_name, refuse_training_mode
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.progress import ticking
-from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies.sample_scores import sample_scores
@@ -158,10 +157,9 @@ def unit_drops(
     batches = as_batches(data, forward_func=forward_func, batch_size=batch_size, unpack_batch=unpack_batch)
     batches.refuse_one_shot("unit_drops looks at the layer first, then ablates")
     with (
-        unchanged(forward_func, layer, batches.owner),
+        borrowed(forward_func, layer, batches.owner),
         ticking("ablating single units", show_progress, batches.images) as tick,
     ):
-        refuse_training_mode(forward_func, layer)
         located = locate(forward_func, [layer], [UnitAxis.of(unit_dim, layer_mask)], batches)
         known = learn(reference, forward_func, located.sites[0], batches)
         plan = Plan.singles(located.units)

@@ -12,9 +12,8 @@ from captum_ablate.ablation import Chain, Engine, Measured, Plan, learn, locate,
 from captum_ablate.ablation.metrics import as_metric, metric_name
 from captum_ablate.evaluation.curve import Frozen
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
-from captum_ablate.inputs.model import refuse_training_mode
+from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import ticking
-from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.statistics.intervals import mean_interval, two_way_interval
 from captum_ablate.studies.group_deficits import TABLES, GroupDeficits
 from captum_ablate.studies.unit_coordinates import one_layer
@@ -37,8 +36,7 @@ def ablate_groups(
     learned_from = batches if ranking_data is None else evaluator._batches(ranking_data)
     plan = group_plan(grid, n_random, evaluator.seed)
     owner = () if isinstance(forward_func, nn.Module) else (layer,)
-    with unchanged(forward_func, *owner, batches.owner, learned_from.owner):
-        refuse_training_mode(forward_func, *owner)
+    with borrowed(forward_func, *owner, batches.owner, learned_from.owner):
         located = locate(forward_func, [layer], [evaluator.axis], batches)
         (site,) = located.sites
         if located.units != len(grid.x):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from captum_ablate.attr.per_sample import SampleScoring, batches_of_samples
 from captum_ablate.inputs.batches import UnpackBatch
+from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import with_progress
-from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 
 
@@ -40,5 +40,5 @@ def sample_scores(
         attribute_kwargs=attribute_kwargs,
     )
     batches = batches_of_samples(data, scoring.forward_func, batch_size, unpack_batch)
-    with unchanged(scoring.forward_func, scoring.layer, batches.owner):
+    with borrowed(scoring.forward_func, scoring.layer, batches.owner):
         return torch.cat([scoring.per_sample(b)[0] for b in with_progress(batches, scoring.name, show_progress)])

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_ablate.inputs.batches import UnpackBatch, as_batches, as_target, check_classes
-from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, refuse_training_mode
-from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import pooled_pass
 from captum_ablate.statistics.class_statistics import ActivationTable
@@ -33,8 +32,7 @@ def activation_table(
     model = as_model(forward_func)
     module, axis = find_layer(model, layer), UnitAxis.of(unit_dim, layer_mask)
     batches = as_batches(data, forward_func=model, batch_size=batch_size, unpack_batch=unpack_batch)
-    with unchanged(model, module, batches.owner):
-        refuse_training_mode(model, module)
+    with borrowed(model, module, batches.owner):
         parts = [pooled[0] for pooled in pooled_pass(model, [module], batches, axis)]
     return ActivationTable(torch.cat([part.values for part in parts]), torch.cat([part.target for part in parts]))
 

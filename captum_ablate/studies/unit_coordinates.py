@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from captum_ablate.attr import LayerClassSelectivity, LayerMeanActivity
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.inputs.batches import check_classes
-from captum_ablate.inputs.model import refuse_training_mode
-from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.warnings import warn
 from captum_ablate.statistics.activations import pooled_pass
 from captum_ablate.statistics.class_statistics import ClassMoments
@@ -38,8 +37,7 @@ def unit_coordinates(evaluator: CumulativeAblationEvaluator, ranking_data: Any) 
     """Return class selectivity and mean activity of the evaluator's layer, over all and per class, from one pass."""
     forward_func, layer = evaluator.forward_func, one_layer(evaluator)
     batches = evaluator._batches(ranking_data)
-    with unchanged(forward_func, layer, batches.owner):
-        refuse_training_mode(forward_func, layer)
+    with borrowed(forward_func, layer, batches.owner):
         found = collect(lambda: pooled_pass(forward_func, [layer], batches, evaluator.axis), [MomentsRequest()])
     moments = found[0][MomentsRequest()]  # of a tuple output, the first tensor: the one that is ablated
     assert isinstance(moments, ClassMoments)

@@ -20,9 +20,8 @@ from captum_ablate.ablation.metrics import as_metric, class_outputs
 from captum_ablate.attr.per_sample import SampleScoring, batches_of_samples
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import Batches, UnpackBatch
-from captum_ablate.inputs.model import refuse_training_mode
+from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import ticking
-from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.intervals import LEVEL, Interval
 
@@ -165,10 +164,9 @@ def units_to_flip(
     batches = batches_of_samples(data, forward_func, batch_size, unpack_batch)
     batches.refuse_one_shot("units_to_flip looks at the layers first, then ablates")
     with (
-        unchanged(forward_func, *layers, batches.owner),
+        borrowed(forward_func, *layers, batches.owner),
         ticking("ablating until predictions flip", show_progress, batches.images) as tick,
     ):
-        refuse_training_mode(forward_func, *layers)
         located = locate(forward_func, layers, [axis] * len(layers), batches)
         in_order, units = located.in_running_order, located.units
         known = [learn(reference, forward_func, site, batches, seed) for site in in_order]

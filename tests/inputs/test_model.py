@@ -14,7 +14,7 @@ from captum_ablate import (
     LayerUnitAblation,
     list_layers,
 )
-from captum_ablate.inputs.model import as_model, find_layer, layer_name, refuse_training_mode
+from captum_ablate.inputs.model import as_model, borrowed, find_layer, layer_name, refuse_training_mode
 
 
 def test_a_name_finds_its_module(digits_net):
@@ -203,3 +203,15 @@ def test_nested_tensors_are_refused_with_a_way_out():
     x[:, 3, 0] = 2
     with pytest.raises(ValueError, match=r"nested tensor.*enable_nested_tensor=False"):
         CumulativeAblationEvaluator(Padded().eval(), "encoder.layers.0", unit_dim=-1).evaluate(torch.rand(8), (x, y))
+
+
+def test_a_borrowed_model_comes_back_as_it_was_and_is_refused_in_training_mode():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).eval()
+    with borrowed(model, "what the data come from"):
+        model[0].register_forward_hook(print)
+        model.train()
+    assert not model[0]._forward_hooks
+    assert not model.training
+    with pytest.raises(ValueError, match="training mode"), borrowed(model.train()):
+        pass
+    assert model.training
