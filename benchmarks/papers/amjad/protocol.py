@@ -12,9 +12,9 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
-from benchmarks.papers.classifiers import dense
-from benchmarks.papers.data import Labelled, first, images, joined
-from benchmarks.papers.scale import Scale
+from benchmarks.papers.common.classifiers import dense
+from benchmarks.papers.common.data import Labelled, first, images, joined
+from benchmarks.papers.common.scale import Scale
 from captum_ablate import (
     LayerClassSelectivity,
     LayerEntropy,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.papers.amjad.protocol import Case, methods, parts
-from benchmarks.papers.classifiers import dense
-from benchmarks.papers.scale import Scale
+from benchmarks.papers.common.classifiers import dense
+from benchmarks.papers.common.scale import Scale
 from captum_ablate import CumulativeAblationEvaluator, LayerMeanActivity, LayerUnitAblation
 from captum_ablate.studies import PairwiseSynergy, bias_balanced, pairwise_synergy, redundancy
 

@@ -14,11 +14,11 @@ from captum.attr import InternalInfluence, LayerConductance, LayerGradientXActiv
 from matplotlib.figure import Figure
 from torch import nn
 
-from benchmarks.papers.claims import Claim, all_of, judged, judged_over, with_interval
-from benchmarks.papers.classifiers import convolutional, dense
-from benchmarks.papers.data import images
-from benchmarks.papers.page import Section
-from benchmarks.papers.scale import Scale
+from benchmarks.papers.common.claims import Claim, all_of, judged, judged_over, with_interval
+from benchmarks.papers.common.classifiers import convolutional, dense
+from benchmarks.papers.common.data import images
+from benchmarks.papers.common.page import Section
+from benchmarks.papers.common.scale import Scale
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies import Completeness, completeness_delta, plot_completeness

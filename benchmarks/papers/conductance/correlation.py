@@ -12,12 +12,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.papers.claims import Claim, all_of, judged, with_interval
+from benchmarks.papers.common.claims import Claim, all_of, judged, with_interval
+from benchmarks.papers.common.data import first, images
+from benchmarks.papers.common.page import Section
+from benchmarks.papers.common.scale import Scale
 from benchmarks.papers.conductance.methods import BATCH, METHODS
 from benchmarks.papers.conductance.subjects import Subject
-from benchmarks.papers.data import first, images
-from benchmarks.papers.page import Section
-from benchmarks.papers.scale import Scale
 from captum_ablate.inputs.batches import as_batches
 from captum_ablate.statistics.activations import layer_pass
 from captum_ablate.statistics.intervals import Floats, mean_interval

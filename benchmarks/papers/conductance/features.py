@@ -12,12 +12,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.papers.claims import Claim, all_of, judged, with_interval
+from benchmarks.papers.common.claims import Claim, all_of, judged, with_interval
+from benchmarks.papers.common.data import images
+from benchmarks.papers.common.page import Section
+from benchmarks.papers.common.scale import Scale
 from benchmarks.papers.conductance.methods import BATCH, CONTROL, METHODS
 from benchmarks.papers.conductance.subjects import Subject, of_classes, per_class
-from benchmarks.papers.data import images
-from benchmarks.papers.page import Section
-from benchmarks.papers.scale import Scale
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import as_batches
 from captum_ablate.inputs.units import UnitAxis

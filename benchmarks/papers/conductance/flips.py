@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.papers.claims import Claim, all_of, judged, judged_over, with_interval
+from benchmarks.papers.common.claims import Claim, all_of, judged, judged_over, with_interval
+from benchmarks.papers.common.page import Section
+from benchmarks.papers.common.scale import Scale
 from benchmarks.papers.conductance.methods import BATCH, CONTROL, METHODS
 from benchmarks.papers.conductance.subjects import Subject
-from benchmarks.papers.page import Section
-from benchmarks.papers.scale import Scale
 from captum_ablate.statistics.intervals import mean_interval
 from captum_ablate.studies import FlipCounts, plot_flips, units_to_flip
 

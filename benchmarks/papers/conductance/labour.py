@@ -13,12 +13,12 @@ from captum.attr import LayerConductance
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.papers.claims import Claim, judged_over, reported, with_interval
+from benchmarks.papers.common.claims import Claim, judged_over, reported, with_interval
+from benchmarks.papers.common.data import Labelled
+from benchmarks.papers.common.page import Section
+from benchmarks.papers.common.scale import Scale
 from benchmarks.papers.conductance.methods import STEPS
-from benchmarks.papers.data import Labelled
-from benchmarks.papers.page import Section
-from benchmarks.papers.scale import Scale
-from benchmarks.papers.sentiment import (
+from benchmarks.papers.conductance.sentiment import (
     HIDDEN,
     PAD,
     WIDTHS,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.papers.classifiers import convolutional
-from benchmarks.papers.data import Labelled, images
-from benchmarks.papers.scale import Scale
+from benchmarks.papers.common.classifiers import convolutional
+from benchmarks.papers.common.data import Labelled, images
+from benchmarks.papers.common.scale import Scale
 
 LAYERS = {
     "vgg": ("relu1", "relu2", "relu3", "relu4"),

@@ -1,0 +1,1 @@
+"""Shared by the replications: sizes, claims, pages, data, networks and their training."""

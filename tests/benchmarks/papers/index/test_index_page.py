@@ -1,0 +1,54 @@
+"""The index page grows again from what the papers' commands wrote."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.papers.common import claims
+from benchmarks.papers.index import attributions
+from benchmarks.papers.index.attributions import share_heatmap
+from benchmarks.papers.index.page import PAPERS, order_of, write_index
+from captum_ablate.statistics.intervals import Interval
+
+
+def measured() -> pd.DataFrame:
+    rows = [
+        ("net", "act1", 10, 0.9, reference, method, gap, gap - 0.1, gap + 0.1, gap, p, best, 1.0)
+        for reference in ("zero", "mean")
+        for method, gap, p, best in (("good", 0.5, 0.05, True), ("poor", 0.1, 0.6, False))
+    ]
+    return pd.DataFrame(rows, columns=list(attributions.COLUMNS))
+
+
+def test_the_page_grows_with_the_papers(tmp_path):
+    page = write_index(tmp_path, tmp_path).read_text()
+    assert page.count("Not run yet") == len(PAPERS)
+    assert "Which attribution" not in page
+    found = [
+        claims.judged("C1.1", "is complete", "c", mean=0.5, interval=Interval(0.4, 0.6), threshold=0.0),
+        claims.judged("C1.2", "is quick", "c", mean=0.5, interval=Interval(0.4, 0.6), threshold=1.0),
+    ]
+    claims.to_frame(found).to_csv(tmp_path / "dhamdhere.csv", index=False)
+    (tmp_path / "index").mkdir(exist_ok=True)
+    measured().to_csv(tmp_path / "index" / "attributions.csv", index=False)
+    (tmp_path / "index" / "joined.md").write_text("## Joined\n\nA figure.\n")
+    page = write_index(tmp_path, tmp_path).read_text()
+    assert page.count("Not run yet") == len(PAPERS) - 1
+    assert "| [dhamdhere](dhamdhere.md) | 2 | 1 | 1 | 0 | 0 |" in page
+    held, failed = page.index("**What held.**"), page.index("**What did not.**")
+    assert held < page.index("C1.1: is complete (0.500 [0.400, 0.600])") < failed < page.index("C1.2: is quick")
+    assert "| good | **0.500** [0.400, 0.600] |" in page
+    assert "| poor | 0.100 [0.000, 0.200] |" in page
+    assert "| good | 2 | 0.500 | 0.500 | 2 | 1.0 |" in page
+    assert page.rstrip().endswith("A figure.")
+    assert (tmp_path / "index" / "attributions.png").stat().st_size > 0
+
+
+def test_the_heatmap_shows_every_cell_and_a_dot_where_unbeaten():
+    frame = measured()
+    panels = share_heatmap(frame).axes[:2]
+    assert [t.get_text() for t in panels[0].get_yticklabels()] == order_of(frame) == ["good", "poor"]
+    for ax in panels:
+        assert np.asarray(ax.images[0].get_array()).tolist() == [[0.5], [0.1]]
+        assert [tuple(line.get_xydata()[0]) for line in ax.get_lines()] == [(0, 0)]
