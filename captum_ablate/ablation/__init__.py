@@ -1,6 +1,6 @@
 """The engine: the metric of a network under many ablations, without running again what comes before the layer."""
 
-from captum_ablate.ablation.engine import Engine, Measured, Opened
+from captum_ablate.ablation.engine import BatchOutputs, Engine, Measured
 from captum_ablate.ablation.hook_loop import Probe
 from captum_ablate.ablation.locate import Located, locate
 from captum_ablate.ablation.plan import Chain, Plan
@@ -16,11 +16,11 @@ from captum_ablate.ablation.reference import (
 from captum_ablate.ablation.site import Site
 
 __all__ = [
+    "BatchOutputs",
     "Chain",
     "Engine",
     "Located",
     "Measured",
-    "Opened",
     "Plan",
     "Probe",
     "Reference",

@@ -57,18 +57,18 @@ class _Proof(TorchDispatchMode):
         self.level[storage_of(layer_output)] = LAYER
         self._alive: list[Any] = []  # a freed tensor's memory must not pass its level on
 
-    def of(self, value: Any) -> int:
+    def level_of(self, value: Any) -> int:
         """Return what a value depends on."""
-        return max((self._of(t) for t in tree_leaves(value) if isinstance(t, Tensor)), default=CONSTANT)
+        return max((self._level_of(t) for t in tree_leaves(value) if isinstance(t, Tensor)), default=CONSTANT)
 
-    def _of(self, tensor: Tensor) -> int:
+    def _level_of(self, tensor: Tensor) -> int:
         return self.level.get(storage_of(tensor), DATA)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        level = max((self._of(t) for t in tensors), default=CONSTANT)
+        level = max((self._level_of(t) for t in tensors), default=CONSTANT)
         if level == LAYER and self.reason is None and not self._is_affine(func, args, kwargs, result):
             self.reason = str(func)
         writes = bool(signature_of(func)[1])
@@ -90,14 +90,14 @@ class _Proof(TorchDispatchMode):
             factors = [a for a in args[_PRODUCT[name] :] if isinstance(a, Tensor)]
             if name in ("convolution", "_convolution", "mkldnn_convolution"):
                 factors = factors[:2]
-            depends = [self._of(f) for f in factors]
+            depends = [self._level_of(f) for f in factors]
             return depends.count(LAYER) <= 1 and all(d in (CONSTANT, LAYER) for d in depends)
         if name in ("div", "div_"):
             divisor = args[1] if len(args) > 1 else kwargs.get("other")
-            return kwargs.get("rounding_mode") is None and self.of(divisor) == CONSTANT
+            return kwargs.get("rounding_mode") is None and self.level_of(divisor) == CONSTANT
         if name in _BATCH_NORMS:
             training = args[5] if name != "_native_batch_norm_legit_no_training" else False
-            return training is False and self.of(args[1:]) == CONSTANT
+            return training is False and self.level_of(args[1:]) == CONSTANT
         return False
 
 
@@ -169,7 +169,7 @@ def affine_tail(forward_func: ForwardFunc, recording: Recording, reference: Tens
     outputs = class_outputs(recording.replay(half, watch=proof))
     if proof.reason is not None:
         return f"{proof.reason} is not affine"
-    if proof.of(outputs) != LAYER:
+    if proof.level_of(outputs) != LAYER:
         return "the outputs do not follow from the layer by operators that were seen"
     try:
         return AffineTail(_jacobian(recording, int(intact.shape[1])))

@@ -38,8 +38,8 @@ class AffineStep:
         by_unit = axis.owner.argsort(stable=True)
         by_unit = by_unit[int((axis.owner < 0).sum()) :]
         counts = torch.bincount(axis.owner[axis.owner >= 0])
-        self.each = int(counts[0]) if bool((counts == counts[0]).all()) else 0
-        self.places = by_unit.reshape(len(counts), -1) if self.each else by_unit.split(counts.tolist())
+        self.per_unit = int(counts[0]) if bool((counts == counts[0]).all()) else 0
+        self.places = by_unit.reshape(len(counts), -1) if self.per_unit else by_unit.split(counts.tolist())
         self.size = len(axis.owner)
         self._starts: dict[bool, Tensor] = {}
 

@@ -24,9 +24,10 @@ from captum_ablate.inputs.batches import Batch
 
 
 class BeforeLayer:
-    """Gives a batch without a recording, where the part before the layer has a tape and that is faster.
+    """Run the prefix tape on a batch when that is faster than recording it.
 
-    ``record(batch, first)`` gives it recorded. ``is_suspect`` where what was given may be wrong by more than rounding.
+    ``record(batch, first)`` records a batch. ``needs_restart`` is set when the prefix tape failed a check by more than
+    rounding after its results were used.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class BeforeLayer:
         self.prefix: Prefix | None = None
         self.is_wanted = len(passes.sites) == 1
         """Whether the next recording is to be heard from the inputs on."""
-        self.is_suspect = False
+        self.needs_restart = False
 
     @property
     def description(self) -> str:
@@ -53,15 +54,15 @@ class BeforeLayer:
         if isinstance(recording.before, Tape):
             self.prefix = Prefix(recording, batch, seconds, rewritable=self._choice.is_rewritable(ready))
 
-    def suspect(self) -> None:
+    def request_restart(self) -> None:
         """Take in that a later check failed: what was given may be wrong."""
-        self.is_suspect = self.prefix is not None and self.prefix.batches > 0
+        self.needs_restart = self.prefix is not None and self.prefix.batches > 0
 
     def forget(self) -> None:
         """Give nothing any more."""
-        self.prefix, self.is_suspect = None, False
+        self.prefix, self.needs_restart = None, False
 
-    def of(self, batch: Batch, first: int) -> Ready | None:
+    def from_prefix(self, batch: Batch, first: int) -> Ready | None:
         """Return the batch as its tape from the inputs gives it, None where it is to be recorded."""
         prefix = self.prefix
         if prefix is None or not prefix.fits(batch):
@@ -70,22 +71,22 @@ class BeforeLayer:
             return self._proven(prefix, batch, first)
         exact = None if prefix.strategy == Strategy() else partial(self._record, batch, first)
         try:
-            seconds, ready = self._taken(prefix, batch, first, exact)
+            seconds, ready = self._run(prefix, batch, first, exact)
         except (RuntimeError, ValueError, IndexError):  # no such kernel for this memory format, say
-            prefix.refuse()
+            prefix.reject()
             return None
         more, same = timed(partial(self._is_intact, prefix, ready), batch.target.device)
         if not same:
-            prefix.refuse()
+            prefix.reject()
             return None
-        prefix.took(seconds + more)
+        prefix.accept(seconds + more)
         return ready
 
     def _proven(self, prefix: Prefix, batch: Batch, first: int) -> Ready:
         """Return the batch, recorded; the tape from the inputs must give the same for all of it, to be used."""
         ready = self._record(batch, first)
         try:
-            seconds, other = self._taken(prefix, batch, first, None)
+            seconds, other = self._run(prefix, batch, first, None)
             same = equal(other.taken.activation, ready.taken.activation)
             within = TOLERANCE if prefix.strategy == Strategy() else 2 * CLOSE
             same = same and equal(other.taken.outputs, ready.taken.outputs, within)
@@ -94,17 +95,15 @@ class BeforeLayer:
         except Exception:  # no such kernel for this memory format, say
             same = False
         if same:
-            prefix.took(seconds + more)
+            prefix.accept(seconds + more)
         else:
-            prefix.refuse()
+            prefix.reject()
         return ready
 
-    def _taken(
-        self, prefix: Prefix, batch: Batch, first: int, exact: Callable[[], Ready] | None
-    ) -> tuple[float, Ready]:
+    def _run(self, prefix: Prefix, batch: Batch, first: int, exact: Callable[[], Ready] | None) -> tuple[float, Ready]:
         """Return the seconds that the part before the layer took, and the batch with its intact outputs."""
         with casts_as_recorded(batch):
-            seconds, taken = timed(partial(prefix.take, batch, self._weights), batch.target.device)
+            seconds, taken = timed(partial(prefix.run, batch, self._weights), batch.target.device)
             ready = Ready(taken, self._passes.references, first, self._weights, exact)
             nothing = torch.zeros(self._choice.plan.units, dtype=torch.bool, device=ready.device)
             taken.outputs = ready.program(self._choice.strategy or Strategy()).one(nothing)
@@ -131,5 +130,5 @@ class BeforeLayer:
         own = self._passes.unablated(batch)
         prefix.checks_all = equal(outputs, own, within)
         if prefix.batches and not equal(outputs, own, 10 * TOLERANCE):  # by more than rounding
-            self.is_suspect = True
+            self.needs_restart = True
         return prefix.checks_all

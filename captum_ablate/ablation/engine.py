@@ -21,7 +21,7 @@ from captum_ablate.ablation.clock import timed
 from captum_ablate.ablation.closed_form import ClosedForm
 from captum_ablate.ablation.full_passes import FullPasses
 from captum_ablate.ablation.hook_loop import Probe
-from captum_ablate.ablation.metric_table import Outputs, Table
+from captum_ablate.ablation.metric_table import MetricTable, Outputs
 from captum_ablate.ablation.metrics import Metric, class_outputs
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.ablation.ready import Ready, casts_as_recorded
@@ -48,7 +48,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Opened:
+class BatchOutputs:
     """One batch: its ``intact`` outputs, and ``outputs(mask)`` with the units of ``mask`` ablated.
 
     ``mask`` is bool, ``[units]`` over the units of all sites, or ``[n, units]`` with a row for each sample.
@@ -72,19 +72,19 @@ class Engine:
         references: Sequence[Reference],
         metric: Metric,
         plan: Plan,
-        tick: Callable[[float], object] = lambda images: None,
+        tick: Callable[[float], object] = lambda samples: None,
     ) -> None:
         self._passes, self._plan = FullPasses(forward_func, sites, references), plan
         self._weights = Weights()
         self._trial = Trial(self._passes, plan, self._weights)
-        self._table = Table(metric, plan, tick)
+        self._metric_table = MetricTable(metric, plan, tick)
         self._choice, self._closed = Choice(plan), ClosedForm(self._passes, plan)
         self._before = BeforeLayer(self._passes, self._choice, self._weights, self._recorded)
         self._seen: Probe | None = None
-        self.retractions = 0
+        self.restarts = 0
         """How often a run was made again because of what earlier batches, perhaps of earlier runs, were given by."""
         self._why_hooks = None if isinstance(forward_func, nn.Module) else "forward_func is not an nn.Module"
-        self._ways: set[str] = set()
+        self._executions: set[str] = set()
 
     def run(self, batches: Iterable[Batch], seen: Probe | None = None) -> Measured:
         """Return the metric of every sample, intact and under every mask; ``seen`` saves the trial a forward pass."""
@@ -95,8 +95,8 @@ class Engine:
         last: tuple[Batch, int] | None = None
         for batch in batches:
             table = self._batch(batch, first)
-            if self._before.is_suspect:
-                return self._again(batches)
+            if self._before.needs_restart:
+                return self._restart(batches)
             self._passes.check_finite(batch, len(tables), table)
             last = batch, first
             first += len(batch.target)
@@ -105,22 +105,22 @@ class Engine:
         assert last is not None
         if self._why_hooks is None and not self._largest_is_right(*last):
             self._fall_back("the last step differs from a full forward pass")
-            return self._again(batches)
+            return self._restart(batches)
         table = torch.cat(tables, dim=1)
         return Measured(table[0], table[1:], torch.cat(targets), self.description)
 
-    def _again(self, batches: Iterable[Batch]) -> Measured:
+    def _restart(self, batches: Iterable[Batch]) -> Measured:
         """Measure from the start, without what turned out not to be right."""
-        self._ways = set()
+        self._executions = set()
         self._before.forget()
-        self.retractions += 1
+        self.restarts += 1
         return self.run(batches)
 
     @property
     def description(self) -> str:
         """How the outputs were computed: "replay (...)", "closed form" or "hook loop (reason)"."""
         names = []
-        for name in sorted(self._ways) or ["hook loop"]:
+        for name in sorted(self._executions) or ["hook loop"]:
             details = [self._why_hooks or ""] if name == "hook loop" else [self._before.description]
             if name == "replay" and self._choice.strategy is not None:
                 details.insert(0, str(self._choice.strategy))
@@ -128,18 +128,18 @@ class Engine:
             names.append(f"{name} ({detail})" if detail else name)
         return " and ".join(names)
 
-    def open(self, batch: Batch, first: int = 0) -> Opened:
+    def outputs_of(self, batch: Batch, first: int = 0) -> BatchOutputs:
         """Return one batch, opened: its outputs under any masks, also a mask of its own for each sample."""
         if self._why_hooks is None:
             try:
                 self._trial.of(batch, first, self._seen)
                 with torch.no_grad():
                     ready = self._recorded(batch, first)
-                return Opened(ready.taken.outputs, partial(self._under, ready))
+                return BatchOutputs(ready.taken.outputs, partial(self._under, ready))
             except CannotReplay as error:
                 self._fall_back(str(error))
         passes = self._passes
-        return Opened(passes.unablated(batch), lambda mask: passes.ablated(batch, mask, first))
+        return BatchOutputs(passes.unablated(batch), lambda mask: passes.ablated(batch, mask, first))
 
     def _under(self, ready: Ready, mask: Tensor) -> Any:
         """Return the outputs under ``mask``, ``[units]`` or ``[n, units]``, by the operations of a full pass."""
@@ -165,7 +165,7 @@ class Engine:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
         result = self._hooked(batch, first)
         self._fall_back(reason)
-        self._before.suspect()
+        self._before.request_restart()
         return result
 
     def _fall_back(self, reason: str) -> None:
@@ -177,9 +177,9 @@ class Engine:
 
     def _replayed(self, batch: Batch, first: int) -> Tensor:
         self._trial.of(batch, first, self._seen)
-        known = self._before.of(batch, first)
+        known = self._before.from_prefix(batch, first)
         if known is not None:
-            if self._table.has_near_tie(known.taken.outputs, batch):
+            if self._metric_table.has_near_tie(known.taken.outputs, batch):
                 known.taken.outputs = known.exact.taken.outputs
             return self._measured(known, first)
         seconds, ready = timed(partial(self._recorded, batch, first), batch.target.device)
@@ -189,7 +189,7 @@ class Engine:
         return table
 
     def _recorded(self, batch: Batch, first: int) -> Ready:
-        recording = self._trial.record(batch, first, beside=self._before.is_wanted)
+        recording = self._trial.record(batch, first, with_prefix=self._before.is_wanted)
         return Ready(recording, self._passes.references, first, self._weights)
 
     def _measured(self, ready: Ready, first: int) -> Tensor:
@@ -199,14 +199,14 @@ class Engine:
             closed = self._closed.outputs(ready, first)
         outputs = closed or (self._choice.outputs(ready) if taped else self._replays(ready))
         with casts_as_recorded(batch) if taped and closed is None else nullcontext():
-            table = self._table.of(batch, ready.taken.outputs, outputs, partial(self._exactly, ready))
+            table = self._metric_table.measure(batch, ready.taken.outputs, outputs, partial(self._exactly, ready))
             if isinstance(ready.taken, Recording) and closed is None:
                 if not taped:
                     taken = ready.taken
                     check_replay(taken.replay(unablated(taken.site, taken.activation)), taken.outputs)
                 elif not self._intact_is_right(ready):
                     return self._measured(ready, first)
-        self._ways.add("replay" if closed is None else "closed form")
+        self._executions.add("replay" if closed is None else "closed form")
         return table
 
     def _intact_is_right(self, ready: Ready) -> bool:
@@ -231,7 +231,7 @@ class Engine:
             yield (number,), ready.replay(self._plan.mask(number, ready.device))
 
     def _hooked(self, batch: Batch, first: int) -> Tensor:
-        passes, is_first = self._passes, "hook loop" not in self._ways
+        passes, is_first = self._passes, "hook loop" not in self._executions
         intact = passes.unablated(batch)
         if is_first:
             passes.check_repeats(passes.intact(batch), intact)
@@ -240,13 +240,13 @@ class Engine:
             for number in range(len(self._plan)):
                 yield (number,), passes.ablated(batch, self._plan.mask(number, batch.target.device), first)
 
-        table = self._table.of(batch, intact, outputs())
+        table = self._metric_table.measure(batch, intact, outputs())
         if is_first:
             passes.check_repeats(intact, passes.unablated(batch))
-        self._ways.add("hook loop")
+        self._executions.add("hook loop")
         return table
 
     def _largest_is_right(self, batch: Batch, first: int) -> bool:
         """Check the largest step of the last batch once more, against a full forward pass."""
         few = slice(TRIAL_SAMPLES)
-        return self._passes.is_right(batch, self._plan, self._plan.largest, first, self._table.largest, few)
+        return self._passes.is_right(batch, self._plan, self._plan.largest, first, self._metric_table.largest, few)

@@ -19,14 +19,16 @@ Outputs = Iterator[tuple[Sequence[int], Any]]
 """The numbers of some masks, and the outputs for them: n rows for the first, n for the second, and so on."""
 
 
-class Table:
+class MetricTable:
     """Applies ``metric`` to outputs under the masks of ``plan``; ``largest`` keeps the outputs of the largest mask."""
 
     def __init__(self, metric: Metric, plan: Plan, tick: Callable[[float], object]) -> None:
         self.metric, self.plan, self.tick = metric, plan, tick
         self.largest: Any = None
 
-    def of(self, batch: Batch, intact: Any, outputs: Outputs, exactly: Callable[[int], Any] | None = None) -> Tensor:
+    def measure(
+        self, batch: Batch, intact: Any, outputs: Outputs, exactly: Callable[[int], Any] | None = None
+    ) -> Tensor:
         """Return the metric ``[1 + masks, n]``, intact first; ``exactly`` computes anew the masks with near ties."""
         check_labels(self.metric, class_outputs(intact), batch.target)
         first = self._value(intact, batch)

@@ -44,7 +44,7 @@ class Prefix:
         self._before, self._inputs, self._sites = recording.before, recording.inputs, recording.sites
         results = set(self._slots)
         fixed = {s: v for s, v in recording.tape.values.items() if s not in results}
-        self._behind = replace(recording.tape, values=fixed)
+        self._suffix = replace(recording.tape, values=fixed)
         self._layout = [_layout(v) for v in (recording.activation, *(recording.tape.values[s] for s in self._slots))]
         self._key, self._model, self._state = _key(batch), recording.forward_func, state_of(recording.forward_func)
         self._limit = FASTER * seconds
@@ -88,7 +88,7 @@ class Prefix:
         rewritten = any(not s.is_exact for s in self._seconds)
         return "before the layer channels last, folded batch norm" if rewritten else ""
 
-    def took(self, seconds: float) -> None:
+    def accept(self, seconds: float) -> None:
         """Take in how long the way took."""
         strategy = self.strategy
         assert strategy is not None
@@ -97,7 +97,7 @@ class Prefix:
             self._untried.remove(strategy)
             self._seconds[strategy] = seconds
 
-    def refuse(self) -> None:
+    def reject(self) -> None:
         """Take in that the way gave other outputs than the model; the plain way is the last."""
         strategy = self.strategy
         if strategy is not None and not strategy.is_exact:
@@ -112,7 +112,7 @@ class Prefix:
             return False
         return _key(batch) == self._key and state_of(self._model) == self._state
 
-    def take(self, batch: Batch, weights: Weights) -> Taken:
+    def run(self, batch: Batch, weights: Weights) -> Taken:
         """Run the part before the layer; the outputs are not known yet."""
         strategy = self.strategy
         assert strategy is not None
@@ -132,8 +132,8 @@ class Prefix:
             for slot in step.dies:
                 slots[slot] = None
         found = [slots[leaf.slot] for leaf in self._before.outputs[0]]
-        activation, *values_behind = [_laid_out(*pair) for pair in zip(found, self._layout, strict=True)]
-        tape = replace(self._behind, values=self._behind.values | dict(zip(self._slots, values_behind, strict=True)))
+        activation, *suffix_values = [_laid_out(*pair) for pair in zip(found, self._layout, strict=True)]
+        tape = replace(self._suffix, values=self._suffix.values | dict(zip(self._slots, suffix_values, strict=True)))
         return Taken(self._sites, batch, [activation], None, tape)
 
 

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
-from captum_ablate.ablation.beside import Beside
 from captum_ablate.ablation.effects import Effects, storage_of
 from captum_ablate.ablation.intercept import watching
 from captum_ablate.ablation.metrics import class_outputs
 from captum_ablate.ablation.numbers_seen import numbers_seen
+from captum_ablate.ablation.prefix_tracer import PrefixTracer
 from captum_ablate.ablation.recorder import Kept, Recorder, Storage
 from captum_ablate.ablation.site import Site
 from captum_ablate.ablation.stage import CannotReplay, Path, Stage
@@ -163,14 +163,14 @@ class _Player(Stage):
 
 
 def record(
-    forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch, path: Path, *, beside: bool = False
+    forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch, path: Path, *, with_prefix: bool = False
 ) -> Recording:
     """Run ``forward_func`` once on ``batch`` and return what replays need; the sites are hooked, ablating nothing.
 
     ``beside`` also notes what runs before the layer, where there is one site.
     """
     assert isinstance(forward_func, nn.Module)
-    recorded = _Pass(forward_func, sites, batch, path, beside and len(sites) == 1)
+    recorded = _Pass(forward_func, sites, batch, path, with_prefix and len(sites) == 1)
     with ExitStack() as stack:
         for number, site in enumerate(sites):
             stack.enter_context(site.hooked(partial(recorded.note, number)))
@@ -195,7 +195,7 @@ class _Pass:
         for tensor in tensors:
             self.recorder.keep(tensor)
         self.inputs = inputs
-        self.tracer = Tracer(len(self.batch.target), Beside(self.model, tensors))
+        self.tracer = Tracer(len(self.batch.target), PrefixTracer(self.model, tensors))
         recorder, tracer = self.recorder, self.tracer
         with watching(recorder), numbers_seen(tracer.looked_at), Effects(recorder.before, recorder.after, tracer):
             return self.model(*inputs)
@@ -234,7 +234,7 @@ class _Pass:
         tape = self.tracer.finish(class_outputs(outputs))
         before: Tape | str = "not noted"
         if self.notes_all:
-            before = self.tracer.beside.finish(tape) if isinstance(tape, Tape) else tape
+            before = self.tracer.prefix.finish(tape) if isinstance(tape, Tape) else tape
         return Recording(
             self.sites,
             own,
@@ -247,7 +247,7 @@ class _Pass:
             self.recorder.storages,
             self.layer_output,
             before,
-            self.tracer.beside.inputs,
+            self.tracer.prefix.inputs,
         )
 
 

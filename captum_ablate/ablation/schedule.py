@@ -58,7 +58,7 @@ class Values:
     def __init__(self, tape: Tape, weights: Weights, *, channels_last: bool) -> None:
         self.tape, self.weights, self.channels_last = tape, weights, channels_last
 
-    def of(self, slot: int, k: int) -> Tensor:
+    def value(self, slot: int, k: int) -> Tensor:
         """Return the value of a slot, for k n rows."""
         value = self.tape.values[slot]
         if self.channels_last and value.ndim == 4 and value.is_floating_point():
@@ -77,7 +77,7 @@ class Values:
     def constant(self, argument: Any) -> Tensor | None:
         """Return the value of an argument that neither inputs nor ablation reach, else None."""
         if isinstance(argument, Ref):
-            return self.of(argument.slot, 1) if argument.slot in self.tape.constants else None
+            return self.value(argument.slot, 1) if argument.slot in self.tape.constants else None
         found = self.argument(argument)
         assert found is None or isinstance(found, Tensor)
         return found
@@ -97,7 +97,7 @@ class Schedule:
         outputs = {x.slot for x in tape.outputs[0] if isinstance(x, Ref)}
         known: list[Any] = [None] * len(tape.specs)
         for slot in ({s for op in ops for s in op.reads} | outputs) & tape.values.keys():
-            known[slot] = values.of(slot, k)
+            known[slot] = values.value(slot, k)
         memory = _Memory(ops, outputs, mine)
         return cls([_step(op, number, memory, values, k) for number, op in enumerate(ops)], known)
 

@@ -78,9 +78,9 @@ def separable(ops: list[Op], tape: Tape, site: Site, activation: Tensor, referen
         return found
     read = {slot for op in ops for slot in op.reads} | {x.slot for x in tape.outputs[0] if isinstance(x, Ref)}
     for number, op in enumerate(ops[1:], start=1):
-        behind = [slot for slot in op.reads if slot not in tape.values]
+        dependent = [slot for slot in op.reads if slot not in tape.values]
         out = op.outs[0]
-        if op.site is not None or out is None or not behind or not all(s in found.slots for s in behind):
+        if op.site is not None or out is None or not dependent or not all(s in found.slots for s in dependent):
             continue
         if any(slot in read for slot in op.outs[1:] if slot is not None):
             continue

@@ -43,7 +43,7 @@ class Slots:
     def __init__(self, model: nn.Module) -> None:
         self.levels: list[int] = []
         self.specs: list[Spec] = []
-        self.behind: set[int] = set()
+        self.dependent: set[int] = set()
         """Memory of tensors that depend on the ablation."""
         self.weights = {storage_of(t) for t in [*model.parameters(), *model.buffers()]}
         self.held = {storage_of(t) for module in model.modules() for t in _tensors_of(module)}
@@ -55,7 +55,7 @@ class Slots:
         """Return how often memory has been written to since it was made."""
         return self._versions.get(key, 0)
 
-    def of(self, tensor: Tensor) -> int | None:
+    def slot_of(self, tensor: Tensor) -> int | None:
         """Return the slot of a tensor, None if it was never seen, or was written to by another way."""
         known = self._known.get(id(tensor))
         key = storage_of(tensor)
@@ -64,14 +64,14 @@ class Slots:
 
     def is_stale(self, tensor: Tensor) -> bool:
         """Tell whether a tensor was seen before its memory was written to by another tensor."""
-        return id(tensor) in self._known and self.of(tensor) is None
+        return id(tensor) in self._known and self.slot_of(tensor) is None
 
     def level_of(self, tensor: Tensor) -> int:
         """Return what a tensor depends on."""
-        key, slot = storage_of(tensor), self.of(tensor)
+        key, slot = storage_of(tensor), self.slot_of(tensor)
         if slot is not None:
             return self.levels[slot]
-        if key in self.behind:
+        if key in self.dependent:
             return LAYER
         return CONSTANT if key in self.weights else DATA
 
@@ -100,9 +100,9 @@ class Slots:
         """Return a slot for a tensor in new memory of its own."""
         key = storage_of(tensor)
         self._versions.pop(key, None)  # forget what memory that was given back, and is in use again, once held
-        self.behind.discard(key)
+        self.dependent.discard(key)
         if level == LAYER:
-            self.behind.add(key)
+            self.dependent.add(key)
         return self.seen(tensor, level)
 
     def written(self, tensor: Tensor, level: int) -> int:
@@ -110,7 +110,7 @@ class Slots:
         key = storage_of(tensor)
         self._versions[key] = self.version(key) + 1
         if level == LAYER:
-            self.behind.add(key)
+            self.dependent.add(key)
         return self.seen(tensor, level)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from captum_ablate.ablation.beside import Beside
 from captum_ablate.ablation.effects import signature_of, storage_of, tensors_in, written_values
+from captum_ablate.ablation.prefix_tracer import PrefixTracer
 from captum_ablate.ablation.slots import CONSTANT, DATA, LAYER
 from captum_ablate.ablation.tape import (
     LAYOUTS,
@@ -41,12 +41,12 @@ class Tracer:
     ``beside`` hears of all others: what runs before the layer, or beside it.
     """
 
-    def __init__(self, rows: int, beside: Beside) -> None:
+    def __init__(self, rows: int, prefix: PrefixTracer) -> None:
         self.reason: str | None = None
         self.rows = rows
         self.ops: list[Op] = []
         self.values: dict[int, Tensor] = {}
-        self.slots, self.beside = beside.slots, beside
+        self.slots, self.prefix = prefix.slots, prefix
         self._used: list[tuple[int, int, int]] = []  # storage, version and slot of every value that was read
         self._copied: set[int] = set()  # values that are copies, made before the memory was written to
         self._strides: Sequence[int] = ()  # of the argument of an operator that changes them, before
@@ -65,7 +65,7 @@ class Tracer:
         """Note the ablation of a site: ``activation`` goes in, ``result`` (a new tensor) comes out."""
         if self.reason is None:
             if not self.ops:
-                self.beside.note_activation(activation)
+                self.prefix.note_activation(activation)
             source = self._slot(activation) if self.ops else self.slots.new(activation, LAYER)
             self.ops.append(Op(None, (Ref(source),), {}, (self.slots.made(result, LAYER),), site))
 
@@ -95,7 +95,7 @@ class Tracer:
         level = self.slots.level(args, kwargs)
         targets = written_tensors(func, args, kwargs)
         if level < LAYER:
-            self._not_behind(func, args, kwargs, targets, result, level)
+            self._note_independent(func, args, kwargs, targets, result, level)
             return
         leaves = results_of(result)
         why = why_not_noted(func, args, kwargs, targets, leaves)
@@ -113,7 +113,7 @@ class Tracer:
         reason = "a tensor is made of Python's numbers"
         if self.started:
             self.refuse(reason)
-        self.beside.refuse(reason)
+        self.prefix.refuse(reason)
 
     def looked_at(self, tensor: Tensor | None, method: str) -> None:
         """Take in that Python looked at the numbers of ``tensor`` (None: of some tensor, in another thread)."""
@@ -121,7 +121,7 @@ class Tracer:
         if self.started and self.reason is None and level == LAYER:
             self.refuse(f"Python looks at numbers that follow from the ablation ({method})")
         if level >= DATA:
-            self.beside.refuse(f"Python looks at numbers that follow from the inputs ({method})")
+            self.prefix.refuse(f"Python looks at numbers that follow from the inputs ({method})")
 
     def finish(self, outputs: Any) -> Tape | str:
         """Return the tape of a pass that gave ``outputs``, or the reason why there is none."""
@@ -139,23 +139,25 @@ class Tracer:
         constants = {slot for slot in self.values if self.slots.levels[slot] == CONSTANT}
         return Tape(self.ops, self.values, constants, self.slots.specs, (refs, spec), self.rows)
 
-    def _not_behind(self, func: Any, args: Any, kwargs: Any, targets: list[Tensor], result: Any, level: int) -> None:
+    def _note_independent(
+        self, func: Any, args: Any, kwargs: Any, targets: list[Tensor], result: Any, level: int
+    ) -> None:
         """Take in an operator that does not depend on the ablation: what it gives is a value."""
         leaves = results_of(result)
-        reads = self.beside.reads(func, args, kwargs, targets, leaves, level)
+        reads = self.prefix.reads(func, args, kwargs, targets, leaves, level)
         for target in targets:
-            if storage_of(target) in self.slots.behind:
+            if storage_of(target) in self.slots.dependent:
                 self.refuse("memory behind the layer is overwritten")
         given = DATA if name_of(func) in _SIZED else level
         outs = slots_of(func, targets, leaves, self.slots, given)
-        self.beside.note(func, reads, outs, targets, (args, kwargs))
+        self.prefix.note(func, reads, outs, targets, (args, kwargs))
 
     def _slot(self, tensor: Tensor) -> int:
         """Return the slot of a tensor that is read; one never seen before is a value from outside."""
         slots, key = self.slots, storage_of(tensor)
-        slot = slots.of(tensor)
+        slot = slots.slot_of(tensor)
         if slot is None:
-            if key in slots.behind:
+            if key in slots.dependent:
                 self.refuse("memory behind the layer is read by a tensor that no operator gave, or written by another")
             if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or (key == 0 and tensor.numel() > 0):
                 self.refuse(f"a tensor of type {type(tensor).__name__} without plain memory takes part")

@@ -53,15 +53,15 @@ class Trial:
             self._check(probe(forward_func, sites, batch), first)
         self._tried.add(key)
 
-    def record(self, batch: Batch, first: int, *, beside: bool = False) -> Recording:
+    def record(self, batch: Batch, first: int, *, with_prefix: bool = False) -> Recording:
         """Return ``batch`` recorded, by a way to the layer that was tried out."""
         passes = self._passes
         assert self._path is not None
         try:
-            return record(passes.forward_func, passes.sites, batch, self._path, beside=beside)
+            return record(passes.forward_func, passes.sites, batch, self._path, with_prefix=with_prefix)
         except CannotReplay:  # the way to the layer depends on the data
             self._check(probe(passes.forward_func, passes.sites, batch), first)
-            return record(passes.forward_func, passes.sites, batch, self._path, beside=beside)
+            return record(passes.forward_func, passes.sites, batch, self._path, with_prefix=with_prefix)
 
     def _check(self, seen: Probe, first: int) -> None:
         """Check that the model repeats itself, and that a half-ablated replay is a full forward pass."""

@@ -77,10 +77,10 @@ class Precision:
                 size = self.draw.batch_size * ceil(max(GROWTH * n, 1) / self.draw.batch_size)
                 order = self.draw.order[n : n + size]
                 self.places.positions = order.tolist()
-                retracted = engine.retractions
+                retracted = engine.restarts
                 lots.append(engine.run(self.draw.batches(order), seen if n == 0 else None))
                 self._check_bounds(lots[-1])
-                if engine.retractions > retracted and n > 0:  # earlier lots may be wrong too
+                if engine.restarts > retracted and n > 0:  # earlier lots may be wrong too
                     lots, sequence, n = [], None, 0
                     continue
                 values = np.stack([area.numpy() for area in areas(lots[-1])], axis=1)

@@ -15,7 +15,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from captum_ablate.ablation import Chain, Engine, Opened, Plan, ReferenceOption, learn, locate, reference_name
+from captum_ablate.ablation import BatchOutputs, Chain, Engine, Plan, ReferenceOption, learn, locate, reference_name
 from captum_ablate.ablation.metrics import as_metric, class_outputs
 from captum_ablate.attr.per_sample import SampleScoring, batches_of_samples
 from captum_ablate.evaluation.plots import COLOURS
@@ -247,13 +247,13 @@ def _all_flips(
     for batch in batches:
         scores = torch.cat([s.per_sample(batch)[0] for s in scorings], dim=1)
         order = ties[scores[:, ties].argsort(dim=1, descending=True, stable=True)]
-        opened = engine.open(batch, first)
+        opened = engine.outputs_of(batch, first)
         parts.append((*_flips(opened, order, limit, tick), batch.target.cpu()))
         first += len(batch.target)
     return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 
-def _flips(opened: Opened, order: Tensor, limit: int, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _flips(opened: BatchOutputs, order: Tensor, limit: int, tick: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Return counts, censored and predicted, each ``[n]``, for the ``order [n, units]`` of each sample."""
     n = len(order)
     predicted = _largest(opened.intact, n)

@@ -464,7 +464,7 @@ def test_what_jumps_is_not_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_failed_check_takes_back_what_the_tape_gave(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = Prefix.take
+    given = Prefix.run
 
     def spoilt(self: Prefix, batch: Batch, weights: Any) -> Any:
         taken = given(self, batch, weights)
@@ -474,7 +474,7 @@ def test_a_failed_check_takes_back_what_the_tape_gave(monkeypatch: pytest.Monkey
             taken.activations[0] += 1
         return taken
 
-    monkeypatch.setattr(Prefix, "take", spoilt)
+    monkeypatch.setattr(Prefix, "run", spoilt)
     data = batches([6] * 6)
     check(network(Before), data, data)
 

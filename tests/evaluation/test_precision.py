@@ -280,7 +280,7 @@ def test_images_drawn_before_a_retraction_are_measured_again(setting, monkeypatc
     def spoilt(self, batches, seen=None):
         runs.append(measured := run(self, batches, seen))
         if len(runs) == 2:
-            self.retractions += 1
+            self.restarts += 1
         return replace(measured, values=measured.values * 0) if len(runs) == 1 else measured
 
     monkeypatch.setattr(Engine, "run", spoilt)

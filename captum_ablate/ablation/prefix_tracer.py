@@ -12,7 +12,7 @@ from captum_ablate.ablation.slots import CONSTANT, DATA, Slots
 from captum_ablate.ablation.tape import Op, Ref, Tape, is_random, name_of, noted, why_not_noted, with_refs
 
 
-class Beside:
+class PrefixTracer:
     """Notes what runs before the layer, and beside it, from the inputs on: a tape too, for other batches like this.
 
     It is refused, with the reason, where the same operators on another batch need not be the same computation: where
@@ -85,7 +85,7 @@ class Beside:
         return Tape(self._needed(wanted), self.values, constants, self.slots.specs, (leaves, spec), tape.rows)
 
     def _slot(self, tensor: Tensor) -> int:
-        slot, key = self.slots.of(tensor), storage_of(tensor)
+        slot, key = self.slots.slot_of(tensor), storage_of(tensor)
         if slot is None:
             if key not in self.slots.weights or self.slots.is_stale(tensor):
                 self.refuse("a tensor from outside takes part, or memory is written by one tensor and read by another")
