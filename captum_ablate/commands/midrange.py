@@ -15,10 +15,10 @@ from torch import Tensor
 
 from captum_ablate.commands import subject
 from captum_ablate.commands.subject import Commands
-from captum_ablate.diagnostics.head import head_table, last_linear
 from captum_ablate.diagnostics.labelled import labels
 from captum_ablate.diagnostics.level_slices import level_slices
 from captum_ablate.diagnostics.midrange import BANDS, midrange
+from captum_ablate.diagnostics.retraining import head_table, last_linear
 from captum_ablate.inputs.batches import as_batches
 
 SHOWN = 5_000

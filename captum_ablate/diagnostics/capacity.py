@@ -1,4 +1,4 @@
-"""Bounds of the capacity of a layer under dropout, after theorem 3 of the supplement to Marshall and Kirchner 2024."""
+"""Bounds of a layer's capacity under dropout, after theorem 3 of the supplement to Marshall and Kirchner (2024)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ class CapacityBounds:
     tight_low: Floats
     high: Floats
 
+    @classmethod
+    def of(cls, neurons: int, bits: float, dropout: Floats) -> CapacityBounds:
+        """Bound the capacity of ``neurons`` channels of ``bits`` each at the rates ``dropout [rates]``."""
+        lost = -np.log2(-np.expm1(-bits * np.log(2)))  # eps
+        high = (1 - dropout) * bits * neurons
+        low = np.maximum(0.0, (1 - lost) * high)
+        tight_low = np.maximum(0.0, (1 - dropout) * (bits - lost) * neurons)
+        return cls(neurons, bits, dropout, low, tight_low, high)
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per rate: dropout, low, tight_low, high (bits)."""
         columns = {"dropout": self.dropout, "low": self.low, "tight_low": self.tight_low, "high": self.high}
@@ -37,12 +46,27 @@ class CapacityBounds:
 
 
 def dropout_capacity_bounds(neurons: int, bits: float, dropout: float | Sequence[float]) -> CapacityBounds:
-    """Bound the capacity of ``neurons`` independent channels of ``bits`` each, that drop to 0 at a rate ``dropout``.
+    """Bound the capacity of a layer whose neurons drop to 0 at random, in bits.
 
-    (1 - eps)(1 - D) C m <= capacity <= (1 - D) C m, with eps = -log2(1 - 2^-C), in bits; eps vanishes for large C. A
-    dropped symbol looks like the symbol 0; were it marked (an erasure channel), the upper bound would be reached. The
-    supplement's proof gives (1 - D)(C - eps) m, here ``tight_low``: what never sending the symbol 0 reaches. It is the
-    tighter one for C > 1. No bound is below 0.
+    The layer has m independent neurons, channels of C bits each; D is the dropout rate. Theorem 3 of the supplement to
+    Marshall and Kirchner (2024, arXiv 2401.17975): (1 - eps)(1 - D) C m <= capacity <= (1 - D) C m, with
+    eps = -log2(1 - 2^-C), which vanishes for large C. A dropped symbol looks like the symbol 0; an erasure channel,
+    which marks it, reaches the upper bound. The supplement's proof gives (1 - D)(C - eps) m, here ``tight_low``, which
+    is reached by never sending the symbol 0 and is the tighter one for C > 1. No bound is below 0.
+
+    Args:
+        neurons: m, the number of neurons.
+        bits: C, the capacity of one neuron without dropout.
+        dropout: D, one rate or several, between 0 and 1.
+
+    Raises:
+        ValueError: if ``neurons``, ``bits`` or ``dropout`` is out of range.
+
+    Example:
+        >>> from captum_ablate import dropout_capacity_bounds
+        >>> bounds = dropout_capacity_bounds(neurons=10, bits=4, dropout=[0.0, 0.5])
+        >>> bounds.high.tolist()
+        [40.0, 20.0]
     """
     if isinstance(neurons, bool) or not isinstance(neurons, int) or neurons < 1:
         raise ValueError(f"neurons must be an int, at least 1; got {neurons!r}")
@@ -51,13 +75,4 @@ def dropout_capacity_bounds(neurons: int, bits: float, dropout: float | Sequence
     rates = np.atleast_1d(np.asarray(dropout, dtype=np.float64))
     if rates.ndim != 1 or not ((rates >= 0) & (rates <= 1)).all():
         raise ValueError(f"dropout must be rates between 0 and 1; got {dropout!r}")
-    lost = -np.log2(-np.expm1(-bits * np.log(2)))  # eps
-    high = (1 - rates) * bits * neurons
-    return CapacityBounds(
-        neurons,
-        float(bits),
-        rates,
-        np.maximum(0.0, (1 - lost) * high),
-        np.maximum(0.0, (1 - rates) * (bits - lost) * neurons),
-        high,
-    )
+    return CapacityBounds.of(neurons, float(bits), rates)

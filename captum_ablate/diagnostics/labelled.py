@@ -1,4 +1,4 @@
-"""What the diagnostics of logits take: one row of finite numbers and one label for each sample, checked once."""
+"""Check what the diagnostics of logits take: one row of finite numbers and one label for each sample."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def labels(values: Any, name: str) -> Tensor:
 
 
 def same_length(**parts: Tensor) -> None:
-    """Raise if the named tensors do not have one entry each for the same samples."""
+    """Raise if the named tensors do not all have the same number of samples."""
     if len({len(part) for part in parts.values()}) > 1:
         sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
-        raise ValueError(f"one entry for each sample is needed, in the same order; got lengths: {sizes}")
+        raise ValueError(f"all need one entry for each sample, in the same order; got lengths: {sizes}")

@@ -1,4 +1,4 @@
-"""A unit's activation cut into levels: which classes and which attributes stand at each level."""
+"""A unit's activation cut into levels: the classes and attributes of the samples at each level."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from captum_ablate.diagnostics import pictures_of_logits
+from captum_ablate.diagnostics import pictures
 from captum_ablate.diagnostics.labelled import labels, rows, same_length
 
 
@@ -19,9 +19,10 @@ from captum_ablate.diagnostics.labelled import labels, rows, same_length
 class LevelSlices:
     """The samples at each level of one unit, lowest level first.
 
-    ``edges [bins + 1]``, ``members`` index arrays (lowest value first), ``classes [k]`` and ``attributes [s]`` the
-    labels that occur, ``counts [bins, k, s]``, ``embedding [bins, d]`` the mean of the features given, NaN in an empty
-    bin. Without attributes s is 1 and the quantities of attributes are NaN.
+    ``edges [bins + 1]`` are in units of ``values [n]``. ``members`` are index arrays, lowest value first.
+    ``classes [k]`` and ``attributes [s]`` are the labels that occur, ``counts [bins, k, s]`` their samples.
+    ``embedding [bins, d]`` is the mean of the features, NaN in an empty bin. Without attributes s is 1 and their
+    quantities are NaN.
     """
 
     values: Tensor
@@ -32,6 +33,23 @@ class LevelSlices:
     counts: Tensor
     has_attributes: bool
     embedding: Tensor | None
+
+    @classmethod
+    def of(
+        cls, values: Tensor, target: Tensor, attribute: Tensor | None, edges: Tensor, features: Tensor | None
+    ) -> LevelSlices:
+        """Cut the samples of checked ``values [n]`` at ``edges [bins + 1]``."""
+        kinds = torch.zeros_like(target) if attribute is None else attribute
+        level = torch.bucketize(values.contiguous(), edges[1:-1], right=True)  # [n]; on an edge means above it
+        classes, class_index = torch.unique(target, return_inverse=True)
+        attributes, attribute_index = torch.unique(kinds, return_inverse=True)
+        shape = (len(edges) - 1, len(classes), len(attributes))
+        cell = (level * shape[1] + class_index) * shape[2] + attribute_index
+        counts = torch.bincount(cell, minlength=int(np.prod(shape))).reshape(shape)
+        ascending = torch.argsort(values, stable=True)
+        members = tuple(ascending[level[ascending] == b] for b in range(shape[0]))
+        embedding = None if features is None else torch.stack([features[index].mean(dim=0) for index in members])
+        return cls(values, edges, members, classes, attributes, counts, attribute is not None, embedding)
 
     @property
     def n(self) -> Tensor:
@@ -50,13 +68,13 @@ class LevelSlices:
 
     @property
     def lift(self) -> Tensor:
-        """P(s given bin) - P(s), ``[bins, s]``: which attributes stand at a level more often than overall."""
+        """P(s given bin) - P(s), ``[bins, s]``: above 0 for attributes more frequent at a level than overall."""
         overall = self.counts.sum(dim=(0, 1)).double() / self.n.sum()
         return self.attribute_composition - overall
 
     @property
     def association(self) -> Tensor:
-        """I(S; Y given bin) in bits, plug-in estimate, ``[bins]``: how far the attribute tells the class at a level."""
+        """I(S; Y given bin) in bits, plug-in estimate, ``[bins]``: what the attribute tells of the class at a level."""
         joint = self.counts.double() / self.n[:, None, None]
         product = joint.sum(dim=2, keepdim=True) * joint.sum(dim=1, keepdim=True)
         ratio = torch.where(joint > 0, joint / product, 1.0)
@@ -65,7 +83,7 @@ class LevelSlices:
 
     @property
     def association_bias(self) -> Tensor:
-        """Miller-Madow bias of ``association``, (C' - 1)(S' - 1) / (2 n ln 2) bits with the labels that a bin holds."""
+        """Miller-Madow bias of ``association``: (C' - 1)(S' - 1) / (2 n ln 2) bits, with C', S' the labels in a bin."""
         used_classes = (self.counts.sum(dim=2) > 0).sum(dim=1)
         used_attributes = (self.counts.sum(dim=1) > 0).sum(dim=1)
         return self._of_attributes((used_classes - 1) * (used_attributes - 1) / (2 * self.n.double() * log(2)))
@@ -91,11 +109,11 @@ class LevelSlices:
         return frame
 
     def plot(self, class_names: Any = None, attribute_names: Any = None) -> Any:
-        """Draw what each level is made of, and the association per level; return the figure."""
-        return pictures_of_logits.levels(self, class_names, attribute_names)
+        """Draw the composition and the association of each level; return the figure."""
+        return pictures.levels(self, class_names, attribute_names)
 
     def plot_images(self, images: Any, *, per_level: int = 10, seed: int = 0) -> Any:
-        """Draw some of ``images [n, channels, height, width]`` of each level, highest on top; return the figure."""
+        """Draw random ``images [n, channels, height, width]`` of each level, highest on top; return the figure."""
         if len(images) != len(self.values):
             raise ValueError(f"images must be those of the {len(self.values)} sliced samples; got {len(images)}")
         chosen = [_some(index, per_level, seed) for index in self.members]
@@ -103,7 +121,7 @@ class LevelSlices:
             f"{low:.3g} to {high:.3g}\n(n = {n:,})"
             for low, high, n in zip(self.edges[:-1].tolist(), self.edges[1:].tolist(), self.n.tolist(), strict=True)
         ]
-        return pictures_of_logits.image_grid(images, chosen[::-1], names[::-1], "Images at each level of the unit")
+        return pictures.image_grid(images, chosen[::-1], names[::-1], "Images at each level of the unit")
 
     def _of_attributes(self, quantity: Tensor) -> Tensor:
         return quantity if self.has_attributes else torch.full_like(quantity.double(), torch.nan)
@@ -118,12 +136,27 @@ def level_slices(
     edges: Literal["width", "quantile"] = "width",
     features: Any = None,
 ) -> LevelSlices:
-    """Cut the samples by ``values [n]`` of one unit, such as a logit, and return what stands at each level.
+    """Cut the samples by the values of one unit, such as a logit, and return the composition of each level.
 
-    ``target [n]`` is the class and ``attribute [n]`` any other integer label of each sample, such as a background;
-    ``features [n, d]`` (penultimate activations) are averaged per level. Levels are ``bins`` of equal width over the
-    range of ``values``, or hold equally many samples (edges="quantile"; equal edges are merged, so that there may be
-    fewer). The levels are those of O'Mahony et al. (arXiv 2411.10019); number and association measures are ours.
+    The levels are those of O'Mahony et al. (arXiv 2411.10019); their number and the association measures are ours.
+
+    Args:
+        values: ``[n]``, one value of the unit per sample.
+        target: ``[n]`` integer classes.
+        attribute: ``[n]``, any other integer label, such as a background.
+        bins: number of levels.
+        edges: "width" for levels of equal width over the range of ``values``. "quantile" for equally many samples;
+            equal edges are merged, so there may be fewer levels.
+        features: ``[n, d]``, such as penultimate activations; averaged per level.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, a value is not finite, or ``bins`` or ``edges`` is wrong.
+
+    Example:
+        >>> from captum_ablate import level_slices
+        >>> slices = level_slices([0.0, 0.1, 0.9, 1.0], [0, 0, 0, 1], bins=2)
+        >>> slices.class_composition.tolist()
+        [[1.0, 0.0], [0.5, 0.5]]
     """
     unit = torch.as_tensor(values).detach()
     if unit.ndim != 1:
@@ -132,26 +165,16 @@ def level_slices(
             "For one class of logits: logits[:, c]"
         )
     unit, target = rows(unit[:, None], "values", "[n]")[:, 0], labels(target, "target")
-    has_attributes = attribute is not None
-    kinds = labels(attribute, "attribute") if has_attributes else torch.zeros_like(target)
-    same_length(values=unit, target=target, attribute=kinds)
+    kinds = None if attribute is None else labels(attribute, "attribute")
+    same_length(values=unit, target=target, attribute=target if kinds is None else kinds)
     if bins < 1:
         raise ValueError(f"bins must be at least 1; got {bins}")
     cut = _edges(unit.numpy(), bins, edges)
-    level = torch.bucketize(unit.contiguous(), cut[1:-1], right=True)  # [n]; a value on an edge belongs above it
-    classes, class_index = torch.unique(target, return_inverse=True)
-    attributes, attribute_index = torch.unique(kinds, return_inverse=True)
-    shape = (len(cut) - 1, len(classes), len(attributes))
-    cell = (level * shape[1] + class_index) * shape[2] + attribute_index
-    counts = torch.bincount(cell, minlength=int(np.prod(shape))).reshape(shape)
-    ascending = torch.argsort(unit, stable=True)
-    members = tuple(ascending[level[ascending] == b] for b in range(shape[0]))
-    embedding = None
+    matrix = None
     if features is not None:
         matrix = rows(features, "features", "[n, d]")
         same_length(values=unit, features=matrix)
-        embedding = torch.stack([matrix[index].mean(dim=0) for index in members])
-    return LevelSlices(unit, cut, members, classes, attributes, counts, has_attributes, embedding)
+    return LevelSlices.of(unit, target, kinds, cut, matrix)
 
 
 def _edges(values: np.ndarray, bins: int, edges: str) -> Tensor:

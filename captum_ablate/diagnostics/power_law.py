@@ -1,4 +1,4 @@
-"""The power law of a spectrum, eigenvalue i ~ i^-alpha, and the dimensionality of a spectrum."""
+"""The power law of a spectrum, eigenvalue i ~ i^-alpha, the ranks that its fit needs, and its dimensionality."""
 
 from __future__ import annotations
 
@@ -42,20 +42,64 @@ def exponents(eigenvalues: Tensor, fit_range: tuple[int, int]) -> Tensor:
 
 
 def rank_of(eigenvalues: Tensor) -> int:
-    """Return how many eigenvalues stand above rounding: larger than the largest times units times machine epsilon."""
+    """Count the eigenvalues above rounding: larger than the largest times units times machine epsilon."""
     floor = float(eigenvalues.max()) * len(eigenvalues) * torch.finfo(torch.float64).eps
     return int((eigenvalues > floor).sum())
 
 
 def default_range(rank: int) -> tuple[int, int]:
-    """Return the ranks 10 .. min(rank / 2, 500), ours after Stringer et al. (2019)."""
+    """Return the ranks 10 .. min(rank / 2, 500), our choice after Stringer et al. (2019)."""
     return FIRST_RANK, min(rank // 2, LAST_RANK)
 
 
-def participation_ratio(eigenvalues: Tensor) -> float:
-    """Return (sum of eigenvalues)^2 / sum of their squares: how many dimensions share the variance, 1 .. units.
+def too_few_ranks(fit_range: tuple[int, int], rank: int, units: int, n: int, *, is_default: bool) -> str | None:
+    """Say why a layer of this ``rank`` has no such ranks to fit, and what to do; None where it has them."""
+    first, last = fit_range
+    ranks = f"{units} units and {n:,} samples have {rank} eigenvalues above rounding"
+    if is_default and last < DECADES * first:
+        return (
+            f"too narrow for a fit: {ranks}, and the default fit needs {int(2 * DECADES * first)} (ranks {first} to "
+            "half of them, half a decade at least); pass fit_range to fit all the same"
+        )
+    if last > rank:
+        return (
+            f"too narrow for ranks {first} to {last}: {ranks}; {_shorter(first, rank)}take a wider layer, or more "
+            "samples if they are fewer than the units"
+        )
+    return None
 
-    ``eigenvalues [units]`` of a covariance, in any order. NaN where there is no variance at all.
+
+def too_few_samples(fit_range: tuple[int, int], resampled_rank: int, n: int) -> str | None:
+    """Say why ``n`` samples are too few to resample, and what to do; None where they suffice.
+
+    A bootstrap replicate holds each sample several times or not at all. Where it lacks the last ranks of the fit, their
+    eigenvalues are rounding. Then neither its exponent nor the bias estimated from it means anything.
+    """
+    first, last = fit_range
+    if resampled_rank >= last:
+        return None
+    return (
+        f"too few samples for ranks {first} to {last}: of {n:,} samples, a bootstrap replicate has as few as "
+        f"{resampled_rank} eigenvalues above rounding; {_shorter(first, resampled_rank)}use more samples, or pass "
+        "replicates=0 for the plain fit, which few samples steepen"
+    )
+
+
+def participation_ratio(eigenvalues: Tensor) -> float:
+    """Return (sum of eigenvalues)^2 / sum of their squares: the number of dimensions that share the variance.
+
+    It lies between 1 and the number of units; NaN if all eigenvalues are 0.
+
+    Args:
+        eigenvalues: ``[units]``, the eigenvalues of a covariance, in any order and unit of variance.
+
+    Raises:
+        ValueError: if ``eigenvalues`` are not one spectrum ``[units]``, or one of them is negative.
+
+    Example:
+        >>> import torch
+        >>> participation_ratio(torch.tensor([2.0, 2.0, 2.0, 0.0]))
+        3.0
     """
     values = _nonnegative(eigenvalues)
     largest = float(values.max())
@@ -80,6 +124,11 @@ def _logarithms(eigenvalues: Tensor, fit_range: tuple[int, int]) -> tuple[Tensor
     chosen = eigenvalues[..., low - 1 : high].to(torch.float64)
     tiny = torch.finfo(torch.float64).tiny
     return torch.arange(low, high + 1, dtype=torch.float64).log(), chosen.clamp(min=tiny).log()
+
+
+def _shorter(first: int, rank: int) -> str:
+    """Offer a range that ends at ``rank``, if it has a rank between its ends."""
+    return f"pass a fit_range that ends at {rank} or before, " if rank > first + 1 else ""
 
 
 def _nonnegative(eigenvalues: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Random projections of a trajectory: whether a code moves smoothly as its stimulus moves along a closed path.
+"""Random projections of a trajectory: does a code move smoothly as its stimulus moves along a closed path?
 
-The idea and the squared steps are from the supplement of Marshall and Kirchner (2024); the slope
-over the number of frames, and its law, are ours.
+The idea and the squared steps are from the supplement of Marshall and Kirchner (2024, arXiv 2401.17975). The slope over
+the number of frames, and its law, are ours.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ FRAMES = (32, 64, 128, 256)
 DIMENSIONS = 3
 """A projection has three dimensions, as in the supplement."""
 
-NORMALS_AT_A_TIME = 2**22
-
 
 @dataclass(frozen=True, eq=False)
 class RandomProjections:
@@ -48,6 +46,33 @@ class RandomProjections:
     frames: tuple[int, ...]
     energies: Tensor
     distance_correlation: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        layer: str,
+        codes: Sequence[Tensor],
+        frames: tuple[int, ...],
+        distances: Any,
+        *,
+        projections: int,
+        seed: int,
+    ) -> RandomProjections:
+        """Project ``codes``, one trajectory ``[T, units]`` for each T of ``frames``.
+
+        ``distances [pairs]`` are those of the inputs at the largest number of frames.
+
+        Raises:
+            ValueError: if a trajectory does not move.
+        """
+        largest = frames.index(max(frames))
+        energies, correlations = trajectory_energies(codes, distances, largest, projections=projections, seed=seed)
+        if not bool((energies > 0).all()):
+            raise ValueError(
+                f"the code of {layer!r} does not move along the path, so its trajectory has no energy; choose a path "
+                "that the layer sees, or unit_dim=None if positions were averaged away"
+            )
+        return cls(layer, codes[0].shape[1], frames, energies, correlations)
 
     @property
     def energy(self) -> Tensor:
@@ -115,15 +140,31 @@ def random_projection_test(
     layer_mask: Tensor | None = None,
     batch_size: int | None = None,
 ) -> RandomProjections:
-    """Return the slope of trajectory energy of a layer's code along ``path``, over random projections to 3 dimensions.
+    """Return how the energy of a layer's trajectory along ``path`` grows with its frames, over random projections.
 
     With activations z_t ``[units]`` of frame t of T and P ``[units, 3]`` of N(0, 1 / units): p_t = z_t P, energy(T) =
     sum over the closed path of |p_(t+1) - p_t|^2 / trace cov(p). The slope is d log energy / d log T over ``frames``. A
-    code on a circle with eigenvalues i^-alpha has the slope clip(2 - alpha, -1, 1), which reaches -1 at the threshold
-    of smoothness, alpha = 3 = 1 + 2 / d for d = 1. The stimuli must be antialiased: jumps of pixels are jumps of the
-    code.
+    code on a circle with eigenvalues i^-alpha has the slope clip(2 - alpha, -1, 1). It reaches -1 at the threshold of
+    smoothness, alpha = 3 = 1 + 2 / d for d = 1. After the supplement of Marshall and Kirchner (2024, arXiv 2401.17975).
 
-    ``unit_dim=None`` (every element is a unit) keeps positions apart; an average over them loses a moving stimulus.
+    Args:
+        path: ``path(T)`` returns ``inputs [T, ...]`` along a closed path. They must be antialiased: jumps of pixels are
+            jumps of the code.
+        projections: random projections to three dimensions.
+        frames: numbers of frames T, two or more.
+        unit_dim: axis of the units. None makes every element a unit and keeps positions apart; an average over them
+            loses a moving stimulus.
+
+    Raises:
+        ValueError: if ``frames``, ``projections`` or the inputs of ``path`` do not fit, or the code does not move.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import dot_on_circle, random_projection_test
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Identity())
+        >>> found = random_projection_test(net, "1", dot_on_circle(12, channels=1), projections=10)
+        >>> f"{found.slope:.1f}"  # -1: smooth
+        '-1.0'
     """
     frames = tuple(int(count) for count in frames)
     if len(frames) < 2 or min(frames) < 3 or len(set(frames)) != len(frames):
@@ -133,7 +174,7 @@ def random_projection_test(
     model = as_model(forward_func)
     module = find_layer(model, layer)
     axis, name = UnitAxis.of(unit_dim, layer_mask), layer_name(model, module)
-    codes, inputs = [], None
+    codes = []
     with unchanged(model, module):
         refuse_training_mode(model, module)
         for count in frames:
@@ -143,15 +184,44 @@ def random_projection_test(
             batches = as_batches(batch, forward_func=model, batch_size=batch_size)
             passes = pooled_pass(model, [module], batches, axis)
             codes.append(torch.cat([pooled[0].values for pooled in passes]))
-    largest = frames.index(max(frames))
-    distances = pdist(_flat(as_tuple(path(frames[largest]))))
-    energies, correlations = trajectory_energies(codes, distances, largest, projections=projections, seed=seed)
-    if not bool((energies > 0).all()):
-        raise ValueError(
-            f"the code of {name!r} does not move along the path, so its trajectory has no energy; choose a path that "
-            "the layer sees, or unit_dim=None if positions were averaged away"
-        )
-    return RandomProjections(name, codes[0].shape[1], frames, energies, correlations)
+    distances = pdist(_flat(as_tuple(path(max(frames)))))
+    return RandomProjections.of(name, codes, frames, distances, projections=projections, seed=seed)
+
+
+def dot_on_circle(
+    size: int = 32, *, channels: int = 3, radius: float | None = None, width: float = 2.0, background: float = 0.0
+) -> Path:
+    """Return a path of images ``[T, channels, size, size]``: a Gaussian dot goes once around a circle.
+
+    Its intensity is computed at its exact place, never rounded to pixels, and rises from ``background`` by 1. After the
+    supplement of Marshall and Kirchner (2024, arXiv 2401.17975).
+
+    Args:
+        size: height and width of an image, in pixels.
+        radius: radius of the circle, in pixels; a third of ``size`` by default.
+        width: standard deviation of the dot, in pixels.
+
+    Raises:
+        ValueError: if size, radius or width is not above 0.
+
+    Example:
+        >>> from captum_ablate import dot_on_circle
+        >>> tuple(dot_on_circle(16)(8).shape)
+        (8, 3, 16, 16)
+    """
+    around = size / 3 if radius is None else radius
+    if width <= 0 or around <= 0 or size < 2:
+        raise ValueError(f"size, radius and width must be above 0; got {size}, {around}, {width}")
+
+    def path(frames: int) -> Tensor:
+        angle = 2 * torch.pi * torch.arange(frames, dtype=torch.float64) / frames
+        pixel = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+        x = torch.exp(-((pixel - around * angle.cos()[:, None]) ** 2) / (2 * width**2))  # [frames, size]
+        y = torch.exp(-((pixel - around * angle.sin()[:, None]) ** 2) / (2 * width**2))
+        dot = background + y[:, :, None] * x[:, None, :]
+        return dot[:, None].expand(-1, channels, -1, -1).to(torch.get_default_dtype())
+
+    return path
 
 
 def trajectory_energies(
@@ -159,8 +229,8 @@ def trajectory_energies(
 ) -> tuple[Tensor, Tensor]:
     """Return the energies ``[projections, frames]`` of ``codes``, one ``[T, units]`` per number of frames.
 
-    And, of ``codes[largest]``, the correlation of projected distances with ``distances`` of the inputs
-    ``[projections]``.
+    Also return the correlation ``[projections]`` of the inputs' ``distances`` with those of projected
+    ``codes[largest]``.
     """
     energies, correlations = [], []
     for projection in random_projections(codes[0].shape[1], projections, seed):

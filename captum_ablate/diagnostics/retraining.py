@@ -1,34 +1,125 @@
-"""A new last layer on frozen features."""
+"""Retraining of the last layer: what it receives, and a new layer on these frozen features."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
-from torch import nn
+from torch import Tensor, nn
 
 from captum_ablate.diagnostics.labelled import labels, rows, same_length
+from captum_ablate.inputs.batches import UnpackBatch, as_batches
+from captum_ablate.inputs.model import Layer, as_model, find_layer, layer_name, refuse_training_mode
+from captum_ablate.inputs.progress import with_progress
+from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.statistics.activations import layer_pass
 
 STRENGTHS = tuple(10.0**k for k in (-4, -3, -2, -1, 0, 1))
 """Values of C among which cross-validation chooses."""
 FOLDS = 3
 
 
+class HeadTable(NamedTuple):
+    """What the last layer receives, ``features [n, d]``, and returns, ``logits [n, classes]``, with ``target [n]``."""
+
+    features: Tensor
+    logits: Tensor
+    target: Tensor
+
+
+def head_table(
+    forward_func: Any,
+    head: Layer,
+    data: Any,
+    *,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+    show_progress: bool = False,
+) -> HeadTable:
+    """Return what the model's last linear layer receives and returns for a data set, on the CPU.
+
+    Args:
+        head: the last linear layer, a module or its dotted name.
+        data: ``(inputs, target)`` or an iterable of batches ``(*inputs, labels)``.
+
+    Raises:
+        TypeError: if ``head`` is no ``nn.Linear``.
+        ValueError: if there is no such layer, the model is in training mode, or ``head`` does not receive one row of
+            features per sample.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import head_table
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> table = head_table(net, "2", (torch.randn(5, 4), torch.tensor([0, 1, 0, 1, 1])))
+        >>> tuple(table.features.shape), tuple(table.logits.shape)
+        ((5, 8), (5, 2))
+    """
+    model = as_model(forward_func)
+    layer = find_layer(model, head)
+    name = layer_name(model, layer)
+    if not isinstance(layer, nn.Linear):
+        raise TypeError(
+            "head must be the last linear layer, which turns features into logits; "
+            f"{name!r} is a {type(layer).__name__}"
+        )
+    refuse_training_mode(model)
+    batches = as_batches(data, forward_func=model, batch_size=batch_size, unpack_batch=unpack_batch)
+    features, logits, target = [], [], []
+    with unchanged(model, batches.owner):
+        shown = with_progress(batches, f"features of {name}", show_progress)
+        inputs = layer_pass(model, [layer], shown, _copy, at_input=True)
+        for batch, ((received, *_),) in inputs:
+            with torch.no_grad():
+                output = layer(received)
+            if received.ndim != 2 or len(received) != len(batch.target):
+                raise ValueError(
+                    f"the last layer {name!r} must receive one row of features per sample, [n, d]; "
+                    f"got {tuple(received.shape)} for {len(batch.target)} samples"
+                )
+            features.append(received.cpu())
+            logits.append(output.cpu())
+            target.append(batch.target.cpu())
+    return HeadTable(torch.cat(features), torch.cat(logits), torch.cat(target))
+
+
+def last_linear(model: nn.Module) -> str:
+    """Return the name of the model's last linear layer in the order of definition."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name]
+    if not names:
+        raise ValueError(f"{type(model).__name__} has no linear layer, so no last one; it needs a linear classifier")
+    return names[-1]
+
+
 def retrain_last_layer(
     features: Any, target: Any, *, C: float | None = None, draws: int = 10, seed: int = 0
 ) -> nn.Linear:
-    """Return a linear layer, features to logits, fitted to ``features [n, d]`` and classes ``target [n]`` 0..k-1.
+    """Return a new last layer, fitted by logistic regression to features and classes.
 
-    Logistic regression on standardised features, fitted to ``draws`` random subsets with equally many samples of each
-    class and averaged; the standardisation is folded into weight and bias, so that the layer takes raw features.
-    ``C``, the inverse strength of the L2 penalty, is chosen on the first draw by 3-fold cross-validated
-    log-likelihood where it is None: no group labels are looked at. After deep feature reweighting (Kirichenko et al.
-    2022), whose penalty is L1.
+    It is fitted to standardised features of ``draws`` random subsets with equally many samples of each class, and
+    averaged. The standardisation is folded into weight and bias, so that the layer takes raw features. No group labels
+    are used. After deep feature reweighting (Kirichenko et al. 2022), whose penalty is L1 where ours is L2.
+
+    Args:
+        features: ``[n, d]``, what the last layer receives.
+        target: ``[n]``, classes 0..k-1.
+        C: inverse strength of the penalty. None chooses it on the first draw by 3-fold cross-validated log-likelihood.
+
+    Raises:
+        ValueError: if shapes or labels do not fit, a class has no samples, or ``C`` or ``draws`` is out of range.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import retrain_last_layer
+        >>> features = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]])
+        >>> layer = retrain_last_layer(features, [0, 0, 1, 1], C=1.0)
+        >>> layer(features).argmax(dim=1).tolist()
+        [0, 0, 1, 1]
     """
     matrix, target = rows(features, "features", "[n, d]").numpy(), labels(target, "target")
     same_length(features=torch.from_numpy(matrix), target=target)
@@ -40,7 +131,7 @@ def retrain_last_layer(
     if C is None and counts.min() < 2:
         raise ValueError(
             "cross-validation of C needs at least 2 samples of every class, and one class has 1; "
-            "bring more samples, or choose C yourself: retrain_last_layer(..., C=1.0)"
+            "add samples, or choose C yourself: retrain_last_layer(..., C=1.0)"
         )
     centre, spread = matrix.mean(axis=0), matrix.std(axis=0)
     constant = spread <= 1e-12 * np.abs(matrix).max(axis=0)
@@ -48,17 +139,9 @@ def retrain_last_layer(
     standardised = (matrix - centre) / spread
     standardised[:, constant] = 0.0  # so that a feature that never varies gets no weight
     y, rng = target.numpy(), np.random.default_rng(seed)
-    weight, bias = np.zeros((len(counts), matrix.shape[1])), np.zeros(len(counts))
     balanced = bool((counts == counts[0]).all())
     subsets = [_draw(y, rng) for _ in range(1 if balanced else draws)]  # equal counts: every draw is the whole
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near the optimum the predictions no longer move
-        strength = _best_strength(standardised[subsets[0]], y[subsets[0]], seed) if C is None else C
-        for subset in subsets:
-            fitted = LogisticRegression(C=strength, tol=1e-6, max_iter=2000).fit(standardised[subset], y[subset])
-            w, b = _per_class(fitted.coef_, fitted.intercept_)
-            weight += w / len(subsets)
-            bias += b / len(subsets)
+    weight, bias = _averaged_fit(standardised, y, subsets, C, seed)
     layer = nn.utils.skip_init(nn.Linear, matrix.shape[1], len(counts))  # draws no random numbers
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight / spread))
@@ -66,8 +149,8 @@ def retrain_last_layer(
     return layer.requires_grad_(True).eval()
 
 
-def _class_counts(target: torch.Tensor) -> np.ndarray:
-    """Return the samples of each class 0..k-1; raise where one has none."""
+def _class_counts(target: Tensor) -> np.ndarray:
+    """Return the number of samples of each class 0..k-1; raise if one has none."""
     if int(target.min()) < 0:
         raise ValueError(f"labels must be 0..k-1, the rows of the new layer; got {int(target.min())}")
     counts = torch.bincount(target).numpy()
@@ -81,11 +164,28 @@ def _class_counts(target: torch.Tensor) -> np.ndarray:
 
 
 def _draw(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the indices of a random subset with as many samples of each class as the rarest one has."""
+    """Return the indices of a random subset with equally many samples of each class, as many as the rarest has."""
     counts = np.bincount(y)
     return np.sort(
         np.concatenate([rng.permutation(np.flatnonzero(y == c))[: counts.min()] for c in range(len(counts))])
     )
+
+
+def _averaged_fit(
+    values: np.ndarray, y: np.ndarray, subsets: list[np.ndarray], C: float | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weight ``[classes, d]`` and the bias ``[classes]`` of the fits to ``subsets``, averaged."""
+    classes = int(y.max()) + 1
+    weight, bias = np.zeros((classes, values.shape[1])), np.zeros(classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # near the optimum the predictions no longer move
+        strength = _best_strength(values[subsets[0]], y[subsets[0]], seed) if C is None else C
+        for subset in subsets:
+            fitted = LogisticRegression(C=strength, tol=1e-6, max_iter=2000).fit(values[subset], y[subset])
+            w, b = _per_class(fitted.coef_, fitted.intercept_)
+            weight += w / len(subsets)
+            bias += b / len(subsets)
+    return weight, bias
 
 
 def _best_strength(values: np.ndarray, y: np.ndarray, seed: int) -> float:
@@ -99,7 +199,11 @@ def _best_strength(values: np.ndarray, y: np.ndarray, seed: int) -> float:
 
 
 def _per_class(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a row per class; two classes are the softmax of half the binary logit, with both signs."""
+    """Return one row per class; two classes get half the binary logit each, with opposite signs."""
     if len(weight) > 1:
         return weight, bias
     return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()

@@ -1,21 +1,34 @@
-"""The eigenspectrum of a layer's activations: how redundant, and by its decay how smooth, the code of a layer is.
+"""The eigenspectrum of a layer's activations: how redundant its code is and, by the decay, how smooth.
 
-The idea is Marshall and Kirchner's (2024, arXiv 2401.17975); the threshold of smoothness is Stringer et al.'s (2019),
-as we recall it. Range of the fit, bootstrap and the default units are ours.
+The idea is Marshall and Kirchner's (2024, arXiv 2401.17975). The threshold of smoothness is Stringer et al.'s (2019),
+quoted from memory. The range of the fit, the bootstrap and the default units are ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from math import inf
+from dataclasses import dataclass
+from math import inf, isfinite, nan
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy import stats
 from torch import Tensor
 
-from captum_ablate.diagnostics.resampling import GroupedCovariance, groups_for
-from captum_ablate.diagnostics.spectrum_fit import fitted
+from captum_ablate.diagnostics import pictures
+from captum_ablate.diagnostics.bootstrap import GroupedCovariance, draw, grouped_covariances
+from captum_ablate.diagnostics.power_law import (
+    PowerLaw,
+    default_range,
+    effective_rank,
+    exponents,
+    fit_power_law,
+    participation_ratio,
+    rank_of,
+    too_few_ranks,
+    too_few_samples,
+)
 from captum_ablate.diagnostics.unlabelled import unlabelled_batches
 from captum_ablate.inputs.batches import UnpackBatch
 from captum_ablate.inputs.model import (
@@ -32,6 +45,188 @@ from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import pooled_pass
 from captum_ablate.statistics.covariance import processes
+from captum_ablate.statistics.intervals import LEVEL, Interval
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationSpectrum:
+    """The spectrum of one layer's covariance, and its power law where the layer is wide enough for one.
+
+    ``eigenvalues [units]``, largest first, belong to the covariance of ``n`` samples. ``fit`` is the straight line
+    through their ranks ``fit_range``. ``replicates [replicates]`` are the exponents of bootstrapped samples. If there
+    is no fit, ``refusal`` says why and ``alpha`` is NaN; the dimensionality remains.
+    """
+
+    layer: str
+    eigenvalues: Tensor
+    n: int
+    stimulus_dim: float
+    fit_range: tuple[int, int] | None
+    fit: PowerLaw
+    replicates: Tensor
+    groups: int
+    refusal: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        layer: str,
+        grouped: GroupedCovariance,
+        *,
+        fit_range: tuple[int, int] | None = None,
+        stimulus_dim: float = inf,
+        replicates: int = 200,
+        seed: int = 0,
+    ) -> ActivationSpectrum:
+        """Return the spectrum of the samples in ``grouped``, with its power law or the reason why it has none.
+
+        Raises:
+            ValueError: if there are fewer than two samples.
+        """
+        total = grouped.total
+        if total.count < 2:
+            raise ValueError(f"a covariance needs at least two samples; layer {layer!r} got {total.count}")
+        values, n, groups = total.eigenvalues, total.count, len(grouped.groups)
+        rank = rank_of(values)
+        ranks = fit_range or default_range(rank)
+        boot = values.new_zeros(0)
+        refusal = too_few_ranks(ranks, rank, len(values), n, is_default=fit_range is None)
+        if refusal is None and groups > 1 and replicates:
+            resampled = grouped.resampled(draw(replicates, groups, seed))  # [replicates, units]
+            refusal = too_few_samples(ranks, min(rank_of(one) for one in resampled), n)
+            boot = exponents(resampled, ranks) if refusal is None else boot
+        if refusal is not None:
+            return cls(layer, values, n, stimulus_dim, None, PowerLaw(nan, nan, nan), boot, groups, refusal)
+        return cls(layer, values, n, stimulus_dim, ranks, fit_power_law(values, ranks), boot, groups)
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return len(self.eigenvalues)
+
+    @property
+    def bias(self) -> float:
+        """Bootstrap estimate of how much few samples steepen the fit: mean replicate minus fit."""
+        return float(self.replicates.mean()) - self.fit.alpha if len(self.replicates) else nan
+
+    @property
+    def alpha(self) -> float:
+        """Exponent of the decay, eigenvalue i ~ i^-alpha, > 0 for decay: that of the fit minus its ``bias``.
+
+        Finite samples spread the eigenvalues, which steepens the fit. The bootstrap steepens it once more by about as
+        much. More of the bias remains, the flatter the spectrum and the fewer the samples for each unit.
+        """
+        return self.fit.alpha - (self.bias if isfinite(self.bias) else 0.0)
+
+    @property
+    def standard_error(self) -> float:
+        """Standard deviation of the bootstrapped exponents, corrected for the number of groups."""
+        if len(self.replicates) < 2:
+            return nan
+        return float(self.replicates.std()) * (self.groups / (self.groups - 1)) ** 0.5
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of ``alpha`` over samples."""
+        half = float(stats.t.ppf((1 + LEVEL) / 2, max(1, self.groups - 1))) * self.standard_error
+        return Interval(self.alpha - half, self.alpha + half)
+
+    @property
+    def r2(self) -> float:
+        """Share of the variance of log eigenvalues in the range that the straight line explains."""
+        return self.fit.r2
+
+    @property
+    def threshold(self) -> float:
+        """1 + 2 / d: a code of d-dimensional stimuli can be differentiable only if it decays faster."""
+        return 1 + 2 / self.stimulus_dim
+
+    @property
+    def verdict(self) -> str:
+        """ "smooth", "non-smooth" or "undecided", by the interval against the threshold; "refused" without a fit.
+
+        It tells how the spectrum would continue. The network itself, if it has ReLUs, is differentiable almost
+        everywhere.
+        """
+        if self.refusal is not None:
+            return "refused"
+        low, high = self.interval
+        if low > self.threshold:
+            return "smooth"
+        return "non-smooth" if high < self.threshold else "undecided"
+
+    @property
+    def participation_ratio(self) -> float:
+        """(sum of eigenvalues)^2 / sum of squares: the number of dimensions that share the variance, 1 .. units."""
+        return participation_ratio(self.eigenvalues)
+
+    @property
+    def effective_rank(self) -> float:
+        """exp of the entropy of the shares of variance (Roy and Vetterli 2007), 1 .. units."""
+        return effective_rank(self.eigenvalues)
+
+    @property
+    def redundancy(self) -> float:
+        """1 - participation ratio / units: 0 for a white code, near 1 where few directions hold the variance."""
+        return 1 - self.participation_ratio / self.units
+
+    @property
+    def static_energy(self) -> float:
+        """Half the total variance, sum of eigenvalues / 2 (the supplement's mean energy; not that of a trajectory)."""
+        return float(self.eigenvalues.sum()) / 2
+
+    @property
+    def title(self) -> str:
+        """Layer, units and samples, in a line."""
+        return f"Spectrum of {self.layer} ({self.units:,} units, {self.n:,} samples)"
+
+    @property
+    def finding(self) -> str:
+        """Exponent, fit and dimensionality, in a line."""
+        dimensions = f"participation ratio {self.participation_ratio:.1f} of {self.units}"
+        if self.refusal is not None:
+            return f"no power law fitted; {dimensions}"
+        low, high = self.interval
+        return f"alpha {self.alpha:.2f} [{low:.2f}, {high:.2f}], R2 {self.r2:.3f}, {self.verdict}; {dimensions}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per rank: layer, rank, eigenvalue, share (of the variance), fitted (NaN outside the range)."""
+        rank = np.arange(1, self.units + 1)
+        fitted = np.exp(self.fit.level - self.fit.alpha * np.log(rank))
+        if self.fit_range is not None:
+            fitted[(rank < self.fit_range[0]) | (rank > self.fit_range[1])] = nan
+        values = self.eigenvalues.numpy()
+        total = values.sum()
+        share = values / total if total > 0 else np.full_like(values, nan)
+        return pd.DataFrame({"layer": self.layer, "rank": rank, "eigenvalue": values, "share": share, "fitted": fitted})
+
+    def summary(self) -> dict[str, Any]:
+        """Return the layer's figures by name, for a row of a table."""
+        low, high = self.interval
+        return {
+            "layer": self.layer,
+            "units": self.units,
+            "n": self.n,
+            "alpha": self.alpha,
+            "low": low,
+            "high": high,
+            "fit_range": "" if self.fit_range is None else f"{self.fit_range[0]}-{self.fit_range[1]}",
+            "r2": self.r2,
+            "threshold": self.threshold,
+            "verdict": self.verdict,
+            "participation_ratio": self.participation_ratio,
+            "effective_rank": self.effective_rank,
+            "redundancy": self.redundancy,
+            "refusal": self.refusal or "",
+        }
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the spectrum on logarithmic axes with its fit and the slope of the threshold; return the axes."""
+        return pictures.spectrum(self.to_frame(), title=self.title, subtitle=self.finding, slope=self.threshold, ax=ax)
+
+    def __repr__(self) -> str:
+        why = f"; {self.refusal}" if self.refusal else f" over ranks {self.fit_range}"
+        return f"ActivationSpectrum({self.layer!r}: {self.finding}{why})"
 
 
 def activation_spectrum(
@@ -51,23 +246,36 @@ def activation_spectrum(
 ) -> Any:
     """Return the ``ActivationSpectrum`` of a layer: the eigenvalues of its covariance and their power law.
 
-    Activations are averaged over positions (channels are units), centred, not scaled, and never held together: memory
-    is one batch and ``units x units``. Under ``torch.distributed`` each process passes its shard of the data and all
-    get the spectrum of the whole.
+    Activations are averaged over positions (channels are units), centred and not scaled. Memory is one batch and
+    ``units x units``. Under ``torch.distributed`` each process passes its shard of the data; all get the spectrum of
+    the whole. After Marshall and Kirchner (2024, arXiv 2401.17975).
 
     Args:
-        layer: a module or its dotted name; a list of them shares one pass, and one bootstrap, and gives a list.
-        data: inputs alone, ``(inputs, target)``, or an iterable of batches with or without labels, which are not used.
+        layer: a module or its dotted name. A list of them shares one pass and one bootstrap, and gives a list.
+        data: inputs alone, ``(inputs, target)``, or an iterable of batches with or without labels. Labels are ignored.
         fit_range: first and last rank of the fit, from 1; by default 10 .. min(rank / 2, 500), and at least half a
             decade. A layer too narrow for it, or samples too few to resample it, get no fit but a reason, ``refusal``.
         stimulus_dim: d of the threshold 1 + 2 / d; infinite for natural images, 1 for a path of stimuli.
         unit_dim: axis of the units; None makes every element of the output a unit.
-        replicates: bootstrap replicates, of 40 random groups of samples.
+        replicates: bootstrap replicates, of 40 random groups of samples; 0 for no interval.
 
     Returns:
-        One result; a list for a list of layers; a tuple where a layer gives a tuple of tensors.
+        One result; a list for a list of layers; a tuple where a layer returns a tuple of tensors.
+
+    Raises:
+        ValueError: if a setting is out of range, a layer is not found or is in training mode, or there is one sample.
+        TypeError: if a batch has no tensor of inputs.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import activation_spectrum
+        >>> scale = torch.arange(1, 101) ** -0.75  # the eigenvalues are i^-1.5
+        >>> samples = torch.randn(2000, 100, generator=torch.Generator().manual_seed(0)) * scale
+        >>> spectrum = activation_spectrum(torch.nn.Sequential(torch.nn.Identity()), "0", samples)
+        >>> f"alpha {spectrum.alpha:.1f}, {spectrum.verdict}"
+        'alpha 1.5, smooth'
     """
-    _check(fit_range, stimulus_dim, replicates)
+    _check_settings(fit_range, stimulus_dim, replicates)
     model = as_model(forward_func)
     several = isinstance(layer, (list, tuple))
     named: list[Any] = list(layer) if isinstance(layer, (list, tuple)) else [layer]
@@ -80,34 +288,29 @@ def activation_spectrum(
     with unchanged(model, batches.owner, *layers):
         refuse_training_mode(model, *layers)
         passes = pooled_pass(model, layers, with_progress(batches, "spectrum", show_progress), axis, shapes=shapes)
-        grouped = _streamed((part.values for part in pooled) for pooled in passes)
+        grouped = grouped_covariances((part.values for part in pooled) for pooled in passes)
     if processes() > 1:
         grouped = [one.all_reduced() for one in grouped]
-    make = partial(fitted, fit_range=fit_range, stimulus_dim=float(stimulus_dim), replicates=replicates, seed=seed)
-    found = iter(grouped)
-    results = []
+    outputs, results = iter(grouped), []  # one output per layer, or several where it returns a tuple
     for module, parts in zip(layers, shapes, strict=True):
         name = layer_name(model, module)
         warn_of_positions(module, name, unit_dim, parts[0])
-        own = tuple(make(name, next(found)) for _ in parts)
-        results.append(own[0] if len(own) == 1 else own)
+        spectra = tuple(
+            ActivationSpectrum.of(
+                name,
+                next(outputs),
+                fit_range=fit_range,
+                stimulus_dim=float(stimulus_dim),
+                replicates=replicates,
+                seed=seed,
+            )
+            for _ in parts
+        )
+        results.append(spectra[0] if len(spectra) == 1 else spectra)
     return results if several else results[0]
 
 
-def _streamed(batches: Any) -> list[GroupedCovariance]:
-    """Return one grouped covariance per stream of units; which group a sample is in depends on its position alone."""
-    generator, total, groups = np.random.default_rng(0), list[GroupedCovariance](), 1
-    for batch in batches:
-        values = list(batch)
-        if not total:
-            groups = groups_for([one.shape[1] for one in values])
-        group = (generator.random(len(values[0])) * groups).astype(np.int64)
-        new = [GroupedCovariance.of(one, group, groups) for one in values]
-        total = [a + b for a, b in zip(total, new, strict=True)] if total else new
-    return total
-
-
-def _check(fit_range: tuple[int, int] | None, stimulus_dim: float, replicates: int) -> None:
+def _check_settings(fit_range: tuple[int, int] | None, stimulus_dim: float, replicates: int) -> None:
     if fit_range is not None:
         pair = tuple(fit_range)
         if len(pair) != 2 or not all(isinstance(rank, int) for rank in pair) or not 1 <= pair[0] < pair[1] - 1:

@@ -1,4 +1,4 @@
-"""Data for diagnostics that need no labels: what the library takes everywhere, and also inputs alone."""
+"""Batches for diagnostics that need no labels: from what the library takes everywhere, or from inputs alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def unlabelled_batches(
     """Return the batches of ``data``, with zeros for labels.
 
     ``data``: a Tensor of inputs, ``(inputs, target)``, a data set, or an iterable of batches ``(*inputs, labels)``, of
-    bare Tensors or of ``(inputs,)``. Labels may be of any kind, since nothing looks at them.
+    bare Tensors or of ``(inputs,)``. Labels may be of any kind: they are ignored.
     """
 
     def unpack(item: Any) -> Batch:

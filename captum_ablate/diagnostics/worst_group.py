@@ -11,16 +11,16 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from captum_ablate.diagnostics import pictures_of_logits
+from captum_ablate.diagnostics import pictures
 from captum_ablate.diagnostics.labelled import labels, rows, same_length
 from captum_ablate.statistics.intervals import LEVEL
 
 
 @dataclass(frozen=True, eq=False)
 class WorstGroupAccuracy:
-    """Accuracy in each group: ``groups [g, 2]`` pairs of class and attribute, ``accuracy [g]``, ``n [g]``.
+    """Accuracy ``[g]``, between 0 and 1, in each group: ``groups [g, 2]`` pairs of class and attribute, ``n [g]``.
 
-    ``mean`` is over samples, ``train_weighted`` over groups by their share of the training data (NaN if not known).
+    ``mean`` is over samples, ``train_weighted`` over groups by their share of the training data (NaN if unknown).
     """
 
     groups: Tensor
@@ -28,6 +28,19 @@ class WorstGroupAccuracy:
     n: Tensor
     mean: float
     train_weighted: float
+
+    @classmethod
+    def of(
+        cls, predictions: Tensor, target: Tensor, groups: Tensor, train: tuple[Any, Any] | None
+    ) -> WorstGroupAccuracy:
+        """Count the right ones of checked ``predictions [n]`` in each pair of ``target [n]`` and ``groups [n]``."""
+        pairs, index, n = torch.unique(
+            torch.stack([target, groups], dim=1), dim=0, return_inverse=True, return_counts=True
+        )
+        right = (predictions == target).to(torch.float64)
+        accuracy = torch.zeros(len(pairs), dtype=torch.float64).index_add(0, index, right) / n
+        weighted = float("nan") if train is None else float(_train_shares(pairs, *train) @ accuracy)
+        return cls(pairs, accuracy, n, float(right.mean()), weighted)
 
     @property
     def value(self) -> float:
@@ -56,7 +69,7 @@ class WorstGroupAccuracy:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the accuracy of each group with its interval, worst first; return the axes."""
-        return pictures_of_logits.groups(self.to_frame(), self.mean, ax)
+        return pictures.groups(self.to_frame(), self.mean, ax)
 
     def __repr__(self) -> str:
         y, s = self.group
@@ -71,20 +84,28 @@ def worst_group_accuracy(
 ) -> WorstGroupAccuracy:
     """Return the accuracy of each group (class, attribute) and of the worst, ``min_g acc_g``.
 
-    ``predictions`` are classes ``[n]`` or logits ``[n, classes]``; ``groups [n]`` is the attribute, or the group itself
-    (a group that lies in one class is the same either way). ``train=(target, groups)`` of the training data weighs the
-    groups' accuracies by their share there, as is usual for Waterbirds, whose test data have other shares.
+    Args:
+        predictions: classes ``[n]`` or logits ``[n, classes]``.
+        target: ``[n]`` integer classes.
+        groups: ``[n]``, the attribute, or the group itself (a group within one class is the same either way).
+        train: ``(target, groups)`` of the training data, whose shares weigh the groups' accuracies. This is usual for
+            Waterbirds, whose test data have other shares.
+
+    Raises:
+        ValueError: if the lengths differ, labels are no integers, or the training data have another group.
+
+    Example:
+        >>> from captum_ablate import worst_group_accuracy
+        >>> result = worst_group_accuracy([0, 0, 1, 0], target=[0, 0, 1, 1], groups=[0, 1, 0, 1])
+        >>> result.value, result.group
+        (0.0, (1, 1))
     """
     target, groups = labels(target, "target"), labels(groups, "groups")
     if np.ndim(predictions) == 2 and np.shape(predictions)[1] > 1:
         predictions = rows(predictions, "predictions", "[n, classes]").argmax(dim=1)
     predictions = labels(predictions, "predictions")
     same_length(predictions=predictions, target=target, groups=groups)
-    pairs, index, n = torch.unique(torch.stack([target, groups], dim=1), dim=0, return_inverse=True, return_counts=True)
-    right = (predictions == target).to(torch.float64)
-    accuracy = torch.zeros(len(pairs), dtype=torch.float64).index_add(0, index, right) / n
-    weighted = float("nan") if train is None else float(_train_shares(pairs, *train) @ accuracy)
-    return WorstGroupAccuracy(pairs, accuracy, n, float(right.mean()), weighted)
+    return WorstGroupAccuracy.of(predictions, target, groups, train)
 
 
 def _train_shares(pairs: Tensor, target: Any, groups: Any) -> Tensor:
@@ -95,8 +116,8 @@ def _train_shares(pairs: Tensor, target: Any, groups: Any) -> Tensor:
         known = {tuple(pair) for pair in pairs.tolist()}
         missing = next(p for p in zip(target.tolist(), groups.tolist(), strict=True) if p not in known)
         raise ValueError(
-            f"the training data have the group {missing} (class, attribute), which the evaluated data lack; its "
-            "accuracy is not known: evaluate on data that hold every group, or leave out train="
+            f"the training data have the group {missing} (class, attribute), which the evaluated data lack, so its "
+            "accuracy is unknown; evaluate on data that hold every group, or leave out train="
         )
     return counts / counts.sum()
 

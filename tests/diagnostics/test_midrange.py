@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captum_ablate import curate_midrange, midrange
-from captum_ablate.diagnostics.curation import minority_groups
+from captum_ablate.diagnostics.midrange import minority_groups
 
 
 def made(seed, n=60, classes=3, ties=True):

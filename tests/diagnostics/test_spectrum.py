@@ -1,4 +1,4 @@
-"""The spectrum of a layer: what is known of synthetic codes is found again, for any form of the data."""
+"""The spectrum of a layer: what is known of synthetic codes is recovered."""
 
 from __future__ import annotations
 
@@ -8,25 +8,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from synthetic_codes import code, identity
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from captum_ablate import Batch, activation_spectrum
-from captum_ablate.diagnostics import exponents_differ, resampling
-from captum_ablate.diagnostics.power_law import fit_power_law
-
-
-def identity():
-    return nn.Sequential(nn.Identity(), nn.Identity())
-
-
-def code(alpha, *, units=200, n=5000, seed=0):
-    """Gaussian samples ``[n, units]`` in a random rotation, eigenvalue i being i^-alpha."""
-    generator = torch.Generator().manual_seed(seed)
-    rotation = torch.linalg.qr(torch.randn(units, units, generator=generator, dtype=torch.float64)).Q
-    scale = torch.arange(1, units + 1, dtype=torch.float64) ** (-alpha / 2)
-    return (torch.randn(n, units, generator=generator, dtype=torch.float64) * scale) @ rotation
+from captum_ablate import activation_spectrum
+from captum_ablate.diagnostics import bootstrap
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 1.5, 2.0])
@@ -69,43 +55,6 @@ def test_eigenvalues_are_those_of_numpy_and_positions_are_averaged():
     assert elements.units == 80
     assert found.static_energy == pytest.approx(channels.var(axis=0, ddof=1).sum() / 2)
     assert found.redundancy == pytest.approx(1 - found.participation_ratio / 5)
-
-
-def forms(x, y):
-    """The same samples in every form that is taken."""
-    pairs = TensorDataset(x, y)
-    return {
-        "inputs": x,
-        "pair": (x, y),
-        "regression": (x, torch.randn(len(x), 3)),
-        "Batch": Batch((x,), y),
-        "loader": DataLoader(pairs, batch_size=7),
-        "data set": pairs,
-        "loader without labels": DataLoader(TensorDataset(x), batch_size=11),
-        "bare batches": list(x.split(13)),
-        "generator": (part for part in x.split(13)),
-    }
-
-
-@pytest.mark.parametrize("form", forms(torch.zeros(2, 2), torch.zeros(2)))
-def test_every_form_of_the_data_gives_the_same(form):
-    x, y = torch.randn(60, 8), torch.arange(60) % 3
-    net = nn.Sequential(nn.Linear(8, 70), nn.Tanh())
-    whole = activation_spectrum(net, "1", x, fit_range=(1, 8), replicates=10)
-    found = activation_spectrum(net, "1", forms(x, y)[form], fit_range=(1, 8), replicates=10)
-    assert found.n == 60
-    np.testing.assert_allclose(found.eigenvalues, whole.eigenvalues, rtol=1e-5, atol=1e-8)  # float32 activations
-    np.testing.assert_allclose(found.replicates, whole.replicates, rtol=1e-5)
-
-
-def test_dict_batches_come_through_unpack_batch():
-    x = torch.randn(30, 8)
-    net = nn.Sequential(nn.Linear(8, 5))
-    batches = [{"x": part} for part in x.split(10)]
-    found = activation_spectrum(net, "0", batches, unpack_batch=lambda batch: batch["x"])
-    np.testing.assert_allclose(found.eigenvalues, activation_spectrum(net, "0", x).eigenvalues)
-    with pytest.raises(TypeError, match="got dict"):
-        activation_spectrum(net, "0", batches)
 
 
 def test_a_layer_too_narrow_for_a_fit_keeps_its_dimensionality_and_says_why():
@@ -242,21 +191,11 @@ def test_without_replicates_or_room_for_groups_there_is_no_interval(monkeypatch)
     assert math.isnan(plain.interval.low)
     assert plain.alpha == plain.fit.alpha
     assert plain.verdict == "undecided"
-    monkeypatch.setattr(resampling, "GROUP_BYTES", 7 * 8 * 80 * 80)
+    monkeypatch.setattr(bootstrap, "GROUP_BYTES", 7 * 8 * 80 * 80)
     tight = activation_spectrum(identity(), "0", x)
     assert tight.groups == 1
     assert math.isnan(tight.interval.low)
     assert tight.fit == pytest.approx(plain.fit)
-
-
-def test_replicates_are_the_fits_of_resampled_groups_of_samples():
-    x = code(1.0, units=12, n=300)
-    found = activation_spectrum(identity(), "0", x, fit_range=(1, 12), replicates=3, seed=5)
-    group = (np.random.default_rng(0).random(300) * resampling.GROUPS).astype(int)
-    for times, replicate in zip(resampling.draw(3, resampling.GROUPS, 5), found.replicates, strict=True):
-        rows = np.concatenate([np.flatnonzero(group == g) for g, k in enumerate(times.tolist()) for _ in range(k)])
-        eigenvalues = np.linalg.eigvalsh(np.cov(x.numpy()[rows], rowvar=False))[::-1].copy()
-        assert float(replicate) == pytest.approx(fit_power_law(torch.from_numpy(eigenvalues), (1, 12)).alpha)
 
 
 def test_a_frame_and_a_picture_show_the_spectrum():
@@ -272,74 +211,3 @@ def test_a_frame_and_a_picture_show_the_spectrum():
     assert len(narrow.plot().lines) == 1
     assert narrow.summary()["refusal"]
     assert pickle.loads(pickle.dumps(spectrum)).alpha == spectrum.alpha
-
-
-def test_equal_layers_are_found_equal_as_often_as_promised_and_others_different():
-    class Rotated(nn.Module):
-        def __init__(self, seed, alpha):
-            super().__init__()
-            self.seed, self.alpha = seed, alpha
-
-        def forward(self, x):
-            return code(self.alpha, units=60, n=len(x), seed=self.seed)  # another sample of the same population
-
-    def p(seed, alphas):
-        net = nn.Sequential(*(Rotated(100 * seed + k, alpha) for k, alpha in enumerate(alphas)))
-        names = [str(k) for k in range(len(alphas))]
-        x = torch.zeros(500, 1)
-        return exponents_differ(activation_spectrum(net, names, x, fit_range=(10, 30), replicates=40, batch_size=500)).p
-
-    null = [p(seed, [1.0, 1.0, 1.0]) for seed in range(8)]
-    assert sum(value < 0.05 for value in null) <= 2
-    assert min(null) < max(null) - 0.3
-    assert p(50, [1.0, 1.4, 1.0]) < 0.01
-
-
-def test_the_joint_test_needs_spectra_of_one_call():
-    x = code(1.0, units=80, n=300)
-    one, other = (activation_spectrum(identity(), "0", x[:n], replicates=10) for n in (300, 299))
-    with pytest.raises(ValueError, match="must come from one call"):
-        exponents_differ([one, other])
-    with pytest.raises(ValueError, match="0 has no bootstrapped exponent"):
-        exponents_differ([one, activation_spectrum(identity(), "0", x, replicates=0)])
-    with pytest.raises(ValueError, match="between 2 and 39 layers"):
-        exponents_differ([one])
-
-
-def test_a_layer_and_its_copy_do_not_differ_and_a_copy_adds_nothing_to_a_test():
-    class Scaled(nn.Module):
-        def forward(self, x):
-            return 3.3 * x
-
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(70, 70), nn.Dropout(), Scaled(), nn.Linear(70, 70)).eval()
-    first, same, scaled, other = activation_spectrum(
-        net, ["0", "1", "2", "3"], torch.randn(500, 70), fit_range=(10, 30)
-    )
-    for copy in (same, scaled):
-        equal = exponents_differ([first, copy])
-        assert (equal.q, equal.df, equal.p) == (0, 0, 1)
-        assert equal.spread == pytest.approx(0, abs=1e-6)
-    alone, together = exponents_differ([first, other]), exponents_differ([first, same, scaled, other])
-    assert (alone.df, together.df) == (1, 1)
-    assert together.q == pytest.approx(alone.q, rel=1e-4)
-    assert together.p == pytest.approx(alone.p, rel=1e-2)
-
-
-def test_the_joint_test_is_hotellings_on_differences_from_the_first():
-    x = code(1.0, units=80, n=400)
-    net = nn.Sequential(nn.Linear(80, 80).double(), nn.Linear(80, 80).double(), nn.ReLU())
-    spectra = activation_spectrum(net, ["0", "1", "2"], x, fit_range=(10, 30))
-    found = exponents_differ(spectra)
-    apart = np.array([one.alpha - spectra[0].alpha for one in spectra[1:]])
-    boot = np.array([(one.replicates - spectra[0].replicates).numpy() for one in spectra[1:]])
-    q = apart @ np.linalg.inv(np.cov(boot) * 40 / 39) @ apart
-    assert found.q == pytest.approx(q)
-    assert found.p == pytest.approx(stats.f.sf(q * (39 - 2 + 1) / (39 * 2), 2, 38))
-
-
-def test_the_joint_test_needs_more_replicates_than_layers():
-    net = nn.Sequential(nn.Linear(80, 80), nn.Linear(80, 80), nn.Linear(80, 80))
-    spectra = activation_spectrum(net, ["0", "1", "2"], torch.randn(400, 80), fit_range=(10, 30), replicates=3)
-    with pytest.raises(ValueError, match="3 exponents need more than 3 bootstrap replicates"):
-        exponents_differ(spectra)

@@ -18,9 +18,9 @@ from benchmarks.papers.common.training import Trained
 from benchmarks.papers.omahony import shapes
 from benchmarks.papers.omahony.shapes import ShapeSet, shape_split
 from benchmarks.papers.omahony.shortcut import Networks, finished
-from captum_ablate.diagnostics.head import HeadTable, head_table
 from captum_ablate.diagnostics.level_slices import level_slices
 from captum_ablate.diagnostics.midrange import midrange
+from captum_ablate.diagnostics.retraining import HeadTable, head_table
 from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, GREY
 from captum_ablate.statistics.intervals import mean_interval
 

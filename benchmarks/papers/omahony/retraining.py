@@ -15,7 +15,7 @@ from benchmarks.papers.common.scale import Scale
 from benchmarks.papers.common.training import Trained
 from benchmarks.papers.omahony.sets import USES_GROUPS, compare_sets
 from benchmarks.papers.omahony.spurious import DATA, spurious_network, spurious_split
-from captum_ablate.diagnostics.pictures_of_logits import image_grid
+from captum_ablate.diagnostics.pictures import image_grid
 from captum_ablate.evaluation.plots import COLOURS, GREY
 from captum_ablate.statistics.intervals import Floats, mean_interval
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.papers.omahony.spurious import Grouped, SpuriousSplit
-from captum_ablate.diagnostics.curation import Curation, curate_midrange
-from captum_ablate.diagnostics.head import HeadTable, head_table
-from captum_ablate.diagnostics.retraining import retrain_last_layer
+from captum_ablate.diagnostics.midrange import Curation, curate_midrange
+from captum_ablate.diagnostics.retraining import HeadTable, head_table, retrain_last_layer
 from captum_ablate.diagnostics.worst_group import worst_group_accuracy
 
 DRAWS = 5

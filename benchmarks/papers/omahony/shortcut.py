@@ -19,7 +19,7 @@ from benchmarks.papers.common.scale import Scale
 from benchmarks.papers.common.training import Trained, accuracy
 from benchmarks.papers.omahony import shapes
 from benchmarks.papers.omahony.shapes import ShapeSet, biases, shape_network, shape_split
-from captum_ablate.diagnostics.pictures_of_logits import image_grid
+from captum_ablate.diagnostics.pictures import image_grid
 from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, GREY
 
 Networks = Mapping[tuple[float, int], Trained]

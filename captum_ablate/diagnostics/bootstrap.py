@@ -1,8 +1,8 @@
-"""Covariances of random groups of samples, streamed, so that a spectrum can be bootstrapped without its samples."""
+"""Bootstrap of a spectrum without its samples: covariances of random groups of samples, drawn with replacement."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -18,13 +18,7 @@ GROUPS = 40
 
 LEAST_GROUPS = 8
 GROUP_BYTES = 2**30
-"""Memory budget of all groups: 40 of 1,800 units, and no interval from 4,096 units on."""
-
-
-def groups_for(units: Sequence[int]) -> int:
-    """Return how many groups fit the budget for layers of these numbers of units; 1 where too few would."""
-    fitting = GROUP_BYTES // (8 * sum(n * n for n in units))
-    return min(GROUPS, fitting) if fitting >= LEAST_GROUPS else 1
+"""Memory budget of all groups: 40 groups up to 1,800 units, no interval from 4,096 units on."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +46,10 @@ class GroupedCovariance:
         return replace(self, groups=tuple(one.all_reduced() for one in self.groups))
 
     def resampled(self, draws: Tensor) -> Tensor:
-        """Return the eigenvalues, ``[replicates, units]``, of as many groups drawn with replacement.
+        """Return the eigenvalues ``[replicates, units]`` of groups drawn with replacement.
 
-        ``draws [replicates, groups]`` says how often each group is taken. All eigenvalues are 0 where the groups drawn
-        are empty, as those of few samples can be.
+        ``draws [replicates, groups]`` counts how often each group is drawn. All eigenvalues of a replicate are 0 if the
+        groups drawn are empty, as those of few samples can be.
         """
         total = self.total
         counts = torch.tensor([one.count for one in self.groups], dtype=torch.float64)
@@ -63,17 +57,39 @@ class GroupedCovariance:
         scatters = torch.stack(
             [one.scatter + one.count * torch.outer(mean, mean) for one, mean in zip(self.groups, means, strict=True)]
         )  # around the common mean
-        found = []
+        spectra = []
         for times in draws.to(torch.float64).split(8):  # a few at a time: a replicate is units x units
             count = times @ counts
             mean = (times @ (counts[:, None] * means)) / count.clamp(min=1)[:, None]
             scatter = torch.einsum("rg,gij->rij", times, scatters)
             scatter -= count[:, None, None] * mean[:, :, None] * mean[:, None, :]
-            found.append(eigenvalues(scatter / (count - 1).clamp(min=1)[:, None, None]))
-        return torch.cat(found)
+            spectra.append(eigenvalues(scatter / (count - 1).clamp(min=1)[:, None, None]))
+        return torch.cat(spectra)
+
+
+def grouped_covariances(batches: Iterable[Iterable[Tensor]]) -> list[GroupedCovariance]:
+    """Stream ``batches`` of one ``values [n, units]`` per layer; return one grouped covariance per layer.
+
+    The group of a sample depends on its position in the data alone, so all layers share the groups.
+    """
+    generator, total, groups = np.random.default_rng(0), list[GroupedCovariance](), 1
+    for batch in batches:
+        values = list(batch)
+        if not total:
+            groups = groups_within_budget([one.shape[1] for one in values])
+        group = (generator.random(len(values[0])) * groups).astype(np.int64)
+        new = [GroupedCovariance.of(one, group, groups) for one in values]
+        total = [a + b for a, b in zip(total, new, strict=True)] if total else new
+    return total
+
+
+def groups_within_budget(units: Sequence[int]) -> int:
+    """Return how many groups fit the memory budget for layers of ``units``; 1 if too few do."""
+    fitting = GROUP_BYTES // (8 * sum(n * n for n in units))
+    return min(GROUPS, fitting) if fitting >= LEAST_GROUPS else 1
 
 
 def draw(replicates: int, groups: int, seed: int) -> Tensor:
-    """Return how often each group is taken, ``[replicates, groups]``; each row adds up to ``groups``."""
+    """Return how often each group is drawn, ``[replicates, groups]``; each row adds up to ``groups``."""
     times = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=replicates)
     return torch.from_numpy(times)
