@@ -1,4 +1,4 @@
-"""The verdicts on claims C2.1 to C2.7, by intervals over seeds."""
+"""Claims C2.1 to C2.7, judged by intervals over seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAIRED = ("mutual information", "KL selectivity")
 
 
 def _column(studies: Iterable[Study], frame: str, column: str, **where: str) -> list[float]:
-    """Return one value per network: that of ``column`` in the row of ``frame`` that ``where`` names."""
+    """Return one value per network: ``column`` of ``frame`` in the row that matches ``where``."""
     values = []
     for one in studies:
         rows: pd.DataFrame = getattr(one, frame)
@@ -29,7 +29,7 @@ def _column(studies: Iterable[Study], frame: str, column: str, **where: str) -> 
 
 
 class Studies:
-    """The studies of all networks, by data set and activation function."""
+    """The studies of all networks, found by data set and activation function."""
 
     def __init__(self, studies: Iterable[Study]) -> None:
         self.all = tuple(studies)
@@ -40,7 +40,7 @@ class Studies:
         return [s for s in self.all if s.case.data == data and s.case.activation == activation]
 
     def shares(self, data: str, activation: str, place: str, method: str) -> list[float]:
-        """Return the share of the gap under the activation's main reference, one value per seed."""
+        """Return the share of the gap under the main reference of the activation, one value per seed."""
         reference = MAIN_REFERENCE[activation]
         return _column(self.of(data, activation), "gaps", "share", reference=reference, place=place, method=method)
 
@@ -57,123 +57,133 @@ class Studies:
 
 def claims(studies: Studies, doubles: list[Twins], largest_balance_error: float) -> list[Claim]:
     """Return the verdicts on C2.1 to C2.7."""
-    relu = [(data, studies.of(data, "relu")) for data in studies.data]
+    return [
+        *_layer_by_layer(studies),
+        *_pooled(studies),
+        *_across_layers(studies),
+        _other_activations(studies),
+        *_toys(doubles),
+        _bounds(studies),
+        _balancing(studies, largest_balance_error),
+    ]
 
-    def over(id: str, values: list[float], threshold: float = 0.0) -> Claim:
-        return judged_over(id, "", "", values, threshold=threshold)
 
-    gaps = [over("", studies.shares(d, "relu", layer, m)) for d, layer, m in product(studies.data, LAYERS, PAIRED)]
+def _part(values: Iterable[float], threshold: float = 0.0) -> Claim:
+    """Return one check of a claim of several: the mean of ``values`` lies above ``threshold``."""
+    return judged_over("", "", "", values, threshold=threshold)
+
+
+def _gaps(studies: Studies, activations: Iterable[str]) -> list[Claim]:
+    """Return a check per data set, activation, layer and quantity of the paper: the share of the gap is above 0."""
+    return [
+        _part(studies.shares(data, activation, layer, method))
+        for data, activation, layer, method in product(studies.data, activations, LAYERS, PAIRED)
+    ]
+
+
+def _layer_by_layer(studies: Studies) -> Iterator[Claim]:
+    """Yield C2.1."""
     beyond = [
-        over("", _column(s, "gaps", "beyond_random", reference="zero", place=layer, method=m))
-        for (_, s), layer, m in product(relu, LAYERS, PAIRED)
+        _part(_column(studies.of(data, "relu"), "gaps", "beyond_random", reference="zero", place=layer, method=method))
+        for data, layer, method in product(studies.data, LAYERS, PAIRED)
     ]
-
-    def lost_by_pooling(data: str, method: str) -> list[float]:
-        layers = np.mean([studies.shares(data, "relu", layer, method) for layer in LAYERS], axis=0)
-        return list(layers - np.array(studies.shares(data, "relu", "pooled", method)))
-
-    found = [
-        all_of(
-            "C2.1a",
-            "layer by layer, mutual information and KL selectivity are tied to performance (ReLU)",
-            "gap > 0 for both quantities in each hidden layer, on each data set",
-            gaps,
-        ),
-        all_of(
-            "C2.1b",
-            "their descending order costs more than random orders (ReLU)",
-            "deletion above the mean of random orders by more than their standard deviation, same cells",
-            beyond,
-        ),
-    ]
-    for number, method in (("C2.2a", "KL selectivity"), ("C2.2b", "class selectivity")):
-        drops = [over("", lost_by_pooling(data, method)) for data in studies.data]
-        pooled = [over("", studies.shares(data, "relu", "pooled", method)) for data in studies.data]
-        figures_ = "; ".join(f"{d} {p.figure}" for d, p in zip(studies.data, pooled, strict=True))
-        found.append(
-            all_of(
-                number,
-                f"over the whole network {method} is a worse indicator than layer by layer (ReLU)",
-                "share of the gap: mean of the layers minus pooled > 0, on each data set",
-                drops,
-                note=f"pooled share of the gap: {figures_} (0 is a random order)",
-            )
-        )
-    found += _across_layers(studies)
-    others = [a for a in studies.activations if a != "relu"]
-    cells = [
-        over("", studies.shares(d, a, layer, m)) for d, a, layer, m in product(studies.data, others, LAYERS, PAIRED)
-    ]
-    found.append(
-        reported(
-            "C2.4",
-            "for tanh and sigmoid C2.1 need not hold",
-            "the cells of C2.1a for tanh (zero reference) and sigmoid (mean reference)",
-            figure=all_of("", "", "", cells).figure if cells else "not run",
-        )
+    yield all_of(
+        "C2.1a",
+        "layer by layer, mutual information and KL selectivity are tied to performance (ReLU)",
+        "gap > 0 for both quantities in each hidden layer, on each data set",
+        _gaps(studies, ["relu"]),
     )
-    found += _toys(doubles)
-    worst = max(s.violation for s in studies.all)
-    found.append(
-        Claim(
-            "C2.6",
-            "I <= H and I <= KL <= log2(1 / min P(c)) for every unit",
-            "largest excess over all units of all networks below 1e-9 bit",
-            f"{worst:.1e} bit",
-            Interval(worst, worst),
-            1e-9,
-            verdict(Interval(worst, worst), 1e-9, "below"),
-        )
+    yield all_of(
+        "C2.1b",
+        "their descending order costs more than random orders (ReLU)",
+        "deletion above the mean of random orders by more than their standard deviation, same cells",
+        beyond,
     )
 
-    def saved(studied: list[Study], place: str) -> list[float]:
-        zero, mean = (_column(studied, "random", "deletion", reference=r, place=place) for r in REFERENCES)
-        return list(np.array(zero) - np.array(mean))
 
-    gains = [over("", saved(studied, place)) for (_, studied), place in product(relu, PLACES)]
-    found.append(
-        all_of(
-            "C2.7",
-            "bias balancing (the mean in place of a unit) costs less than zero (ReLU, random orders)",
-            "deletion with zero minus deletion with the mean > 0, on each data set, per layer and pooled",
-            gains,
-            note=f"removing units by `bias_balanced` and ablating with the mean differ by at most "
-            f"{largest_balance_error:.1e} in any logit. Zero is where a ReLU unit is for many images; its mean is "
-            "a value that it may rarely take, and all ablated units take theirs at once",
+def _pooled(studies: Studies) -> Iterator[Claim]:
+    """Yield C2.2: the share of the gap of the pooled order against the mean of the layers."""
+    for id, method in (("C2.2a", "KL selectivity"), ("C2.2b", "class selectivity")):
+        drops, pooled = [], []
+        for data in studies.data:
+            by_layer = np.mean([studies.shares(data, "relu", layer, method) for layer in LAYERS], axis=0)
+            together = studies.shares(data, "relu", "pooled", method)
+            drops.append(_part(by_layer - np.array(together)))
+            pooled.append(f"{data} {_part(together).figure}")
+        yield all_of(
+            id,
+            f"over the whole network {method} is a worse indicator than layer by layer (ReLU)",
+            "share of the gap: mean of the layers minus pooled > 0, on each data set",
+            drops,
+            note=f"pooled share of the gap: {'; '.join(pooled)} (0 is a random order)",
         )
+
+
+def _other_activations(studies: Studies) -> Claim:
+    """Return C2.4."""
+    cells = _gaps(studies, [activation for activation in studies.activations if activation != "relu"])
+    return reported(
+        "C2.4",
+        "for tanh and sigmoid C2.1 need not hold",
+        "the cells of C2.1a for tanh (zero reference) and sigmoid (mean reference)",
+        figure=all_of("", "", "", cells).figure if cells else "not run",
     )
-    return found
+
+
+def _bounds(studies: Studies) -> Claim:
+    """Return C2.6."""
+    worst = max(study.violation for study in studies.all)
+    interval = Interval(worst, worst)
+    return Claim(
+        "C2.6",
+        "I <= H and I <= KL <= log2(1 / min P(c)) for every unit",
+        "largest excess over all units of all networks below 1e-9 bit",
+        f"{worst:.1e} bit",
+        interval,
+        1e-9,
+        verdict(interval, 1e-9, "below"),
+    )
+
+
+def _balancing(studies: Studies, largest_error: float) -> Claim:
+    """Return C2.7."""
+    gains = []
+    for data, place in product(studies.data, PLACES):
+        relu = studies.of(data, "relu")
+        zero, mean = (_column(relu, "random", "deletion", reference=r, place=place) for r in REFERENCES)
+        gains.append(_part(np.subtract(zero, mean)))
+    return all_of(
+        "C2.7",
+        "bias balancing (the mean in place of a unit) costs less than zero (ReLU, random orders)",
+        "deletion with zero minus deletion with the mean > 0, on each data set, per layer and pooled",
+        gains,
+        note=f"removing units by `bias_balanced` and ablating with the mean differ by at most "
+        f"{largest_error:.1e} in any logit. Zero is where a ReLU unit is for many images; its mean is "
+        "a value that it may rarely take, and all ablated units take theirs at once",
+    )
 
 
 def _across_layers(studies: Studies) -> Iterator[Claim]:
+    """Yield C2.3: scores of the two layers do not compare."""
     for letter, method in zip("ab", PAIRED, strict=True):
-        apart = [
-            judged_over(
-                "", "", "", np.abs(_column(studies.of(d, "relu"), "scores", "apart", method=method)), threshold=1.0
-            )
-            for d in studies.data
-        ]
-        top = [
-            judged_over(
-                "", "", "", _column(studies.of(d, "relu"), "scores", "second_in_top_half", method=method), threshold=0.7
-            )
-            for d in studies.data
-        ]
-        figure = "; ".join(
-            f"{d}: {a.figure} sd apart, second layer {t.figure} of the top half"
-            for d, a, t in zip(studies.data, apart, top, strict=True)
-        )
+        apart, top, figures = [], [], []
+        for data in studies.data:
+            relu = studies.of(data, "relu")
+            apart.append(_part(np.abs(_column(relu, "scores", "apart", method=method)), 1.0))
+            top.append(_part(_column(relu, "scores", "second_in_top_half", method=method), 0.7))
+            figures.append(f"{data}: {apart[-1].figure} sd apart, second layer {top[-1].figure} of the top half")
         yield all_of(
             f"C2.3{letter}",
             f"{method} does not compare across layers (ReLU): a pooled order takes one layer almost first",
             "layers' means more than one within-layer sd apart, and over 0.7 of the top half from the second layer",
             [*apart, *top],
-            note=f"{figure}. As far as the layers' scores overlap, a pooled order mixes the layers, on which C2.2 "
-            "depends",
+            note=f"{'; '.join(figures)}. As far as the layers' scores overlap, a pooled order mixes the layers, on "
+            "which C2.2 depends",
         )
 
 
 def _toys(doubles: list[Twins]) -> Iterator[Claim]:
+    """Yield C2.5: twins and XOR."""
     yield judged_over(
         "C2.5a",
         "with a twin for every unit, redundancy rises",

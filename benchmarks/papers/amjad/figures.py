@@ -12,7 +12,7 @@ from captum_ablate.studies import InformationPlane, LayerCurves, PairwiseSynergy
 
 
 def curve_grid(found: Mapping[str, LayerCurves]) -> Figure:
-    """Return the curves: a row per data set, a column per place, one legend."""
+    """Return the curves, a row per data set and a column per place, with one legend."""
     places = list(next(iter(found.values())).comparisons)
     figure = Figure(figsize=(4.4 * len(places), 3.6 * len(found)), layout="constrained")
     axes = figure.subplots(len(found), len(places), squeeze=False, sharey="row")
@@ -31,7 +31,7 @@ def curve_grid(found: Mapping[str, LayerCurves]) -> Figure:
 
 
 def share_grid(table: pd.DataFrame) -> Figure:
-    """Return the share of the gap: a row per activation function, a column per data set, a colour per place."""
+    """Return the share of the gap, a row per activation function, a column per data set, a colour per place."""
     activations, data = (list(dict.fromkeys(table[name])) for name in ("activation", "data"))
     methods, places = (list(dict.fromkeys(table[name])) for name in ("method", "place"))
     figure = Figure(figsize=(4.2 * len(data) + 1, 2.5 * len(activations) + 0.5), layout="constrained")
@@ -57,7 +57,7 @@ def share_grid(table: pd.DataFrame) -> Figure:
 
 
 def mechanisms(planes: Mapping[str, InformationPlane], redundant: Redundancy, synergy: PairwiseSynergy) -> Figure:
-    """Return the information plane of each layer, and redundancy and synergy of one."""
+    """Return the information planes of both layers, and the redundancy and synergy of one."""
     figure = Figure(figsize=(12.0, 9.0), layout="constrained")
     axes = figure.subplots(2, 2)
     for ax, (layer, plane) in zip(axes[0], planes.items(), strict=False):

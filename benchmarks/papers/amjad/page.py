@@ -1,4 +1,4 @@
-"""The page on Amjad, Liu and Geiger: training, protocol, tables and pictures."""
+"""The page on Amjad, Liu and Geiger: tables and pictures over all networks."""
 
 from __future__ import annotations
 

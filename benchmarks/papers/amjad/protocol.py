@@ -1,4 +1,4 @@
-"""What is measured on one network: curves, scores, deficits of single units, redundancy."""
+"""Measure one network: curves, scores, deficits of single units, redundancy."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ LAYERS = ("act1", "act2")
 PLACES = (*LAYERS, "pooled")
 REFERENCES = ("zero", "mean")
 MAIN_REFERENCE = {"relu": "zero", "tanh": "zero", "sigmoid": "mean"}
-"""What stands in an ablated unit's place in the headline: for a sigmoid zero is an extreme value, not "off"."""
+"""The reference of the headline. Zero is an extreme value of a sigmoid, not "off"."""
 EVALUATED = 1_000
+"""Test images at normal scale."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One trained network: which data, which activation function, which seed."""
+    """One trained network, named by its data, activation function and seed."""
 
     data: str
     activation: str
@@ -52,9 +53,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Study:
-    """All that is measured on one network; the frames have a row per place (and reference, and method).
+    """The measurements of one network.
 
-    ``training`` and ``seconds`` are the times of training and of all the rest.
+    ``gaps`` has a row per reference, place and method, ``random`` a row per reference and place, ``scores`` a row per
+    method. ``redundancy`` is by layer. ``violation`` is the largest excess over the bounds of the quantities, in bits.
+    ``training`` and ``seconds`` are the seconds of training and of the measurements.
     """
 
     case: Case
@@ -69,7 +72,7 @@ class Study:
 
 
 def methods(activation: str) -> dict[str, Any]:
-    """Return the four quantities by name, each a function ``(model, layer) -> attribution``."""
+    """Return the four quantities by name; each is a function ``(model, layer) -> attribution``."""
     quantiser = {"threshold": THRESHOLDS[activation]}
     return {
         "entropy": partial(LayerEntropy, **quantiser),
@@ -80,14 +83,14 @@ def methods(activation: str) -> dict[str, Any]:
 
 
 def parts(data: str, scale: Scale) -> tuple[Labelled, Labelled]:
-    """Return the images to rank on (at most 8,000 of those trained on) and 1,000 test images to evaluate on."""
+    """Return the images for the ranking (at most 8,000 training images) and for the evaluation (1,000 test images)."""
     split = images(data)
     test = joined(split.rank, split.evaluate)
     return first(split.train, scale.pick(1_000, 8_000)), first(test, scale.pick(300, EVALUATED, 10_000))
 
 
 def curves(network: nn.Module, case: Case, reference: str, scale: Scale) -> LayerCurves:
-    """Return the curves of the four quantities on each hidden layer and on both ranked together."""
+    """Return the curves of the four quantities, for each hidden layer and for both ranked together."""
     ranked, evaluated = parts(case.data, scale)
     options = {"steps": scale.pick(5, 10, 20), "n_random": scale.pick(2, 10), "seed": case.seed, "batch_size": 2_000}
     return layer_curves(
@@ -96,7 +99,7 @@ def curves(network: nn.Module, case: Case, reference: str, scale: Scale) -> Laye
 
 
 def study(case: Case, scale: Scale) -> Study:
-    """Return what the protocol measures on one network."""
+    """Train (or load) one network and measure it."""
     trained = dense(case.data, case.activation, case.seed, scale)
     network = trained.network
     ranked, evaluated = parts(case.data, scale)
@@ -144,12 +147,13 @@ def _gaps(found: LayerCurves, reference: str) -> pd.DataFrame:
 
 
 def _random(found: LayerCurves, reference: str) -> pd.DataFrame:
+    """Return a row per place: the mean deletion area of random orders."""
     rows = [(reference, place, float(c.random.deletion.mean())) for place, c in found.comparisons.items()]
     return pd.DataFrame(rows, columns=["reference", "place", "deletion"])
 
 
 def _scores(found: LayerCurves, deficits: dict[str, Tensor]) -> pd.DataFrame:
-    """Return a row per method: layers' mean scores, their distance, who leads the pooled order, ties to deficits."""
+    """Return a row per method: mean scores of both layers and their distance, the pooled order, Kendall's tau."""
     rows = []
     for method in found[LAYERS[0]].curves:
         one, two = (found[layer][method].scores for layer in LAYERS)
@@ -174,7 +178,7 @@ def _scores(found: LayerCurves, deficits: dict[str, Tensor]) -> pd.DataFrame:
 
 
 def _violation(plane: InformationPlane, labels: Tensor) -> float:
-    """Return by how many bits I <= H, I <= KL or KL <= log2(1 / min P(c)) is broken at the worst unit."""
+    """Return the largest excess, in bits, over I <= H, I <= KL and KL <= log2(1 / min P(c))."""
     most = -float(torch.log2(torch.bincount(labels).double().div(len(labels)).min()))
     excess = torch.stack(
         [

@@ -1,4 +1,4 @@
-"""Networks made for a claim: twins for every unit, two units that need each other, units cut out and balanced."""
+"""Networks with a known answer: a twin for every unit, XOR of two units, units removed and balanced."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from captum_ablate.studies import PairwiseSynergy, bias_balanced, pairwise_syner
 
 @dataclass(frozen=True)
 class Twins:
-    """What changes when every unit of a layer gets a twin and both half of the outgoing weights.
+    """Changes when every unit of a layer gets a twin and both carry half of the outgoing weights.
 
-    ``unchanged``: the accuracy, in size; ``flatter`` and ``flatter_random``: mean accuracy over the first half of the
-    curve, descending and of random orders; ``more_redundant``: the redundancy.
+    ``unchanged`` is the absolute change of accuracy. ``flatter`` and ``flatter_random`` are those of the mean
+    accuracy over the first half of the curve, in descending and in random orders. ``more_redundant`` is that of the
+    redundancy.
     """
 
     unchanged: float
@@ -32,8 +33,8 @@ class Twins:
     more_redundant: float
 
 
-def doubled(network: nn.Sequential, layer: str, before: str, after: str) -> nn.Sequential:
-    """Return a copy whose ``layer``, between the linears ``before`` and ``after``, has each unit twice, halved."""
+def doubled(network: nn.Sequential, before: str, after: str) -> nn.Sequential:
+    """Return a copy in which each unit of the layer between ``before`` and ``after`` stands twice, at half weight."""
     copy = deepcopy(network)
     first_, second = copy.get_submodule(before), copy.get_submodule(after)
     assert isinstance(first_, nn.Linear)
@@ -51,12 +52,12 @@ def doubled(network: nn.Sequential, layer: str, before: str, after: str) -> nn.S
 
 
 def twins(case: Case, scale: Scale) -> Twins:
-    """Return what doubling the first hidden layer changes: accuracy, first half of the curve, redundancy."""
+    """Return the changes when the first hidden layer is doubled."""
     network = dense(case.data, case.activation, case.seed, scale).network
     assert isinstance(network, nn.Sequential)
     ranked, evaluated = parts(case.data, scale)
     found = []
-    for model in (network, doubled(network, "act1", "linear1", "linear2")):
+    for model in (network, doubled(network, "linear1", "linear2")):
         evaluator = CumulativeAblationEvaluator(
             model, "act1", ascending=False, n_random=10, steps=scale.pick(5, 10, 20), batch_size=2_000, seed=case.seed
         )
@@ -72,7 +73,7 @@ def twins(case: Case, scale: Scale) -> Twins:
 
 
 class Xor(nn.Module):
-    """Two units show two bits; the class is their XOR: |x - y| against a half."""
+    """Two units copy two bits; the class is their XOR, |x - y| against a half."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class Xor(nn.Module):
 
 
 def xor() -> tuple[PairwiseSynergy, float, float]:
-    """Return the synergy of the two units, the most that one tells alone, and the accuracy without one of them."""
+    """Return the synergy of both units, the larger information of one alone, and the accuracy without one."""
     bits = torch.tensor(list(product([0.0, 1.0], repeat=2)) * 25)
     target = (bits[:, 0] != bits[:, 1]).long()
     deficits = LayerUnitAblation(Xor().eval(), "units", metric="accuracy").attribute(bits, target=target)
@@ -94,7 +95,7 @@ def xor() -> tuple[PairwiseSynergy, float, float]:
 
 
 def balance_error(case: Case, scale: Scale) -> float:
-    """Return the largest difference of any logit between cut-out and balanced units and the mean as reference."""
+    """Return the largest difference of any logit between removal with bias balancing and ablation to the mean."""
     network = dense(case.data, case.activation, case.seed, scale).network
     ranked, evaluated = parts(case.data, scale)
     means = LayerMeanActivity(network, "act1").attribute(*ranked)

@@ -1,4 +1,4 @@
-"""Do attributions of a layer add up to the output: C1.1 to C1.3."""
+"""Do the attributions of a layer add up to the output? C1.1 to C1.3."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies import Completeness, completeness_delta, plot_completeness
 
-ENOUGH = 0.02
-"""Relative error under which an attribution counts as complete; a rival fails above 0.05."""
+ENOUGH, RIVALS_MISS = 0.02, 0.05
+"""An attribution counts as complete below the first relative error; a rival fails above the second."""
 
-RIVALS_MISS = 0.05
 NODES = (20, 100, 500)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One layer of one network: conductance with more and more steps, and its rivals."""
+    """One layer of one network: conductance by the number of steps, and its rivals."""
 
     name: str
     by_steps: dict[int, Completeness]
@@ -41,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Network:
-    """A network, its data and the layers to look at."""
+    """A network, its data, and the layers whose attributions are summed."""
 
     name: str
     network: nn.Module
@@ -50,7 +49,7 @@ class Network:
 
 
 def networks(scale: Scale) -> tuple[list[Network], float]:
-    """Return three networks, and the seconds that training took (of the VGG-like one it is counted elsewhere)."""
+    """Return three networks, and the seconds of training the two MLPs; the VGG-like network is counted elsewhere."""
     relu, tanh = (dense("mnist", activation, 0, scale) for activation in ("relu", "tanh"))
     vgg = convolutional("vgg", 0, scale)
     return [
@@ -61,7 +60,7 @@ def networks(scale: Scale) -> tuple[list[Network], float]:
 
 
 def cases(networks: Sequence[Network], scale: Scale) -> list[Case]:
-    """Return the cases, in float64."""
+    """Return a case per network and layer, computed in float64."""
     found = []
     n = scale.pick(3, 4, 50)
     for one in networks:
@@ -93,7 +92,7 @@ def _case(name: str, network: nn.Module, layer: nn.Module, x: torch.Tensor, y: t
 
 
 def section(found: Sequence[Case]) -> Section:
-    """Return the errors by steps and the rivals' sums."""
+    """Return the section: errors by number of steps, and the sums of the rivals."""
     return Section(
         "Completeness",
         """
@@ -164,59 +163,65 @@ def figure(found: Sequence[Case]) -> Figure:
 
 def claims(found: Sequence[Case]) -> list[Claim]:
     """Return C1.1 to C1.3."""
+    return [_complete(found), _slope(found), _rivals(found), _linear()]
+
+
+def _complete(found: Sequence[Case]) -> Claim:
     most = max(found[0].by_steps)
-    complete = [
+    parts = [
         judged_over(case.name, "", "", case.by_steps[most].relative.tolist(), threshold=ENOUGH, direction="below")
         for case in found
     ]
-    slopes = [judged_over(case.name, "", "", _slopes(case), threshold=-0.7, direction="below") for case in found]
-    miss = [
+    joined = all_of(
+        "C1.1a",
+        "Conductances add up to the change of the output",
+        f"mean relative error with {most} pieces below {ENOUGH:.0%}, interval over images, in every network",
+        parts,
+    )
+    return replace(joined, figure=f"largest: {_extreme(parts, largest=True)}")
+
+
+def _slope(found: Sequence[Case]) -> Claim:
+    parts = [judged_over(case.name, "", "", _slopes(case), threshold=-0.7, direction="below") for case in found]
+    joined = all_of(
+        "C1.1b",
+        "The error falls about as one over the pieces",
+        "slope of log error on log pieces, mean over images below -0.7 (-1: as one over), in every network",
+        parts,
+    )
+    flattest, steepest = (_extreme(parts, largest=largest) for largest in (True, False))
+    return replace(joined, figure=f"flattest: {flattest}; steepest: {steepest}")
+
+
+def _rivals(found: Sequence[Case]) -> Claim:
+    parts = [
         judged_over(f"{method}, {case.name}", "", "", one.relative.tolist(), threshold=RIVALS_MISS)
         for case in found
         for method, one in case.rivals.items()
     ]
+    joined = all_of(
+        "C1.2",
+        "Gradient x activation and internal influence do not add up",
+        f"mean relative error above {RIVALS_MISS:.0%}, interval over images, both in every network",
+        parts,
+        note="behind a layer of ReLU units and with small biases the output is nearly homogeneous in the layer; "
+        "then gradient x activation adds up as well; internal influence does not, nor either where units saturate",
+    )
+    return replace(joined, figure=f"smallest: {_extreme(parts, largest=False)}")
+
+
+def _linear() -> Claim:
     deviation = linear_deviation()
-    return [
-        replace(
-            all_of(
-                "C1.1a",
-                "Conductances add up to the change of the output",
-                f"mean relative error with {most} pieces below {ENOUGH:.0%}, interval over images, in every network",
-                complete,
-            ),
-            figure=f"largest: {_extreme(complete, largest=True)}",
-        ),
-        replace(
-            all_of(
-                "C1.1b",
-                "The error falls about as one over the pieces",
-                "slope of log error on log pieces, mean over images below -0.7 (-1: as one over), in every network",
-                slopes,
-            ),
-            figure=f"flattest: {_extreme(slopes, largest=True)}; steepest: {_extreme(slopes, largest=False)}",
-        ),
-        replace(
-            all_of(
-                "C1.2",
-                "Gradient x activation and internal influence do not add up",
-                f"mean relative error above {RIVALS_MISS:.0%}, interval over images, both in every network",
-                miss,
-            ),
-            figure=f"smallest: {_extreme(miss, largest=False)}",
-            note="behind a layer of ReLU units and with small biases the output is nearly homogeneous in the layer; "
-            "then gradient x activation adds up as well; internal influence does not, nor either where units saturate",
-        ),
-        judged(
-            "C1.3",
-            "On a linear network conductance is weight times unit, as gradient x activation; influence is the weight",
-            "largest deviation from the closed form below 1e-6 (exact but for rounding, so no interval)",
-            mean=deviation,
-            interval=Interval(deviation, deviation),
-            threshold=1e-6,
-            direction="below",
-            digits=10,
-        ),
-    ]
+    return judged(
+        "C1.3",
+        "On a linear network conductance is weight times unit, as gradient x activation; influence is the weight",
+        "largest deviation from the closed form below 1e-6 (exact but for rounding, so no interval)",
+        mean=deviation,
+        interval=Interval(deviation, deviation),
+        threshold=1e-6,
+        direction="below",
+        digits=10,
+    )
 
 
 def linear_deviation() -> float:

@@ -1,4 +1,4 @@
-"""Does a filter's score tell what its ablation costs: C1.5."""
+"""Does a filter's score predict the drop when it is ablated? C1.5."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from captum_ablate.studies import (
 )
 
 ZERO, BASELINE = "zero", "its value at the baseline"
-"""What stands in the place of an ablated filter."""
+"""Reference values of an ablated filter."""
 
 
 @dataclass(frozen=True)
 class Correlations:
-    """Correlations by method for one layer of one network and what stands in an ablated filter's place, same images."""
+    """Correlations by method for one layer of one network and one reference; the images are the same for all."""
 
     subject: Subject
     layer: str
@@ -44,7 +44,7 @@ class Correlations:
 
 
 def correlations(subject: Subject, scale: Scale) -> list[Correlations]:
-    """Return what each method's scores have to do with measured drops, for the two middle layers."""
+    """Correlate the scores of each method with measured drops, for the two middle layers."""
     data = tuple(first(images("cifar10").evaluate, scale.pick(20, 60, 1_000)))
     found = []
     for name, layer in subject.middle.items():
@@ -67,7 +67,7 @@ def correlations(subject: Subject, scale: Scale) -> list[Correlations]:
 
 
 def at_baseline(subject: Subject, layer: nn.Module) -> Tensor:
-    """Return what the layer gives for the baseline of the path, the zero image."""
+    """Return the output of the layer for the baseline of the path, the zero image."""
     image = torch.zeros_like(images("cifar10").evaluate.images[:1])
     batches = as_batches((image, torch.zeros(1, dtype=torch.int64)), forward_func=subject.network)
     _, ((activation,),) = next(layer_pass(subject.network, [layer], batches, torch.clone))
@@ -76,13 +76,13 @@ def at_baseline(subject: Subject, layer: nn.Module) -> Tensor:
 
 
 def _with(correlation: DeficitCorrelation, drops: Tensor) -> DeficitCorrelation:
-    """The same scores against other drops."""
+    """Return the correlation of the same scores with other drops."""
     values = spearman_rows(correlation.scores, drops)
     return replace(correlation, values=values, drops=drops, reference=BASELINE)
 
 
 def section(found: Sequence[Correlations]) -> Section:
-    """Return the table by network, layer and method, and a picture of the first network of each kind."""
+    """Return the section: a table by network, layer and method, and a picture of each kind of network."""
     return Section(
         "Does the score tell what ablation costs",
         """

@@ -1,4 +1,4 @@
-"""Are the top filters good features: C1.4, beside the paper's table."""
+"""Are the top filters good features? C1.4, compared with the paper's table."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import as_batches
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import pooled_pass
-from captum_ablate.statistics.intervals import mean_interval
+from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies import FeatureSelection, feature_selection, resampled_interval, sample_scores
 from captum_ablate.studies.feature_selection import largest_class_mean
 
 KS = (5, 10, 15, 20)
 VEHICLES = ("airplane", "automobile", "ship", "truck")
-"""A group of related classes, in the place of the paper's water vessels."""
+"""A group of related classes that replaces the paper's water vessels."""
 
 DRAWS, DRAWN = 4, 5
-"""Random tasks, as the paper's table says "Aggregate over 4 tasks", and their classes."""
+"""Number of random tasks (the paper's table: "Aggregate over 4 tasks"), and of their classes."""
+
+GROUPS = ("vehicles", "random classes")
+"""How the names of the tasks begin: each group has one row of figures."""
 
 PUBLISHED = pd.DataFrame(
     [
@@ -46,7 +49,7 @@ PUBLISHED = pd.DataFrame(
     ],
     columns=["task", "method", *(f"{k} features" for k in KS)],
 )
-"""Accuracy in per cent, as the paper's table is quoted in the summary that we have."""
+"""Accuracy in per cent; the paper's table as the summary that we have quotes it."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def selections(subject: Subject, scale: Scale) -> list[Selected]:
 
 
 def section(found: Sequence[Selected]) -> Section:
-    """Return our table beside the paper's, and a picture."""
+    """Return the section: our table, the paper's, and a picture."""
     one = next(iter(found[0].by_method.values()))
     return Section(
         "Top filters as features",
@@ -145,12 +148,12 @@ By how much conductance leads, in points, with the interval over splits and, in 
 
 def table(found: Sequence[Selected]) -> pd.DataFrame:
     rows = []
-    for task in ("vehicles", "random classes"):
+    for task in GROUPS:
         for method in found[0].by_method:
             table_, one = _accuracy(found, task, method), _any(found, task)
             cells = {
                 f"{k} features": with_interval(
-                    100 * float(row.mean()), _scaled(resampled_interval(row, one.n_train, one.n_test)), digits=1
+                    100 * float(row.mean()), _per_cent(resampled_interval(row, one.n_train, one.n_test)), digits=1
                 )
                 for k, row in zip(one.k, table_, strict=True)
             }
@@ -160,7 +163,7 @@ def table(found: Sequence[Selected]) -> pd.DataFrame:
 
 def leads(found: Sequence[Selected]) -> pd.DataFrame:
     rows = []
-    for task in ("vehicles", "random classes"):
+    for task in GROUPS:
         for rival in [m for m in found[0].by_method if m != "conductance"]:
             one = _any(found, task)
             per_network = _by_network(found, task, "conductance") - _by_network(found, task, rival)
@@ -175,9 +178,9 @@ def leads(found: Sequence[Selected]) -> pd.DataFrame:
                         "task": task,
                         "over": rival,
                         "features": label,
-                        "lead [over splits]": with_interval(100 * over_splits.mean(), _scaled(interval), digits=1),
+                        "lead [over splits]": with_interval(100 * over_splits.mean(), _per_cent(interval), digits=1),
                         "splits won or tied": f"{int((over_splits >= 0).sum())} of {len(over_splits)}",
-                        "[over networks]": "[{:.1f}, {:.1f}]".format(*_scaled(mean_interval(over_networks))),
+                        "[over networks]": "[{:.1f}, {:.1f}]".format(*_per_cent(mean_interval(over_networks))),
                     }
                 )
     return pd.DataFrame(rows)
@@ -185,7 +188,7 @@ def leads(found: Sequence[Selected]) -> pd.DataFrame:
 
 def figure(found: Sequence[Selected]) -> Figure:
     drawn, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
-    for ax, task in zip(axes, ("vehicles", "random classes"), strict=True):
+    for ax, task in zip(axes, GROUPS, strict=True):
         one = _any(found, task)
         for number, (method, colour) in enumerate(zip(found[0].by_method, COLOURS, strict=False)):
             accuracy = 100 * _accuracy(found, task, method)
@@ -205,7 +208,7 @@ def figure(found: Sequence[Selected]) -> Figure:
 
 def claims(found: Sequence[Selected]) -> list[Claim]:
     """Return C1.4: the order on the mean over numbers of features, and the lead at five."""
-    at_five = [_lead(found, task, "conductance", "gradient x activation", first=True) for task in _TASKS]
+    at_five = [_lead(found, task, "conductance", "gradient x activation", first=True) for task in GROUPS]
     order = ["conductance", "gradient x activation", "internal influence", "activation"]
     steps = [
         replace(
@@ -213,7 +216,7 @@ def claims(found: Sequence[Selected]) -> list[Claim]:
                 f"C1.4{letter}",
                 f"{better[0].upper()}{better[1:]} selects better features than {worse}",
                 "mean accuracy over 5 to 20 features, difference above 0 in both tasks, corrected resampled t",
-                parts := [_lead(found, task, better, worse, first=False) for task in _TASKS],
+                parts := [_lead(found, task, better, worse, first=False) for task in GROUPS],
             ),
             figure=_figures(parts),
         )
@@ -232,9 +235,6 @@ def claims(found: Sequence[Selected]) -> list[Claim]:
         ),
         *steps,
     ]
-
-
-_TASKS = ("vehicles", "random classes")
 
 
 def _lead(found: Sequence[Selected], task: str, better: str, worse: str, *, first: bool) -> Claim:
@@ -258,12 +258,12 @@ def _any(found: Sequence[Selected], task: str) -> FeatureSelection:
 
 
 def _accuracy(found: Sequence[Selected], task: str, method: str) -> np.ndarray:
-    """Mean over networks, layers and tasks for each number of features and split, ``[k, splits]``."""
+    """Return the mean accuracy over networks, layers and tasks, ``[k, splits]``."""
     return torch.stack([s.by_method[method].accuracy for s in _matching(found, task)]).mean(dim=0).numpy()
 
 
 def _by_network(found: Sequence[Selected], task: str, method: str) -> np.ndarray:
-    """Mean over layers, tasks and splits, ``[networks, k]``."""
+    """Return the mean accuracy over layers, tasks and splits, ``[networks, k]``."""
     own = _matching(found, task)
     names = list(dict.fromkeys(s.subject.name for s in own))
     means = [
@@ -272,8 +272,8 @@ def _by_network(found: Sequence[Selected], task: str, method: str) -> np.ndarray
     return torch.stack(means).numpy()
 
 
-def _scaled(interval: tuple[float, float]):
-    return type(interval)(*(100 * end for end in interval))
+def _per_cent(interval: Interval) -> Interval:
+    return Interval(*(100 * end for end in interval))
 
 
 def _pooled(subject: Subject, layer: torch.nn.Module, data: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""How few filters carry a prediction: C1.6."""
+"""How few filters carry a prediction? C1.6."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from captum_ablate.statistics.intervals import mean_interval
 from captum_ablate.studies import FlipCounts, plot_flips, units_to_flip
 
 LIMIT = 50
+"""Most filters that are zeroed for one image."""
+
 FEW = 0.02
 """Share of the filters that counts as few."""
 
@@ -33,7 +35,7 @@ class Flips:
 
 
 def flips(subject: Subject, scale: Scale) -> Flips:
-    """Return the filters to flip of images that the network gets right."""
+    """Count the filters to flip for images that the network classifies correctly."""
     data = subject.correct(scale.pick(12, 40, 500))
 
     def counted(layers: Sequence[torch.nn.Module]) -> dict[str, FlipCounts]:
@@ -53,7 +55,7 @@ def flips(subject: Subject, scale: Scale) -> Flips:
 
 
 def section(found: Sequence[Flips]) -> Section:
-    """Return the table by network and method, and a picture for each kind of network."""
+    """Return the section: a table by network and method, and a picture for each kind of network."""
     kinds = list(dict.fromkeys(f.subject.kind for f in found))
     return Section(
         "How few filters carry a prediction",
@@ -109,72 +111,84 @@ def figure(found: Sequence[Flips], kinds: Sequence[str]) -> Figure:
 
 
 def claims(found: Sequence[Flips]) -> list[Claim]:
-    """Return C1.6, judged in every network, and how conductance compares."""
-    few = [
-        judged(
-            "C1.6",
-            "",
-            "",
-            mean=one.together["conductance"].median,
-            interval=one.together["conductance"].median_interval,
-            threshold=FEW * one.together["conductance"].units,
-            direction="below",
-        )
-        for one in found
-    ]
-    more = [
-        judged_over("C1.6", "", "", _more(one.together["random"], one.together["conductance"]), threshold=0)
-        for one in found
-    ]
+    """Return C1.6, judged in every network, and conductance against its rivals."""
     joined = _by_kind(found)
+    rivals = ("gradient x activation", "internal influence", "activation")
+    return [
+        _few(found, joined),
+        replace(
+            _fewer(
+                "C1.6b",
+                "Random filters flip far later",
+                f"random minus conductance, mean filters to flip (censored at {LIMIT}, so at least), above 0 in every "
+                "network",
+                found,
+                "random",
+            ),
+            figure=_differences(joined, "random", digits=1, unit="filters more"),
+        ),
+        *[
+            replace(
+                _fewer(
+                    f"C1.6{letter}",
+                    f"Conductance needs fewer filters than {method}",
+                    f"{method} minus conductance, mean filters to flip, paired over images, above 0 in every network",
+                    found,
+                    method,
+                    note="not a claim of the paper that we know of; ours",
+                ),
+                figure=_differences(joined, method, digits=2),
+            )
+            for letter, method in zip("cde", rivals, strict=True)
+        ],
+    ]
+
+
+def _few(found: Sequence[Flips], joined: Mapping[str, Mapping[str, FlipCounts]]) -> Claim:
+    """Return C1.6a: the median number of filters that conductance needs."""
+    parts = []
+    for one in found:
+        counts = one.together["conductance"]
+        limit = FEW * counts.units
+        parts.append(
+            judged(
+                "C1.6",
+                "",
+                "",
+                mean=counts.median,
+                interval=counts.median_interval,
+                threshold=limit,
+                direction="below",
+            )
+        )
     medians = "; ".join(
         f"{kind}: median {counts['conductance'].median:g} of {counts['conductance'].units} filters, random "
         f"{_or_more(counts['random'])}"
         for kind, counts in joined.items()
     )
-    return [
-        replace(
-            all_of(
-                "C1.6a",
-                "A few filters carry a prediction (conductance)",
-                f"median filters to flip at most {FEW:.0%} of all filters, interval over images, in every network",
-                few,
-            ),
-            figure=f"{medians}; {_count(few)} networks",
-        ),
-        replace(
-            all_of(
-                "C1.6b",
-                "Random filters flip far later",
-                f"random minus conductance, mean filters to flip (censored at {LIMIT}, so at least), above 0 in every "
-                "network",
-                more,
-            ),
-            figure="; ".join(
-                f"{kind}: {with_interval(*_mean(_more(c['random'], c['conductance'])), digits=1)} filters more"
-                for kind, c in joined.items()
-            ),
-        ),
-        *[
-            replace(
-                all_of(
-                    f"C1.6{letter}",
-                    f"Conductance needs fewer filters than {method}",
-                    f"{method} minus conductance, mean filters to flip, paired over images, above 0 in every network",
-                    [
-                        judged_over("", "", "", _more(one.together[method], one.together["conductance"]), threshold=0)
-                        for one in found
-                    ],
-                ),
-                figure="; ".join(
-                    f"{kind}: {with_interval(*_mean(_more(c[method], c['conductance'])), digits=2)}"
-                    for kind, c in joined.items()
-                ),
-                note="not a claim of the paper that we know of; ours",
-            )
-            for letter, method in zip("cde", ("gradient x activation", "internal influence", "activation"), strict=True)
-        ],
+    claim = all_of(
+        "C1.6a",
+        "A few filters carry a prediction (conductance)",
+        f"median filters to flip at most {FEW:.0%} of all filters, interval over images, in every network",
+        parts,
+    )
+    return replace(claim, figure=f"{medians}; {_count(parts)} networks")
+
+
+def _fewer(id: str, statement: str, check: str, found: Sequence[Flips], rival: str, note: str = "") -> Claim:
+    """Return the claim that ``rival`` needs more filters than conductance in every network."""
+    parts = [
+        judged_over(id, "", "", _more(one.together[rival], one.together["conductance"]), threshold=0) for one in found
     ]
+    return all_of(id, statement, check, parts, note=note)
+
+
+def _differences(joined: Mapping[str, Mapping[str, FlipCounts]], rival: str, *, digits: int, unit: str = "") -> str:
+    """Return how many filters more ``rival`` needs than conductance, for each kind of network."""
+    return "; ".join(
+        f"{kind}: {with_interval(*_mean(_more(counts[rival], counts['conductance'])), digits=digits, unit=unit)}"
+        for kind, counts in joined.items()
+    )
 
 
 def _more(other: FlipCounts, one: FlipCounts) -> list[float]:
@@ -206,7 +220,7 @@ def _by_kind(found: Sequence[Flips]) -> dict[str, dict[str, FlipCounts]]:
 
 
 def _joined(parts: Sequence[FlipCounts]) -> FlipCounts:
-    """The images of several networks of one kind as one sample."""
+    """Return the images of several networks of one kind as one sample."""
     return replace(
         parts[0],
         **{

@@ -1,148 +1,32 @@
-"""Do filters of a sentiment network speak for one side, and what does "not" do to them: C1.7."""
+"""Do filters of a sentiment network take sides, and what does "not" do to them? C1.7."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import LayerConductance
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.papers.common.claims import Claim, judged_over, reported, with_interval
-from benchmarks.papers.common.data import Labelled
 from benchmarks.papers.common.page import Section
-from benchmarks.papers.common.scale import Scale
-from benchmarks.papers.conductance.methods import STEPS
-from benchmarks.papers.conductance.sentiment import (
-    HIDDEN,
-    PAD,
-    WIDTHS,
-    Sentences,
-    SentimentNetwork,
-    sentences,
-    sentiment_network,
-    trained_reader,
-)
+from benchmarks.papers.conductance.readings import BAD, GOOD, NEGATED, PLAIN, TOLERANCE, Reading
+from benchmarks.papers.conductance.sentiment import HIDDEN
 from captum_ablate.statistics.intervals import mean_interval
-from captum_ablate.studies import DivisionOfLabour, labour_of, plot_labour, sample_scores
-
-POSITIVE = 1
-"""The output that conductances are of."""
-
-TOLERANCE = 1e-6
-"""Conductances (of a logit) of at most this are rounding, not use."""
+from captum_ablate.studies import DivisionOfLabour, plot_labour
 
 USES = 20
-"""A filter counts where it is used in so many sentences: the share of few uses is large by chance."""
+"""A filter counts if it is used in so many sentences: with few uses, its share of one sign is large by chance."""
 
 ONE_SIDED = 0.8
-
-GOOD = ("good", "great", "funny", "entertaining", "enjoyable", "clever", "moving", "interesting", "fun", "smart")
-BAD = ("bad", "boring", "dull", "stupid", "predictable", "tedious", "awful", "flat", "silly", "lame")
-PLAIN, NEGATED = "this movie is {} .", "this movie is not {} ."
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One network: its division of labour, and what "not" does to its output and its filters.
-
-    ``scores [n, filters]`` are conductances of test sentences, ``plain`` and ``negated [words, filters]`` those of the
-    pairs "is ..." and "is not ...", ``turned [words]`` how far "not" moved the margin to the other side.
-    """
-
-    seed: int
-    hidden: int
-    accuracy: float
-    seconds: float
-    scores: Tensor
-    labour: DivisionOfLabour
-    untrained: DivisionOfLabour
-    plain: Tensor
-    negated: Tensor
-    turned: Tensor
-    ngrams: tuple[str, ...]
-
-
-def readings(hidden: int, scale: Scale) -> list[Reading]:
-    """Return one reading per seed of the networks with ``hidden`` units between filters and output."""
-    data = sentences(scale)
-    return [_reading(data, hidden, seed, scale) for seed in range(scale.pick(1, 5, 10))]
-
-
-def _reading(data: Sentences, hidden: int, seed: int, scale: Scale) -> Reading:
-    found = trained_reader(hidden, seed, scale)
-    network = found.network
-    assert isinstance(network, SentimentNetwork)
-    n = scale.pick(30, 200, 2_132)
-    some = Labelled(data.test.images[:n], data.test.labels[:n])
-    scores = conductances(network, some)
-    fresh = sentiment_network(len(data.vocabulary), hidden, seed=seed).eval()
-    fresh.embedding.load_state_dict(network.embedding.state_dict())  # the words as learned, the reader as it began
-    labels = torch.tensor([1] * len(GOOD) + [0] * len(BAD))
-    pairs = [
-        Labelled(data.vocabulary.encode([form.format(word) for word in (*GOOD, *BAD)]), labels)
-        for form in (PLAIN, NEGATED)
-    ]
-    with torch.no_grad():
-        plain_margin, negated_margin = (_margin(network, pair.images) for pair in pairs)
-    plain, negated = (conductances(network, pair) for pair in pairs)
-    most = int((negated - plain)[: len(GOOD)].mean(dim=0).abs().argmax())
-    return Reading(
-        seed=seed,
-        hidden=hidden,
-        accuracy=found.accuracy,
-        seconds=found.seconds,
-        scores=scores,
-        labour=labour_of(scores, tolerance=TOLERANCE, name=f"seed {seed}"),
-        untrained=labour_of(conductances(fresh, some), tolerance=TOLERANCE, name="untrained"),
-        plain=plain,
-        negated=negated,
-        turned=torch.where(labels == 1, plain_margin - negated_margin, negated_margin - plain_margin),
-        ngrams=top_ngrams(network, data, most),
-    )
-
-
-def conductances(network: SentimentNetwork, data: Labelled) -> Tensor:
-    """Return the conductance of every filter for the positive logit, ``[n, filters]``, in the order of the data.
-
-    The path goes from padding (embeddings of zero) to the sentence. Sentences are read in batches of like length.
-    """
-    order = (data.images != PAD).sum(dim=1).argsort()
-    batches = []
-    for rows in order.split(25):
-        words = data.images[rows]
-        words = words[:, : int((words != PAD).any(dim=0).nonzero().max()) + 1 + max(WIDTHS)]
-        batches.append((network.embed(words), data.labels[rows]))
-    found = sample_scores(
-        LayerConductance(network.reader, network.reader.pooled), batches, target=POSITIVE, n_steps=STEPS
-    )
-    return found[order.argsort()]
-
-
-def top_ngrams(network: SentimentNetwork, data: Sentences, filter_: int, most: int = 6) -> tuple[str, ...]:
-    """Return the word groups of test sentences that one filter responds to most, the strongest first."""
-    sizes = [c.out_channels for c in network.reader.convolutions]
-    which = int(np.searchsorted(np.cumsum(sizes), filter_, side="right"))
-    convolution, own = network.reader.convolutions[which], filter_ - sum(sizes[:which])
-    best: dict[str, float] = {}
-    with torch.no_grad():
-        for start in range(0, len(data.test.images), 200):
-            words = data.test.images[start : start + 200]
-            response = convolution(network.embed(words).transpose(1, 2))[:, own]
-            for value, place, sentence in zip(*response.max(dim=1), data.test_text[start : start + 200], strict=True):
-                tokens = ["_"] * (max(WIDTHS) - 1) + sentence.split() + ["_"] * max(WIDTHS)
-                group = " ".join(tokens[int(place) : int(place) + convolution.kernel_size[0]])
-                best[group] = max(best.get(group, -np.inf), float(value))
-    return tuple(sorted(best, key=lambda group: -best[group])[:most])
+"""A filter takes a side if this share of its conductances has one sign."""
 
 
 def section(deep: Sequence[Reading], linear: Sequence[Reading]) -> Section:
-    """Return the text, tables and pictures of the sentiment network."""
+    """Return the section on the sentiment networks."""
     return Section(
         "Division of labour in a sentiment network",
         f"""
@@ -234,12 +118,8 @@ def figure(found: Sequence[Reading]) -> Figure:
 
 
 def claims(deep: Sequence[Reading], linear: Sequence[Reading]) -> list[Claim]:
-    """Return C1.7: judged over networks; the control and negation beside it."""
-    good, bad = (
-        torch.stack([part(one.turned) for one in deep])
-        for part in (lambda turned: turned[: len(GOOD)], lambda turned: turned[len(GOOD) :])
-    )
-    flipping = [int(_turned_filters(one).sum()) for one in deep]
+    """Return C1.7, judged over networks, with its control and the demonstration of negation."""
+    halves = np.array([float(_half(one.scores).median()) for one in deep])
     return [
         judged_over(
             "C1.7a",
@@ -264,24 +144,32 @@ def claims(deep: Sequence[Reading], linear: Sequence[Reading]) -> list[Claim]:
             "Many filters influence a single input",
             "filters that make up half of the sum of absolute conductances of a sentence, median",
             figure=with_interval(
-                float(np.mean(halves := [float(_half(one.scores).median()) for one in deep])),
-                mean_interval(np.array(halves)),
+                float(halves.mean()),
+                mean_interval(halves),
                 unit=f"of {deep[0].scores.shape[1]} filters",
                 digits=1,
             ),
         ),
-        reported(
-            "C1.7d",
-            "Some filters capture negation",
-            f'"is not ..." against "is ...", {len(GOOD)} good and {len(BAD)} bad words, {len(deep)} networks: how far '
-            "the margin of the logits moves to the other side, interval over networks; filters whose sum of "
-            "conductances over the good words changes sign",
-            figure=f"good words {_moved(good)}; bad words {_moved(bad)}; {min(flipping)} to {max(flipping)} filters "
-            "change sign",
-            note="a demonstration with made-up sentences, not a gate. Negation would turn good and bad words alike; a "
-            'network for which "not" is one more bad word turns the good ones only',
-        ),
+        _captures_negation(deep),
     ]
+
+
+def _captures_negation(deep: Sequence[Reading]) -> Claim:
+    """Return C1.7d, which has no threshold."""
+    turned = torch.stack([one.turned for one in deep])  # [networks, words]
+    good, bad = turned[:, : len(GOOD)], turned[:, len(GOOD) :]
+    flipping = [int(_turned_filters(one).sum()) for one in deep]
+    return reported(
+        "C1.7d",
+        "Some filters capture negation",
+        f'"is not ..." against "is ...", {len(GOOD)} good and {len(BAD)} bad words, {len(deep)} networks: how far '
+        "the margin of the logits moves to the other side, interval over networks; filters whose sum of "
+        "conductances over the good words changes sign",
+        figure=f"good words {_moved(good)}; bad words {_moved(bad)}; {min(flipping)} to {max(flipping)} filters "
+        "change sign",
+        note="a demonstration with made-up sentences, not a gate. Negation would turn good and bad words alike; a "
+        'network for which "not" is one more bad word turns the good ones only',
+    )
 
 
 def _moved(turned: Tensor) -> str:
@@ -290,12 +178,8 @@ def _moved(turned: Tensor) -> str:
     return f"{moved}, {int((turned > 0).sum())} of {turned.numel()} in the right direction"
 
 
-def _margin(network: SentimentNetwork, words: Tensor) -> Tensor:
-    logits = network(words)
-    return logits[:, 1] - logits[:, 0]
-
-
 def _turned_filters(one: Reading) -> Tensor:
+    """Return which filters change the sign of their sum of conductances over the good words, ``[filters]``."""
     plain, negated = one.plain[: len(GOOD)].sum(dim=0), one.negated[: len(GOOD)].sum(dim=0)
     return (plain * negated < 0) & (torch.minimum(plain.abs(), negated.abs()) > TOLERANCE * len(GOOD))
 

@@ -14,14 +14,14 @@ STEPS = 20
 """Steps of the path from the baseline (zero, which is the mean colour) to the image."""
 
 BATCH = 16
-"""Images at a time: path methods run each of them ``STEPS`` + 1 times at once."""
+"""Images per batch: path methods run each image ``STEPS`` + 1 times at once."""
 
 Make = Callable[[nn.Module, nn.Module], Any]
 
 
 @dataclass(frozen=True)
 class Method:
-    """An attribution of one layer, further arguments of its ``attribute``, and how positions are joined."""
+    """An attribution of one layer, further arguments of ``attribute``, and the reduction over positions."""
 
     make: Make
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Method:
 
 
 class RandomScores(LayerAttribution):
-    """Scores that know nothing: one random number for each sample and channel."""
+    """Scores without information: one random number for each sample and channel."""
 
     def __init__(self, forward_func: nn.Module, layer: nn.Module, seed: int = 0) -> None:
         super().__init__(forward_func, layer)

@@ -1,4 +1,4 @@
-"""Sentences and a Kim-style convolutional network: sentiment of movie reviews from embeddings to two logits.
+"""Movie reviews in numbers, and a Kim-style convolutional network that predicts their sentiment.
 
 ``python -m benchmarks.papers.conductance.sentiment 50`` trains the networks with a hidden layer of 50 units beforehand.
 """
@@ -27,7 +27,7 @@ FILTERS = 100
 EMBEDDING = 50
 HIDDEN = 50
 LENGTH = 64
-"""Words of a sentence, with the padding that lets a filter of five words start before it and end after it."""
+"""Words of a sentence, padding included: a filter of five words may start before the sentence and end after it."""
 
 PAD, UNKNOWN = 0, 1
 SPREAD = 0.25
@@ -39,7 +39,7 @@ FLOOR = 0.72
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words with their numbers; number 0 is padding and 1 any word that training has seen fewer than two times."""
+    """Words with their numbers: 0 is padding, and 1 any word that occurs less than twice in the training data."""
 
     numbers: dict[str, int]
 
@@ -54,7 +54,7 @@ class Vocabulary:
         return len(self.numbers) + 2
 
     def encode(self, sentences: Sequence[str]) -> Tensor:
-        """Return word numbers ``[n, LENGTH]``, with ``max(WIDTHS) - 1`` places of padding before each sentence."""
+        """Return word numbers ``[n, LENGTH]``; ``max(WIDTHS) - 1`` numbers of padding precede each sentence."""
         before = max(WIDTHS) - 1
         encoded = torch.full((len(sentences), LENGTH), PAD)
         for row, sentence in zip(encoded, sentences, strict=True):
@@ -64,10 +64,10 @@ class Vocabulary:
 
 
 class Reader(nn.Module):
-    """From ``embedded [n, words, size]`` to ``logits [n, 2]``: convolution, ReLU, maximum over words, dense layers.
+    """Map ``embedded [n, words, size]`` to ``logits [n, 2]``: convolution, ReLU, maximum over words, dense layers.
 
-    ``pooled`` gives one value per filter, ``[n, filters]``: the layer to look at. With ``hidden = 0`` the logits are
-    linear in it, as in Kim (2014); else a dense ReLU layer lies between.
+    ``pooled`` is the layer to study: one value per filter, ``[n, filters]``. With ``hidden = 0`` the logits are linear
+    in it, as in Kim (2014); otherwise a dense ReLU layer lies between.
     """
 
     def __init__(self, hidden: int) -> None:
@@ -91,7 +91,7 @@ class Reader(nn.Module):
 
 
 class SentimentNetwork(nn.Module):
-    """Learned embeddings and a ``Reader``: ``words [n, LENGTH]`` to ``logits [n, 2]`` (negative, positive)."""
+    """Map ``words [n, LENGTH]`` to ``logits [n, 2]`` (negative, positive): learned embeddings and a ``Reader``."""
 
     def __init__(self, words: int, hidden: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def sentiment_network(words: int, hidden: int, *, seed: int) -> SentimentNetwork
 
 @dataclass(frozen=True)
 class Sentences:
-    """The reviews: ``train`` and ``test`` words ``[n, LENGTH]`` with labels ``[n]`` (1 positive), their text too."""
+    """The reviews: words ``[n, LENGTH]`` and labels ``[n]`` (1 positive) of both parts, and the text of one."""
 
     vocabulary: Vocabulary
     train: Labelled
@@ -131,7 +131,7 @@ class Sentences:
 
 @cache
 def sentences(scale: Scale = Scale.NORMAL) -> Sentences:
-    """Return the movie reviews in numbers; at quick scale the first 1,500 to train on and 300 to test."""
+    """Return the movie reviews in numbers; at quick scale the first 1,500 training and 300 test sentences."""
     frame = movie_reviews()
     train, test = (frame[frame["split"] == part] for part in ("train", "test"))
     train, test = train.head(scale.pick(1_500, len(train))), test.head(scale.pick(300, len(test)))
@@ -141,7 +141,7 @@ def sentences(scale: Scale = Scale.NORMAL) -> Sentences:
 
 
 def trained_reader(hidden: int, seed: int, scale: Scale = Scale.NORMAL) -> Trained:
-    """Return a trained ``SentimentNetwork``; accuracy on the test sentences, at least 72 % but at quick scale."""
+    """Return a trained ``SentimentNetwork`` and its test accuracy, which must reach 72 % except at quick scale."""
     data, epochs = sentences(scale), scale.pick(1, EPOCHS)
     return trained(
         f"reviews-kim{EMBEDDING}x{FILTERS}-hidden{hidden}-{epochs}epochs-{len(data.train.labels)}sentences-seed{seed}",
@@ -169,7 +169,7 @@ def fit_sentiment(network: nn.Module, words: Tensor, labels: Tensor, *, seed: in
 
 
 def _trimmed(words: Tensor) -> Tensor:
-    """Leave out padding that no filter needs to have seen once: all of it gives the same maximum."""
+    """Cut padding at the end of a batch: windows of padding alone are equal, so one suffices for the maximum."""
     end = int((words != PAD).any(dim=0).nonzero().max()) + 1
     return words[:, : end + max(WIDTHS)]
 

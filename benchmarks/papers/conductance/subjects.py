@@ -1,4 +1,4 @@
-"""The networks that the study of conductance looks at, with their layers and the images that they get right."""
+"""The networks of the study of conductance, with their layers and the images that they classify correctly."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ LAYERS = {
     "vgg": ("relu1", "relu2", "relu3", "relu4"),
     "resnet": ("stem.relu", *(f"block{b}.relu{r}" for b in (1, 2, 3) for r in (1, 2))),
 }
-"""All layers of filters, from the input to the output: their filters are ranked together."""
+"""All layers of filters, from input to output; their filters are ranked together."""
 
 MIDDLE = {"vgg": ("relu3", "relu4"), "resnet": ("block2.relu2", "block3.relu1")}
-"""Where single layers are looked at: late, but not the last, behind which all is linear in the ResNet."""
+"""Layers that are studied alone: late ones, but not the last, after which the ResNet is linear."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained network and the layers to look at."""
+    """A trained network and the layers to study."""
 
     kind: str
     seed: int
@@ -43,11 +43,11 @@ class Subject:
 
     @property
     def middle(self) -> dict[str, nn.Module]:
-        """The two layers that are looked at alone, by name."""
+        """The two layers that are studied alone, by name."""
         return {name: self.network.get_submodule(name) for name in MIDDLE[self.kind]}
 
     def correct(self, n: int) -> Labelled:
-        """Return the first ``n`` images of the part to evaluate on that the network gets right."""
+        """Return the first ``n`` images of the evaluation part that the network classifies correctly."""
         evaluate = images("cifar10").evaluate
         with torch.no_grad():
             right = torch.cat(
@@ -70,11 +70,11 @@ def subjects(scale: Scale) -> Iterator[Subject]:
 
 
 def per_class(data: Labelled, n: int) -> Labelled:
-    """Return the first ``n`` images of every class, in the order of the data."""
+    """Return the first ``n`` images of every class, in the order of ``data``."""
     rows = torch.cat([(data.labels == c).nonzero()[:n, 0] for c in data.labels.unique()]).sort().values
     return Labelled(data.images[rows], data.labels[rows])
 
 
 def of_classes(labels: Tensor, classes: tuple[int, ...]) -> Tensor:
-    """Return the rows of ``labels [n]`` that are one of ``classes``."""
+    """Return the rows of ``labels [n]`` whose label is one of ``classes``."""
     return torch.isin(labels, torch.tensor(classes)).nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""Synthetic codes whose spectrum is known, and a channel whose capacity is known: what the estimators are held to."""
+"""Synthetic codes with a known spectrum, and a channel with a known capacity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 
 def gaussian(alpha: float, *, units: int = 200, n: int = 5_000, seed: int = 0) -> Tensor:
-    """Return Gaussian samples ``[n, units]`` in a random rotation, eigenvalue i being i^-alpha."""
+    """Return Gaussian samples ``[n, units]`` in a random rotation, with eigenvalues i^-alpha."""
     generator = torch.Generator().manual_seed(seed)
     rotation = torch.linalg.qr(torch.randn(units, units, generator=generator, dtype=torch.float64)).Q
     scale = torch.arange(1, units + 1, dtype=torch.float64) ** (-alpha / 2)
@@ -19,7 +19,7 @@ def gaussian(alpha: float, *, units: int = 200, n: int = 5_000, seed: int = 0) -
 
 
 class Fourier(nn.Module):
-    """A code of an angle ``[n, 1]``: cosine and sine of frequency k have the variance k^-alpha."""
+    """A code of angles ``[n, 1]``: cosine and sine of frequency k have variance k^-alpha."""
 
     def __init__(self, alpha: float, frequencies: int = 1_000) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Fourier(nn.Module):
 
 
 def circle(frames: int) -> Tensor:
-    """Return ``frames`` angles once around, ``[frames, 1]``."""
+    """Return ``frames`` angles once around the circle, ``[frames, 1]``."""
     return 2 * torch.pi * torch.arange(frames, dtype=torch.float64)[:, None] / frames
 
 
@@ -44,7 +44,7 @@ def noise(frames: int) -> Tensor:
 
 
 def dropping(bits: int, dropout: float) -> Floats:
-    """Return the channel ``[symbols, symbols]`` of 2^bits symbols that become symbol 0 with probability ``dropout``."""
+    """Return the channel ``[symbols, symbols]`` that turns each of 2^bits symbols into 0 with chance ``dropout``."""
     channel = (1 - dropout) * np.eye(2**bits)
     channel[:, 0] += dropout
     return channel

@@ -31,7 +31,7 @@ STEPS, BATCH = 1_500, 128
 
 
 class Copy(nn.Module):
-    """``depth`` tanh layers and a linear read-out of ``[n, 3]``; dropout stays on in evaluation mode too."""
+    """``depth`` tanh layers and a linear read-out ``[n, 3]``; dropout stays on in evaluation mode."""
 
     def __init__(self, depth: int = DEPTH) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Copy(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def hidden(self, inputs: Tensor) -> Iterator[Tensor]:
-        """Yield what each layer passes on, ``[n, width]``, dropout included."""
+        """Yield the output of each layer, ``[n, width]``, after its dropout."""
         x = inputs
         for number, layer in enumerate(self.layers, start=1):
             x = torch.tanh(layer(x))
@@ -77,7 +77,7 @@ def copier(seed: int, scale: Scale) -> Trained:
 
 
 def decoding(network: Copy, seed: int, n: int = 4_000) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return R2 ``[layers]`` of the inputs, read linearly from each layer: fitted on one half, scored on the other."""
+    """Return R2 ``[layers]`` of the inputs, decoded linearly: fitted on half of the samples, scored on the others."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(1_000 + seed)
         inputs = torch.randn(n, COPIED)
@@ -92,7 +92,7 @@ def copiers(scale: Scale) -> dict[int, Trained]:
 
 
 def decoded(networks: Mapping[int, Trained], scale: Scale) -> pd.DataFrame:
-    """Return decoding R2 by layer, ``network, seed, layer, r2``, of each trained network and of a random one."""
+    """Return the decoding R2 of each trained network and of a random one: ``network, seed, layer, r2``."""
     rows = []
     for seed, result in networks.items():
         random = untrained(seed, len(result.network.layers))
@@ -117,6 +117,7 @@ def copying_claim(copied: pd.DataFrame) -> Claim:
 
 
 def copying_section(copied: pd.DataFrame) -> Section:
+    """Return the section on error correction."""
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     ax = figure.subplots()
     for number, (name, rows) in enumerate(copied.groupby("network", sort=False)):

@@ -1,4 +1,4 @@
-"""C3.4: what dropout does to the spectra of encoders, and how far the answer goes with the fit."""
+"""Does dropout make the codes of encoders redundant, and does the answer depend on the fit? C3.4."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from captum_ablate.diagnostics.power_law import fit_power_law, rank_of
 from captum_ablate.statistics.intervals import mean_interval
 
 STRONGEST = 0.5
-"""The dropout that is held against none."""
+"""The dropout rate that is compared with none."""
 
 SHORT_RANKS, GOOD_R2 = (10, 32), 0.95
-"""What the refits ask: half the range, and a line that deserves to be called one."""
+"""The refits: half the range of ranks, and only fits above this R2."""
 
 
 def dropout_claims(spectra: pd.DataFrame) -> Iterator[Claim]:
-    """Yield C3.4 for each kind of network: the exponent rises with dropout, the participation ratio falls."""
+    """Yield C3.4 for each kind of network: with dropout the exponent rises and the participation ratio falls."""
     for kind, rows in spectra.groupby("network", sort=False):
         for column, sign, what in (("alpha", 1, "alpha"), ("relative_pr", -1, "participation ratio / units")):
             change = sign * changes(rows, column)
@@ -43,9 +43,9 @@ def dropout_claims(spectra: pd.DataFrame) -> Iterator[Claim]:
 
 
 def changes(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return ``column`` at the strongest dropout minus that at none, ``[seeds, layers]``; NaN where one is not known.
+    """Return the change of ``column`` by the strongest dropout, ``[seeds, layers]``; NaN where either is unknown.
 
-    ``rows`` of one kind of network: ``seed, dropout, layer`` and ``column``.
+    ``rows`` are those of one kind of network, with ``seed, dropout, layer`` and ``column``.
     """
     wide = rows.pivot_table(index="seed", columns=["dropout", "layer"], values=column, sort=False, dropna=False)
     change = wide[STRONGEST] - wide[0.0]
@@ -53,9 +53,9 @@ def changes(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def refits(spectra: pd.DataFrame) -> pd.DataFrame:
-    """Return C3.4's change of alpha under other ranks, and where only good lines count: a row per kind and refit.
+    """Return the change of alpha under other ranks, and with good fits alone: a row per kind and refit.
 
-    These are the plain fits, without the bootstrap's correction, which needs the samples.
+    Fits are plain: the bootstrap's correction needs the samples.
     """
     out = []
     for kind, rows in spectra.groupby("network", sort=False):
@@ -81,7 +81,7 @@ def refits(spectra: pd.DataFrame) -> pd.DataFrame:
 
 
 def refit_section(refitted: pd.DataFrame) -> Section:
-    """Say how far the verdict of C3.4 goes with the fit."""
+    """Return the section on how the verdict of C3.4 depends on the fit."""
     shown = refitted.rename(columns={"low": "95 % low", "high": "95 % high"})
     return Section(
         "How far C3.4 goes with the fit",
@@ -98,7 +98,7 @@ variance of the logarithms. Plain fits, without the bootstrap's correction. A pa
 
 
 def refit_lesson(refitted: pd.DataFrame, spectra: pd.DataFrame) -> str:
-    """Return the caveat of C3.4 in a sentence or two for each kind of network whose verdict changes with the fit."""
+    """Return the caveat of C3.4, one or two sentences for each kind of network."""
     lines = []
     for kind, rows in refitted.groupby("network", sort=False):
         figures = "; ".join(
@@ -123,7 +123,7 @@ def refit_lesson(refitted: pd.DataFrame, spectra: pd.DataFrame) -> str:
 
 
 def _exponent(eigenvalues: object, ranks: tuple[int, int], least_r2: float | None) -> float:
-    """Return the plain exponent over ``ranks``; NaN where the spectrum is too narrow or its line too poor."""
+    """Return the plain exponent over ``ranks``; NaN if the spectrum is too narrow or the fit too poor."""
     if rank_of(eigenvalues) < ranks[1]:
         return float("nan")
     fit = fit_power_law(eigenvalues, ranks)
@@ -131,7 +131,7 @@ def _exponent(eigenvalues: object, ranks: tuple[int, int], least_r2: float | Non
 
 
 def _counted(change: pd.DataFrame) -> str:
-    """Say over how many layers each seed's mean is taken."""
+    """Return the number of layers in the mean of each seed, in words."""
     known = change.notna().sum(axis=1)
     if (known == change.shape[1]).all():
         return f"{change.shape[1]} layers"
@@ -140,7 +140,7 @@ def _counted(change: pd.DataFrame) -> str:
 
 
 def _unfitted(change: pd.DataFrame) -> str:
-    """Name the layers that are missing from the mean of some seeds, or of all."""
+    """Return the layers that are missing from the mean of any seed, in words; empty if none is."""
     known = change.notna().sum()
     missing = [f"{layer} in {len(change) - n} of {len(change)} seeds" for layer, n in known.items() if n < len(change)]
     return f" (not fitted in both, for dead units: {', '.join(missing)})" if missing else ""

@@ -1,4 +1,4 @@
-"""An encoder wide enough for the fit of a spectrum, with dropout, trained to rebuild images or to name their class.
+"""Encoders with dropout, wide enough for the fit of a spectrum: autoencoders and classifiers of CIFAR-10 images.
 
 ``python -m benchmarks.papers.marshall.encoders autoencoder 0.2 1`` trains one (dropout 0.2, seed 1) beforehand.
 """
@@ -18,7 +18,7 @@ from benchmarks.papers.common.scale import Scale
 from benchmarks.papers.common.training import Trained, accuracy, trained
 
 LAYERS = ("encoder.relu1", "encoder.relu2", "encoder.relu3", "encoder.relu4", "encoder.relu5")
-"""By depth: 128, 128, 256 and 256 channels, then 256 dense units."""
+"""From the input on: 128, 128, 256 and 256 channels, then 256 dense units."""
 
 DROPOUTS = (0.0, 0.2, 0.5)
 IMAGES, EPOCHS = 5_000, 5
@@ -88,7 +88,7 @@ def encoder(kind: str, dropout: float, seed: int, scale: Scale = Scale.NORMAL) -
 
 
 def fit(network: nn.Module, images: Tensor, labels: Tensor, *, rebuild: bool, epochs: int, seed: int) -> None:
-    """Train with Adam (1e-3, as in the supplement) to rebuild the images (squared error) or to name their class."""
+    """Train with Adam (1e-3, as in the supplement) on squared error (``rebuild``) or on cross-entropy."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     network.train().to(memory_format=torch.channels_last)
@@ -111,7 +111,7 @@ def fit(network: nn.Module, images: Tensor, labels: Tensor, *, rebuild: bool, ep
 
 @torch.no_grad()
 def explained(network: nn.Module, images: Tensor) -> float:
-    """Return R2 of the reconstruction: 1 - squared error / variance around the mean image."""
+    """Return R2 of the reconstruction: 1 - squared error / squared deviation from the mean image."""
     error = sum(float((network(part) - part).square().sum()) for part in images.split(500))
     return 1 - error / float((images - images.mean(0)).square().sum())
 

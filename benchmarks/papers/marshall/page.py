@@ -33,7 +33,7 @@ compare with; directions are our reading of its summary.
 
 
 def run(scale: Scale) -> None:
-    """Train what is not kept, then run the protocol and write the page."""
+    """Train the networks that are not in the cache, run the protocol and write the page."""
     encoders, shared, copying = encoder_networks(scale), shared_networks(scale), copiers(scale)
     training = sum(one.seconds for group in (encoders, shared, copying) for one in group.values())
     start = time.process_time()
@@ -87,7 +87,7 @@ def _lessons(spectra: pd.DataFrame, refitted: pd.DataFrame) -> str:
 
 
 def smoothness_lesson(spectra: pd.DataFrame) -> str:
-    """Say how many of the spectra that could be fitted are smooth, refused ones apart."""
+    """Return how many of the fitted spectra are smooth, and how many were refused, in words."""
     fitted = spectra[spectra["verdict"] != "refused"]
     smooth, refused = int((fitted["verdict"] == "smooth").sum()), len(spectra) - len(fitted)
     autoencoder = spectra[spectra["network"] == "autoencoder"]

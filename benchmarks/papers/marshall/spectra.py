@@ -1,4 +1,4 @@
-"""Spectra over depth: exponents of the layers of trained networks, and whether they differ (C3.5)."""
+"""Spectra over depth: do the exponents of the layers of a network differ? C3.5."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, MARKERS
 from captum_ablate.statistics.intervals import mean_interval
 
 RANKS = (10, 64)
-"""The ranks of every fit over depth: one range for all layers, half of the narrowest layer's 128."""
+"""The ranks of every fit over depth: one range for all layers, up to half of the 128 units of the narrowest."""
 
 SHARED = {
     "vgg": ("relu2", "relu3", "relu4", "relu5"),
@@ -47,7 +47,7 @@ def encoder_networks(scale: Scale) -> dict[tuple[str, float, int], Trained]:
 
 
 def shared_networks(scale: Scale) -> dict[tuple[str, float, int], Trained]:
-    """Return the classifiers that other replications share; none at quick scale, where all are too narrow to fit."""
+    """Return the classifiers that other replications share; none at quick scale, where they are too narrow to fit."""
     return {
         (kind, 0.0, seed): classifiers.convolutional(kind, seed) for kind in SHARED for seed in range(scale.pick(0, 3))
     }
@@ -55,9 +55,9 @@ def shared_networks(scale: Scale) -> dict[tuple[str, float, int], Trained]:
 
 @dataclass(frozen=True, eq=False)
 class Spectra:
-    """``rows``: a row per network and layer; ``tests``: a row per network with its joint test.
+    """Spectra of several networks: ``rows`` by network and layer, ``tests`` with the joint test of each network.
 
-    Both have ``network, dropout, seed, performance``.
+    Both frames have the columns ``network, dropout, seed, performance``.
     """
 
     rows: pd.DataFrame
@@ -71,7 +71,7 @@ def encoder_spectra(networks: Networks, scale: Scale) -> Spectra:
 
 
 def shared_spectra(networks: Networks, scale: Scale) -> Spectra:
-    """Return the same for the shared classifiers."""
+    """Return the spectra of the shared classifiers, on held-out images."""
     return _spectra(networks, SHARED, images("cifar10").evaluate.images, SHARED_RANKS, scale)
 
 
@@ -100,7 +100,7 @@ def _spectra(
 
 
 def _joint(spectra: Sequence[ActivationSpectrum]) -> dict[str, float]:
-    """Return the joint test of the layers that have an exponent (dead units can leave a layer too narrow)."""
+    """Return the joint test of the layers with an exponent; dead units can leave a layer too narrow for one."""
     fitted = [one for one in spectra if one.refusal is None]
     if len(fitted) < 2:
         return {"layers": len(fitted), "Q": np.nan, "p": np.nan, "spread": np.nan}
@@ -109,7 +109,7 @@ def _joint(spectra: Sequence[ActivationSpectrum]) -> dict[str, float]:
 
 
 def depth_claim(name: str, what: str, tests: pd.DataFrame) -> Claim:
-    """Return C3.5: exponents differ between the layers of every network, by the joint test, Holm over networks."""
+    """Return C3.5: exponents differ between the layers of every network. Joint test, Holm over networks."""
     chance = stats.studentized_range.sf(2, len(encoders.LAYERS), 1_000)
     check = (
         "joint test of equal exponents (Cochran's Q with the bootstrap's covariance) at 5 % in each network, "
@@ -135,7 +135,32 @@ def depth_claim(name: str, what: str, tests: pd.DataFrame) -> Claim:
 
 
 def depth_section(found: Spectra) -> Section:
+    """Return the section on the spectra of the encoders."""
     spectra, tests = found.rows, found.tests
+    performance = tests.groupby(["network", "dropout"], sort=False)["performance"].mean()
+    learned = "; ".join(f"{kind} {value:.2f} at dropout {dropout:g}" for (kind, dropout), value in performance.items())
+    text = (
+        "An encoder of four convolutions (128, 128, 256, 256 channels) and a dense layer (256), dropout after every "
+        f"ReLU in training, trained on {encoders.IMAGES:,} CIFAR-10 images for {encoders.EPOCHS} epochs to rebuild "
+        "them (autoencoder) or to name their class (classifier). Performance on held-out images (R2, accuracy), mean "
+        f"of {tests['seed'].nunique()} seeds: {learned}. Spectra of {spectra['n'].max():,} held-out images in "
+        "evaluation mode, after the ReLU, channels averaged over positions, centred, not scaled. One range of ranks "
+        "for all layers, because an exponent goes with its range; a layer of which dead units leave fewer than "
+        f"{RANKS[1]} eigenvalues above rounding is refused.\n\n{{depth}}\n\n"
+        "Mean of the seeds that were fitted (participation ratio: of all); *refused* counts the others, and *smooth* "
+        "the fitted whose interval lies above 1:\n\n"
+        "{layers}\n\nThe joint test, one row a network:\n\n{joint}"
+    )
+    return Section(
+        "Spectra over depth",
+        text,
+        tables={"layers": _layer_means(spectra), "joint": _joint_table(tests)},
+        figures={"depth": _depth_figure(spectra)},
+        captions={"depth": "One line for each dropout rate, mean of seeds; a point is a seed."},
+    )
+
+
+def _depth_figure(spectra: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(11.5, 8.4), layout="constrained")
     axes = figure.subplots(2, len(encoders.FLOORS), squeeze=False)
     for column, kind in enumerate(encoders.FLOORS):
@@ -145,7 +170,12 @@ def depth_section(found: Spectra) -> Section:
         _by_depth(axes[1, column], rows, "relative_pr", f"Participation ratio over depth, {kind}s")
     axes[0, 0].set_ylabel(f"alpha (ranks {RANKS[0]}-{RANKS[1]})")
     axes[1, 0].set_ylabel("participation ratio / units")
-    shown = (
+    return figure
+
+
+def _layer_means(spectra: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per kind, dropout and layer: means over seeds, and how many spectra were refused or smooth."""
+    return (
         spectra.groupby(["network", "dropout", "layer"], sort=False)
         .agg(
             units=("units", "first"),
@@ -165,27 +195,6 @@ def depth_section(found: Spectra) -> Section:
                 "participation_ratio": "participation ratio",
             }
         )
-    )
-    performance = tests.groupby(["network", "dropout"], sort=False)["performance"].mean()
-    learned = "; ".join(f"{kind} {value:.2f} at dropout {dropout:g}" for (kind, dropout), value in performance.items())
-    text = (
-        "An encoder of four convolutions (128, 128, 256, 256 channels) and a dense layer (256), dropout after every "
-        f"ReLU in training, trained on {encoders.IMAGES:,} CIFAR-10 images for {encoders.EPOCHS} epochs to rebuild "
-        "them (autoencoder) or to name their class (classifier). Performance on held-out images (R2, accuracy), mean "
-        f"of {tests['seed'].nunique()} seeds: {learned}. Spectra of {spectra['n'].max():,} held-out images in "
-        "evaluation mode, after the ReLU, channels averaged over positions, centred, not scaled. One range of ranks "
-        "for all layers, because an exponent goes with its range; a layer of which dead units leave fewer than "
-        f"{RANKS[1]} eigenvalues above rounding is refused.\n\n{{depth}}\n\n"
-        "Mean of the seeds that were fitted (participation ratio: of all); *refused* counts the others, and *smooth* "
-        "the fitted whose interval lies above 1:\n\n"
-        "{layers}\n\nThe joint test, one row a network:\n\n{joint}"
-    )
-    return Section(
-        "Spectra over depth",
-        text,
-        tables={"layers": shown, "joint": _joint_table(tests)},
-        figures={"depth": figure},
-        captions={"depth": "One line for each dropout rate, mean of seeds; a point is a seed."},
     )
 
 
@@ -207,6 +216,7 @@ def _by_depth(ax: Axes, rows: pd.DataFrame, column: str, title: str) -> None:
 
 
 def shared_section(found: Spectra) -> Section:
+    """Return the section on the spectra of the shared classifiers."""
     shared, tests = found.rows, found.tests
     if shared.empty:
         return Section("The classifiers of the other replications", "Too narrow for any fit at this scale.")

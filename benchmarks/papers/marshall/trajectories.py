@@ -1,4 +1,4 @@
-"""Trajectories of networks: a dot goes around a circle, and the energy of its code is read at each layer."""
+"""Trajectories of networks: the energy of the code at each layer as a dot goes around a circle. C3.2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captum_ablate import dot_on_circle, random_projection_test
 
 
 def slopes_of(networks: Mapping[tuple[str, float, int], Trained], scale: Scale) -> pd.DataFrame:
-    """Return the slope of trajectory energy by layer for a dot on a circle, with and without dropout in training."""
+    """Return the slope of trajectory energy by layer, for encoders trained with and without dropout."""
     rows = []
     for kind, dropout in product(encoders.FLOORS, (0.0, 0.5)):
         network = networks[kind, dropout, 0].network
@@ -48,6 +48,7 @@ def path_claim(paths: pd.DataFrame) -> Claim:
 
 
 def path_section(paths: pd.DataFrame) -> Section:
+    """Return the section on trajectories."""
     text = (
         "A Gaussian dot goes once around a circle of the image, in 32 to 256 frames; every element of a layer's "
         "output is a unit, because an "

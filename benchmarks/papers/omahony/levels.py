@@ -1,4 +1,4 @@
-"""What stands at each level of a logit (C4.2, C4.4): conflict images, purity, association of shape and place."""
+"""Which images lie at each level of a logit: conflict images, purity, association of shape and place. C4.2, C4.4."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, GREY
 from captum_ablate.statistics.intervals import mean_interval
 
 TOP = 0.1
-"""Share of the samples with the highest logit of a class: what a look at maximal activations shows."""
+"""The top slice: this share of the samples, those with the highest logit of a class."""
 
 
 def level_frame(networks: Networks, scale: Scale) -> pd.DataFrame:
-    """Return one row per bias and seed: what stands in the mid-range and in the top slice of the logits.
+    """Return one row per bias and seed: the images in the mid-range and in the top slice of the logits.
 
-    ``conflict_*`` are shares of images that contradict the bias, among held-out images of the same bias; ``purity_*``
+    ``conflict_*`` are shares of images that contradict the bias, among held-out images of the same bias. ``purity_*``
     (share of the output's own class) and ``bits_*`` (association of shape and position, bias-corrected) are means over
-    outputs on unbiased images, where the two are independent overall.
+    outputs, on unbiased images: there shape and position are independent overall.
     """
     rows = []
     for (bias, seed), net in networks.items():
@@ -63,7 +63,7 @@ def level_frame(networks: Networks, scale: Scale) -> pd.DataFrame:
 
 
 def midrange_claims(frame: pd.DataFrame) -> Iterator[Claim]:
-    """Yield C4.2 and its parts."""
+    """Yield C4.2 and its parts: conflict images gather in the mid-range."""
     parts = []
     for bias in (0.8, 0.9, 0.95):
         of = frame[frame["bias"] == bias]
@@ -94,7 +94,7 @@ def midrange_claims(frame: pd.DataFrame) -> Iterator[Claim]:
 
 
 def maximum_claims(frame: pd.DataFrame) -> Iterator[Claim]:
-    """Yield C4.4 and its parts: bias 0.9 against none, the same seeds."""
+    """Yield C4.4 and its parts: bias 0.9 against no bias, seed by seed."""
     by = frame.set_index(["bias", "seed"])
     biased, fair = by.loc[0.9], by.loc[0.0]
     parts = [
@@ -127,7 +127,7 @@ def maximum_claims(frame: pd.DataFrame) -> Iterator[Claim]:
 
 
 def maximum_lesson(frame: pd.DataFrame) -> str:
-    """Say what the top slice of a biased network holds, on unbiased images and on those of its own bias."""
+    """Return in words what the top slice of a biased network holds, on unbiased images and on those of its bias."""
     of = frame.groupby("bias")[["purity_top", "conflict_top", "conflict"]].mean()
     biased, fair = of.loc[0.9], of.loc[0.0]
     return (
@@ -140,6 +140,7 @@ def maximum_lesson(frame: pd.DataFrame) -> str:
 
 
 def levels_section(frame: pd.DataFrame, networks: Networks, scale: Scale) -> Section:
+    """Return the section on the levels of the logits."""
     columns = [
         "conflict",
         "conflict_mid",
@@ -151,16 +152,6 @@ def levels_section(frame: pd.DataFrame, networks: Networks, scale: Scale) -> Sec
         "bits_mid",
     ]
     summary = frame.groupby("bias")[columns].mean().reset_index()
-    figures = {"conflict": _conflict_figure(networks, scale)}
-    for bias in (0.0, 0.9):
-        part = shape_split(bias, 0, scale).evaluate
-        table = _table(networks[bias, 0], part)
-        slices = level_slices(table.logits[:, 0], part.labels, part.thirds)
-        figure = slices.plot(shapes.SHAPES, ("left", "middle", "right"))
-        figure.suptitle(
-            f"The square's logit on unbiased images, trained at bias {bias:g}", x=0.02, ha="left", fontweight="bold"
-        )
-        figures[f"levels_{bias}"] = figure
     return Section(
         "What stands at each level of a logit",
         """
@@ -178,7 +169,7 @@ corrected), within the top slice and within the mid-range, means over the three 
 {levels_0.9}
 """,
         tables={"levels": summary},
-        figures=figures,
+        figures={"conflict": _conflict_figure(networks, scale), **_level_figures(networks, scale)},
         captions={
             "conflict": "Share of conflict images by level of the logit, bias 0.9, mean over seeds and outputs.",
             "levels_0.0": "The square's logit on unbiased images, network trained without bias.",
@@ -187,17 +178,32 @@ corrected), within the top slice and within the mid-range, means over the three 
     )
 
 
+def _level_figures(networks: Networks, scale: Scale) -> dict[str, Figure]:
+    """Return the slices of the square's logit on unbiased images, for networks without bias and of bias 0.9."""
+    figures = {}
+    for bias in (0.0, 0.9):
+        part = shape_split(bias, 0, scale).evaluate
+        table = _table(networks[bias, 0], part)
+        slices = level_slices(table.logits[:, 0], part.labels, part.thirds)
+        figure = slices.plot(shapes.SHAPES, ("left", "middle", "right"))
+        figure.suptitle(
+            f"The square's logit on unbiased images, trained at bias {bias:g}", x=0.02, ha="left", fontweight="bold"
+        )
+        figures[f"levels_{bias}"] = figure
+    return figures
+
+
 def _table(net: Trained, part: ShapeSet) -> HeadTable:
     return head_table(net.network, "classifier", (part.images, part.labels))
 
 
 def _top(logits: Tensor) -> tuple[Tensor, ...]:
-    """Return for each class the indices of the samples with its highest logits."""
+    """Return the indices of the samples with the highest logits of each class."""
     return tuple(logits.topk(max(1, round(TOP * len(logits))), dim=0).indices.T)
 
 
 def _bits(labels: Tensor, kinds: Tensor) -> float:
-    """Return I(kinds; labels) in bits, Miller-Madow corrected; NaN for under two samples."""
+    """Return I(kinds; labels) in bits, Miller-Madow corrected; NaN for fewer than two samples."""
     if len(labels) < 2:
         return float("nan")
     slices = level_slices(torch.zeros(len(labels)), labels, kinds, bins=1)

@@ -35,7 +35,7 @@ from benchmarks.papers.omahony.shortcut import (
 )
 
 FEWER_EPOCHS = 20
-"""What the networks under bias were trained for at first."""
+"""The epochs of the first runs of the networks under bias."""
 
 INTRODUCTION = """
 The paper (WACV 2025, arXiv 2411.10019) looks at activations that are neither high nor low. By its abstract, such
@@ -50,7 +50,7 @@ CelebA, MultiNLI) were not run.
 
 
 def run(scale: Scale) -> None:
-    """Train what is not kept, then run the protocol, judge the claims, write the page."""
+    """Train the networks that are not in the cache, run the protocol and write the page."""
     on_shapes, on_spurious = shape_networks(scale), spurious_networks(scale)
     shorter = shape_networks(scale, FEWER_EPOCHS) if scale is Scale.NORMAL else {}
     groups: Sequence[Networks] = (on_shapes, on_spurious, shorter)
@@ -87,7 +87,7 @@ def run(scale: Scale) -> None:
 
 
 def training_section(fewer: Sequence[Claim], own: Sequence[Claim], scale: Scale) -> Section:
-    """Hold the claims on shapes of networks trained for fewer epochs against those of the protocol."""
+    """Return the section that compares the claims on shapes after fewer epochs with those of the protocol."""
     epochs = epochs_of(scale)
     rows = [
         {

@@ -1,8 +1,8 @@
-"""Retraining the last layer on mid-range samples (C4.3): the worst group under spurious correlations."""
+"""Does retraining the last layer on mid-range samples lift the worst group under spurious correlations? C4.3."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,7 +27,7 @@ def spurious_networks(scale: Scale) -> dict[tuple[str, int], Trained]:
 
 
 def set_frame(networks: Mapping[tuple[str, int], Trained], scale: Scale) -> pd.DataFrame:
-    """Return one row per data set, seed and set of samples: what a last layer retrained on it reaches."""
+    """Return one row per data set, seed and set of samples: the accuracies of a last layer retrained on the set."""
     frames = [
         compare_sets(net.network, spurious_split(name, seed, scale), seed).assign(data=name, seed=seed)
         for (name, seed), net in networks.items()
@@ -36,58 +36,72 @@ def set_frame(networks: Mapping[tuple[str, int], Trained], scale: Scale) -> pd.D
 
 
 def retraining_claims(frame: pd.DataFrame) -> Iterator[Claim]:
-    """Yield C4.3, C4.3e and C4.3m with their parts."""
-    worst = frame.pivot_table(index=["data", "seed"], columns="set", values="worst", dropna=False)
-    mean = frame.pivot_table(index=["data", "seed"], columns="set", values="train_weighted", dropna=False)
-    for key, variant, what in (
-        ("C4.3", "mid-range", "retraining on mid-range samples, without group labels,"),
-        (
-            "C4.3e",
-            "mid-range errors",
-            "retraining on mid-range errors and companions, without group labels,",
-        ),
-    ):
-        parts = []
-        for data in dict.fromkeys(frame["data"]):
-            of, means = worst.loc[data], mean.loc[data]
-            parts += [
-                _paired(
-                    f"{key}, {data}: gain",
-                    "it lifts the worst group",
-                    "worst-group accuracy minus that of ERM above 5",
-                    of[variant] - of["ERM"],
-                    5.0,
-                ),
-                _paired(
-                    f"{key}, {data}: random",
-                    "more than a random set does",
-                    "worst-group accuracy minus that of as many random samples above 0",
-                    of[variant] - of["random" if key == "C4.3" else "random, as many as mid-range errors"],
-                    0.0,
-                ),
-                _paired(
-                    f"{key}, {data}: mean",
-                    "the mean falls little",
-                    "fall of the mean (groups weighted as in training) below 5",
-                    means["ERM"] - means[variant],
-                    5.0,
-                    "below",
-                ),
-            ]
-        yield all_of(key, f"{what} lifts the worst group", "every check below, on each data set", parts)
-        yield from parts
+    """Yield C4.3, C4.3e and C4.3m, each followed by its parts."""
+    yield from _lifted(
+        frame,
+        "C4.3",
+        "retraining on mid-range samples, without group labels,",
+        "mid-range",
+        "random",
+    )
+    yield from _lifted(
+        frame,
+        "C4.3e",
+        "retraining on mid-range errors and companions, without group labels,",
+        "mid-range errors",
+        "random, as many as mid-range errors",
+    )
     parts = [
         _paired(
             f"C4.3m, {data}",
             "the mid-range of the error set is better than the error set",
             "worst-group accuracy minus that of as many random errors of each class, same companions, above 0",
-            worst.loc[data]["mid-range errors"] - worst.loc[data]["errors, as many as mid-range errors"],
+            worst["mid-range errors"] - worst["errors, as many as mid-range errors"],
             0.0,
         )
-        for data in dict.fromkeys(frame["data"])
+        for data, worst in _by_set(frame, "worst")
     ]
     yield all_of("C4.3m", "the mid-range adds to the error set", "both checks below", parts)
     yield from parts
+
+
+def _lifted(frame: pd.DataFrame, key: str, what: str, variant: str, rival: str) -> Iterator[Claim]:
+    """Yield the claim that retraining on ``variant`` lifts the worst group, and its parts for each data set."""
+    parts: list[Claim] = []
+    for (data, worst), (_, mean) in zip(_by_set(frame, "worst"), _by_set(frame, "train_weighted"), strict=True):
+        parts += [
+            _paired(
+                f"{key}, {data}: gain",
+                "it lifts the worst group",
+                "worst-group accuracy minus that of ERM above 5",
+                worst[variant] - worst["ERM"],
+                5.0,
+            ),
+            _paired(
+                f"{key}, {data}: random",
+                "more than a random set does",
+                "worst-group accuracy minus that of as many random samples above 0",
+                worst[variant] - worst[rival],
+                0.0,
+            ),
+            _paired(
+                f"{key}, {data}: mean",
+                "the mean falls little",
+                "fall of the mean (groups weighted as in training) below 5",
+                mean["ERM"] - mean[variant],
+                5.0,
+                "below",
+            ),
+        ]
+    yield all_of(key, f"{what} lifts the worst group", "every check below, on each data set", parts)
+    yield from parts
+
+
+def _by_set(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield each data set with ``column`` by seed and set, ``[seeds, sets]``."""
+    wide = frame.pivot_table(index=["data", "seed"], columns="set", values=column, dropna=False)
+    for data in dict.fromkeys(frame["data"]):
+        yield data, wide.loc[data]
 
 
 def _paired(
@@ -112,7 +126,7 @@ def _paired(
 
 
 def retraining_lesson(frame: pd.DataFrame) -> str:
-    """Say how many minority samples each choice finds, and what the same features could give."""
+    """Return in words how many minority samples each choice finds, and what the same features could reach."""
     of = frame.groupby(["data", "set"], sort=False)[["minority", "worst"]].mean()
     lines = []
     for data in dict.fromkeys(frame["data"]):
@@ -133,31 +147,7 @@ def retraining_lesson(frame: pd.DataFrame) -> str:
 
 
 def retraining_section(frame: pd.DataFrame, scale: Scale) -> Section:
-    rows = []
-    for (data, kind), part in frame.groupby(["data", "set"], sort=False):
-        values = 100 * part["worst"].dropna().to_numpy()
-        rows.append(
-            {
-                "data": data,
-                "set": kind,
-                "group labels": "yes" if kind in USES_GROUPS else "no",
-                "samples": f"{part['n'].mean():.0f}",
-                "minority share": part["minority"].mean(),
-                "worst group": _worst(values),
-                "mean": f"{100 * part['mean'].mean():.1f}",
-                "mean, weighted as in training": f"{100 * part['train_weighted'].mean():.1f}",
-                "seeds": len(values),
-            }
-        )
-    figures: dict[str, Figure] = {"worst_group": _worst_figure(frame)}
-    for name in dict.fromkeys(frame["data"]):
-        split = spurious_split(name, 0, scale)
-        part = split.held_out
-        groups = [
-            ((part.labels == y) & (part.attributes == s)).nonzero().flatten()[:10] for y in (0, 1) for s in (0, 1)
-        ]
-        labels = [f"{split.class_names[y]},\n{split.attribute_names[s]}" for y in (0, 1) for s in (0, 1)]
-        figures[name.replace(" ", "_")] = image_grid(part.images, groups, labels, f"{name}: the four groups")
+    """Return the section on retraining the last layer."""
     return Section(
         "Retraining the last layer",
         """
@@ -179,14 +169,49 @@ labels, in their choice of samples.
 
 {worst_group}
 """,
-        tables={"sets": pd.DataFrame(rows)},
-        figures=figures,
+        tables={"sets": _set_table(frame)},
+        figures={"worst_group": _worst_figure(frame), **_group_pictures(dict.fromkeys(frame["data"]), scale)},
         captions={
             "worst_group": "Worst-group accuracy over seeds: mean with 95 % interval, each seed a dot.",
             "coloured_MNIST": "Held-out images of coloured MNIST: the first and the last row agree with the shortcut.",
             "dominoes": "Held-out dominoes: the first and the last row agree with the shortcut.",
         },
     )
+
+
+def _set_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per data set and set of samples: means over seeds, accuracies in per cent."""
+    rows = []
+    for (data, kind), part in frame.groupby(["data", "set"], sort=False):
+        values = 100 * part["worst"].dropna().to_numpy()
+        rows.append(
+            {
+                "data": data,
+                "set": kind,
+                "group labels": "yes" if kind in USES_GROUPS else "no",
+                "samples": f"{part['n'].mean():.0f}",
+                "minority share": part["minority"].mean(),
+                "worst group": _worst(values),
+                "mean": f"{100 * part['mean'].mean():.1f}",
+                "mean, weighted as in training": f"{100 * part['train_weighted'].mean():.1f}",
+                "seeds": len(values),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _group_pictures(names: Iterable[str], scale: Scale) -> dict[str, Figure]:
+    """Return held-out images of the four groups of each data set, a row per group."""
+    figures = {}
+    for name in names:
+        split = spurious_split(name, 0, scale)
+        part = split.held_out
+        groups = [
+            ((part.labels == y) & (part.attributes == s)).nonzero().flatten()[:10] for y in (0, 1) for s in (0, 1)
+        ]
+        labels = [f"{split.class_names[y]},\n{split.attribute_names[s]}" for y in (0, 1) for s in (0, 1)]
+        figures[name.replace(" ", "_")] = image_grid(part.images, groups, labels, f"{name}: the four groups")
+    return figures
 
 
 def _worst(values: Floats) -> str:

@@ -1,4 +1,4 @@
-"""Sets of held-out samples to retrain a last layer on, and the worst-group accuracy that each gives."""
+"""Sets of held-out samples for retraining a last layer, and the worst-group accuracy of each."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from captum_ablate.diagnostics.retraining import HeadTable, head_table, retrain_
 from captum_ablate.diagnostics.worst_group import worst_group_accuracy
 
 DRAWS = 5
-"""Draws of a set that has a random part."""
+"""Draws of each set that has a random part."""
 
 USES_GROUPS = ("mid-range minority", "group-balanced (oracle)")
-"""The sets whose choice looks at group labels."""
+"""The sets whose choice uses group labels."""
 
 
 def compare_sets(network: nn.Module, split: SpuriousSplit, seed: int) -> pd.DataFrame:
-    """Return one row per set: set, n, minority (share of its samples), worst, mean, train_weighted accuracy.
+    """Return one row per set: its size ``n``, its share of ``minority`` samples, and three accuracies.
 
-    NaN accuracies where a set has fewer than two samples of a class. "ERM" is the network's own last layer.
+    These are ``worst`` (of any group), ``mean`` and ``train_weighted``; NaN if a set has fewer than two samples of a
+    class. "ERM" is the network's own last layer.
     """
     held_out, evaluate = (_table(network, part) for part in (split.held_out, split.evaluate))
     rows = [("ERM", 0, float("nan"), *_judged(evaluate.logits, split))]
@@ -36,7 +37,7 @@ def compare_sets(network: nn.Module, split: SpuriousSplit, seed: int) -> pd.Data
 
 
 def _sets(table: HeadTable, part: Grouped, seed: int) -> dict[str, list[Tensor]]:
-    """Return the draws of each set, index arrays into the held-out part."""
+    """Return the draws of each set, as index arrays into the held-out part."""
     logits, target = table.logits, table.target
     generator = torch.Generator().manual_seed(seed)
     everything = torch.arange(len(target))
@@ -50,14 +51,14 @@ def _sets(table: HeadTable, part: Grouped, seed: int) -> dict[str, list[Tensor]]
         return pool[torch.randperm(len(pool), generator=generator)[:n]]
 
     def errors(like: Curation) -> Tensor:
-        """Return as many errors of each class as ``like`` has chosen, with the same companions."""
+        """Return as many errors of each class as ``like`` chose, with the same companions."""
         members = [
             some((wrong & (target == c)).nonzero().flatten(), int((target[like.chosen] == c).sum())) for c in (0, 1)
         ]
         return torch.cat([*members, like.companions])
 
     def all_errors() -> Tensor:
-        """Return every error, and as many right samples of its class."""
+        """Return every error, and as many correctly classified samples of its class."""
         own = [(target == c, int((wrong & (target == c)).sum())) for c in (0, 1)]
         right = [some((~wrong & is_own).nonzero().flatten(), n) for is_own, n in own]
         return torch.cat([wrong.nonzero().flatten(), *right])
@@ -95,7 +96,7 @@ def _retrained(held_out: HeadTable, index: Tensor, evaluate: HeadTable, split: S
 
 
 def _judged(logits: Tensor, split: SpuriousSplit) -> tuple[float, ...]:
-    """Return worst-group, mean and train-weighted accuracy on the evaluation part."""
+    """Return the worst-group, mean and train-weighted accuracy on the evaluation part."""
     part, train = split.evaluate, split.train
     result = worst_group_accuracy(logits, part.labels, part.attributes, train=(train.labels, train.attributes))
     return result.value, result.mean, result.train_weighted

@@ -3,10 +3,10 @@
 The factors are those of dSprites (Matthey et al. 2017): shape, 6 scales, 40 rotations, 32 horizontal and 32 vertical
 positions. Outlines, sizes and margins are ours: no file of dSprites is read.
 
-The bias is ``shape_posX_spaced`` of the repository of O'Mahony, Nikolov and O'Sullivan (WACV 2025): shape k stands only
-where the horizontal position lies in [0, 0.3), [0.35, 0.65), [0.7, 1] for k = 0, 1, 2. A share b of the images obeys
-it, the rest stands anywhere, so a rest image obeys by chance in three of ten cases. Unlike there, the number of images
-is the same for every b, and no image is drawn twice, be it in two parts.
+The bias is ``shape_posX_spaced`` of the repository of O'Mahony, Nikolov and O'Sullivan (WACV 2025): the horizontal
+position of shape k lies in [0, 0.3), [0.35, 0.65), [0.7, 1] for k = 0, 1, 2. A share b of the images obeys it. The
+others stand anywhere, so they obey it by chance in three of ten cases. Unlike there, the number of images is the same
+for every b, and no image is drawn twice, not even in two parts.
 
 ``python -m benchmarks.papers.omahony.shapes SEED EPOCHS [BIAS ...]`` trains networks of one seed beforehand.
 """
@@ -28,14 +28,14 @@ from benchmarks.papers.common.training import Trained, accuracy, fit_classifier,
 SHAPES = ("square", "ellipse", "heart")
 SCALES, ROTATIONS, POSITIONS = 6, 40, 32
 BANDS = ((0.0, 0.3), (0.35, 0.65), (0.7, 1.01))
-"""Horizontal positions of each shape in a biased image; 1.01, so that the last position belongs to the last band."""
+"""Horizontal positions of each shape in a biased image; 1.01 puts the last position into the last band."""
 MARGIN, RADIUS = 0.2, 0.2
-"""Of the width: where position 0 lies, and the radius of a shape at scale 1: nothing is cut off."""
+"""As fractions of the width: the place of position 0, and the radius of a shape at scale 1. Nothing is cut off."""
 LEARNT, SHORTCUT = 0.80, 0.65
-"""Least accuracy on held-out images of the training bias: without bias, of a network that has learnt the shapes, and
-under bias, of one that has at least learnt the shortcut (at bias 0.5 the position alone tells two images in three)."""
+"""Least accuracy on held-out images of the training bias. Without bias a network must have learnt the shapes, under
+bias at least the shortcut (at bias 0.5 the position alone tells two images in three)."""
 FINE = 64
-"""Pixels at which the binary outline is drawn, as in dSprites; smaller images are means of its pixels."""
+"""Side in pixels of the binary outline, as in dSprites; smaller images are means over its pixels."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class ShapeSet:
 
     @property
     def conflict(self) -> Tensor:
-        """Whether the image contradicts the bias: another third than its shape's, ``[n]``."""
+        """Whether the image contradicts the bias: it lies in another third than that of its shape, ``[n]``."""
         return self.thirds != self.labels
 
 
 def shape_set(
     n: int, *, bias: float, rng: np.random.Generator, size: int, apart_from: tuple[ShapeSet, ...]
 ) -> ShapeSet:
-    """Return ``n`` images that are in none of ``apart_from``, of which a share ``bias`` obeys the position bias.
+    """Return ``n`` images, each shape equally often, of which a share ``bias`` obeys the position bias.
 
-    Each shape comes equally often.
+    No image is in any of ``apart_from``.
     """
     x_values = np.linspace(0, 1, POSITIONS)
     allowed = [np.flatnonzero((x_values >= low) & (x_values < high)) for low, high in BANDS]
@@ -99,7 +99,7 @@ class ShapeSplit:
 
 @cache
 def shape_split(bias: float, seed: int, scale: Scale = Scale.NORMAL) -> ShapeSplit:
-    """Return the parts of one bias and seed: at normal scale 6,000, 2,000 and 3,000 images of 32 pixels."""
+    """Return the parts for one bias and seed: 6,000, 2,000 and 3,000 images of 32 pixels at normal scale."""
     size = scale.pick(32, 32, 64)
     rng = np.random.default_rng(seed)
     evaluate = shape_set(scale.pick(300, 3_000), bias=0.0, rng=rng, size=size, apart_from=())
@@ -109,7 +109,7 @@ def shape_split(bias: float, seed: int, scale: Scale = Scale.NORMAL) -> ShapeSpl
 
 
 def shape_network(bias: float, seed: int, scale: Scale = Scale.NORMAL, *, epochs: int | None = None) -> Trained:
-    """Return the network trained under ``bias``; its accuracy is that on held-out images of the same bias."""
+    """Return the network trained under ``bias`` and its accuracy on held-out images of the same bias."""
     size, dropout = scale.pick(32, 32, 64), 0.2
     epochs = epochs_of(scale) if epochs is None else epochs
 
@@ -134,12 +134,12 @@ def shape_network(bias: float, seed: int, scale: Scale = Scale.NORMAL, *, epochs
 
 
 def epochs_of(scale: Scale) -> int:
-    """Return the epochs of training, the same for every bias; at full scale the 80 of the authors' notebook."""
+    """Return the number of epochs, the same for every bias; at full scale the 80 of the authors' notebook."""
     return scale.pick(2, 40, 80)
 
 
 def biases(scale: Scale) -> tuple[float, ...]:
-    """Return the shares of biased images that are trained on; at full scale the eleven of the paper and 0.95."""
+    """Return the shares of biased training images; at full scale the eleven of the paper and 0.95."""
     return scale.pick((0.0, 0.5, 0.9, 1.0), (0.0, 0.5, 0.8, 0.9, 0.95, 1.0), (*(k / 10 for k in range(10)), 0.95, 1.0))
 
 
@@ -157,7 +157,7 @@ def draw(factors: NDArray[np.int64], size: int) -> NDArray[np.float32]:
 
 
 def _own_axes(factors: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return each pixel's place along the axes of its shape, in radii, two arrays ``[n, FINE, FINE]``."""
+    """Return the place of each pixel along both axes of its shape, in radii, two arrays ``[n, FINE, FINE]``."""
     _, scale, rotation, x, y = factors.T
     pixels = (np.arange(FINE) + 0.5) / FINE
     centre_x, centre_y = (MARGIN + (1 - 2 * MARGIN) * at / (POSITIONS - 1) for at in (x, y))
@@ -186,7 +186,7 @@ def _heart(u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 class ShapeNetwork(nn.Module):
-    """The LeNet-like encoder of the authors' repository with its linear classifier; 84 features before that."""
+    """The LeNet-like encoder of the authors' repository: 84 features and a linear classifier."""
 
     def __init__(self, size: int = 32, dropout: float = 0.2) -> None:
         super().__init__()

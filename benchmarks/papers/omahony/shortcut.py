@@ -1,4 +1,4 @@
-"""A position bias becomes a shortcut (C4.1): accuracy on unbiased shapes, by the bias of the training images."""
+"""Does a position bias become a shortcut? Accuracy on unbiased shapes by the bias of the training images. C4.1."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ PUBLISHED = {
 
 
 def shape_networks(scale: Scale, epochs: int | None = None) -> dict[tuple[float, int], Trained]:
-    """Return a network for every bias and seed; one below its floor of accuracy raises, none is left out.
+    """Return a network for every bias and seed; a network below its floor of accuracy raises.
 
-    ``epochs`` other than the protocol's: the networks under bias alone.
+    With ``epochs`` that differ from the protocol's, networks without bias are left out.
     """
     return {
         (bias, seed): shape_network(bias, seed, scale, epochs=epochs)
@@ -55,7 +55,7 @@ def shape_networks(scale: Scale, epochs: int | None = None) -> dict[tuple[float,
 
 
 def shortcut_frame(networks: Networks, scale: Scale) -> pd.DataFrame:
-    """Return one row per bias and seed: accuracy in per cent on training, held-out (same bias) and unbiased images."""
+    """Return one row per bias and seed: accuracy in per cent on training, held-out and unbiased images."""
     rows = []
     for (bias, seed), net in networks.items():
         split = shape_split(bias, seed, scale)
@@ -97,6 +97,7 @@ def shortcut_claims(frame: pd.DataFrame) -> Iterator[Claim]:
 
 
 def shapes_section(frame: pd.DataFrame, scale: Scale) -> Section:
+    """Return the section on shapes with a position bias."""
     summary = frame.groupby("bias")[["train", "held_out", "unbiased"]].mean().reset_index()
     published = [np.mean(PUBLISHED[b]) if b in PUBLISHED else float("nan") for b in summary["bias"]]
     summary["authors' notebook, unbiased"] = published
@@ -137,6 +138,7 @@ dropout), as context: other images, other training.
 
 
 def _some(part: ShapeSet, shape: int, agree: bool, n: int) -> Tensor:
+    """Return ``n`` indices of images of one shape that agree with the bias, or do not."""
     return ((part.labels == shape) & (part.conflict != agree)).nonzero().flatten()[:n]
 
 
@@ -159,7 +161,7 @@ def _bias_figure(frame: pd.DataFrame) -> Figure:
 
 
 def finished(figure: Figure, ax: Axes, title: str) -> Figure:
-    """Give the only axes of ``figure`` a light frame, a legend beside it and a title; return the figure."""
+    """Return ``figure`` with a title, and its only axes with a light frame and a legend outside."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color=GREY, linewidth=0.5, alpha=0.5)
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small")

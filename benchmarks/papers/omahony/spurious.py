@@ -1,11 +1,11 @@
-"""Two-class images in which something else than the class predicts the class, for 95 of 100 training images.
+"""Two-class images with an attribute that predicts the class of 95 in 100 training images.
 
 *Coloured MNIST*: digits 0 to 4 against 5 to 9; the colour, red or green, agrees with the class.
-*Dominoes*: a CIFAR-10 vehicle or animal below, which is the class; the MNIST digit above, 0 or 1, agrees with it.
+*Dominoes*: the class is the CIFAR-10 vehicle or animal below; the MNIST digit above, 0 or 1, agrees with it.
 
-A group is a class with an attribute (the colour, the digit above): four groups. In the training and held-out parts
-the attribute agrees with the class for a share of 0.95 of each class, in the evaluation part for half: its four groups
-are of equal size within a class. Both sets are our variants of well-known ones.
+A group is a class with an attribute (the colour, the digit above), so there are four. The attribute agrees with the
+class for 0.95 of each class in the training and held-out parts, and for half in the evaluation part: there the groups
+of a class are of equal size. Both sets are our variants of well-known ones.
 
 ``python -m benchmarks.papers.omahony.spurious SEED`` trains both networks of one seed beforehand.
 """
@@ -42,13 +42,13 @@ class Grouped:
 
     @property
     def minority(self) -> Tensor:
-        """Whether the attribute contradicts the class, ``[n]``."""
+        """Whether the attribute contradicts the class, ``[n]`` bool."""
         return self.labels != self.attributes
 
 
 @dataclass(frozen=True)
 class SpuriousSplit:
-    """Disjoint parts: ``train`` the network, ``held_out`` to choose from and retrain on, ``evaluate``."""
+    """Disjoint parts: ``train`` fits the network, ``held_out`` retrains its last layer, ``evaluate`` measures it."""
 
     train: Grouped
     held_out: Grouped
@@ -58,7 +58,7 @@ class SpuriousSplit:
 
 
 def coloured_mnist(seed: int, *, agreement: float = AGREEMENT, n: int = 4000) -> SpuriousSplit:
-    """Return coloured digits: ``n`` to train on, as many held out, 2,000 to evaluate on."""
+    """Return coloured digits: ``n`` to train on, ``n`` held out, 2,000 to evaluate on."""
     split, rng = image_data("mnist"), np.random.default_rng(seed)
     images = _zero_to_one(torch.cat([split.train.images, split.rank.images, split.evaluate.images]))
     labels = (torch.cat([split.train.labels, split.rank.labels, split.evaluate.labels]) >= 5).long()
@@ -83,9 +83,9 @@ def coloured_mnist(seed: int, *, agreement: float = AGREEMENT, n: int = 4000) ->
 
 
 def dominoes(seed: int, *, agreement: float = AGREEMENT, n: int = 8000) -> SpuriousSplit:
-    """Return digits upon objects: ``n`` to train on, as many held out, 2,000 to evaluate on, both classes equal.
+    """Return digits above objects, both classes equal: ``n`` to train on, ``n`` held out, 2,000 to evaluate on.
 
-    An object is used once; a digit, of which there are fewer, several times, but in one part only.
+    Each object is used once. There are fewer digits, so a digit is used several times, but in one part only.
     """
     objects, digits, rng = image_data("cifar10"), image_data("mnist"), np.random.default_rng(seed)
     known, test = objects.train, [objects.rank, objects.evaluate]
@@ -149,12 +149,12 @@ FLOOR = 0.90
 
 @cache
 def spurious_split(name: str, seed: int, scale: Scale = Scale.NORMAL) -> SpuriousSplit:
-    """Return the parts of ``name`` for one seed; at quick scale 1,000 images to train on."""
+    """Return the parts of the set ``name`` for one seed; at quick scale with 1,000 training images."""
     return DATA[name](seed, n=scale.pick(1_000, IMAGES[name]))
 
 
 def spurious_network(name: str, seed: int, scale: Scale = Scale.NORMAL) -> Trained:
-    """Return the network trained on ``name`` (empirical risk); its accuracy is that on the held-out part."""
+    """Return the network trained on the set ``name`` by empirical risk, and its accuracy on the held-out part."""
     epochs, n = scale.pick(2, EPOCHS[name]), scale.pick(1_000, IMAGES[name])
 
     def make() -> nn.Module:
@@ -175,7 +175,7 @@ def spurious_network(name: str, seed: int, scale: Scale = Scale.NORMAL) -> Train
 
 
 def _attributes(labels: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Return an attribute that equals the class for exactly a ``share`` of each class (rounded), at random."""
+    """Return random attributes ``[n]`` that equal the class for exactly a ``share`` of each class (rounded)."""
     attributes = labels.clone()
     for c in (0, 1):
         members = np.flatnonzero((labels == c).numpy())
@@ -185,7 +185,7 @@ def _attributes(labels: Tensor, share: float, rng: np.random.Generator) -> Tenso
 
 
 def _balanced(labels: Tensor, n: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Return two disjoint index arrays, each of ``n`` samples with both classes equally often."""
+    """Return two disjoint index arrays of ``n`` samples, both classes equally often."""
     animal = _is_animal(labels).numpy()
     members = [rng.permutation(np.flatnonzero(animal == c)) for c in (0, 1)]
     half = n // 2

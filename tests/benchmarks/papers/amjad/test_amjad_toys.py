@@ -12,7 +12,7 @@ from benchmarks.papers.common.networks import mlp
 
 def test_twins_leave_the_network_as_it_was():
     network = mlp(6, hidden=(8, 5), classes=3, seed=1).eval()
-    wide = toys.doubled(network, "act1", "linear1", "linear2")
+    wide = toys.doubled(network, "linear1", "linear2")
     inputs = torch.randn(20, 6)
     with torch.no_grad():
         np.testing.assert_allclose(wide(inputs), network(inputs), atol=1e-6)

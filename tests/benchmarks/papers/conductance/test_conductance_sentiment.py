@@ -7,7 +7,7 @@ import torch
 from captum.attr import LayerConductance
 
 from benchmarks.papers.common.data import Labelled
-from benchmarks.papers.conductance import labour
+from benchmarks.papers.conductance import readings
 from benchmarks.papers.conductance.sentiment import (
     LENGTH,
     PAD,
@@ -18,6 +18,7 @@ from benchmarks.papers.conductance.sentiment import (
     fit_sentiment,
     sentiment_network,
 )
+from captum_ablate.studies import labour_of
 
 REVIEWS = ["a good film", "a bad film", "good good fun", "bad bad and long", "a fun film", "a long film"] * 4
 
@@ -61,7 +62,7 @@ def test_the_same_seed_trains_the_same_network(reviews):
 
 def test_conductances_stand_in_the_order_of_the_sentences_whatever_their_length(network, reviews):
     some = Labelled(reviews.test.images[:8], reviews.test.labels[:8])
-    found = labour.conductances(network, some)
+    found = readings.conductances(network, some)
     whole = LayerConductance(network.reader, network.reader.pooled).attribute(
         network.embed(some.images), target=1, n_steps=20
     )
@@ -84,13 +85,13 @@ def test_before_linear_logits_conductance_is_weight_times_growth_so_every_filter
     growth = seen[0] - seen[1]
     torch.testing.assert_close(found, reader.classifier.weight[1] * growth, atol=1e-5, rtol=1e-4)
     assert (growth >= 0).all()
-    divided = labour.labour_of(labour.conductances(net, some), tolerance=labour.TOLERANCE)
+    divided = labour_of(readings.conductances(net, some), tolerance=readings.TOLERANCE)
     assert set(divided.shares().tolist()) == {1.0}
 
 
 def test_the_words_that_a_filter_responds_to_are_those_with_the_largest_response(network, reviews):
     for filter_ in (0, 150, 299):
-        groups = labour.top_ngrams(network, reviews, filter_, most=3)
+        groups = readings.top_ngrams(network, reviews, filter_, most=3)
         width = WIDTHS[filter_ // 100]
         assert all(len(group.split()) == width for group in groups)
         convolution = network.reader.convolutions[filter_ // 100]
