@@ -1,8 +1,6 @@
 """What the ablation papers compute on top of deficit curves: pure functions and frozen results, for any model."""
 
-from captum_ablate.studies.ablation_grid import AblationGrid, Group
 from captum_ablate.studies.balance import bias_balanced
-from captum_ablate.studies.class_planes import ClassDeficits, class_deficits, class_planes
 from captum_ablate.studies.completeness import Completeness, completeness_delta, plot_completeness
 from captum_ablate.studies.deficit_correlation import (
     DeficitCorrelation,
@@ -17,12 +15,14 @@ from captum_ablate.studies.group_deficits import GroupDeficits
 from captum_ablate.studies.information_plane import InformationPlane, information_plane
 from captum_ablate.studies.interaction_regression import InteractionRegression, interaction_regression
 from captum_ablate.studies.layer_curves import LayerCurves, gap_share, layer_curves
+from captum_ablate.studies.planes import AblationGrid, ClassDeficits, class_deficits, class_planes
 from captum_ablate.studies.rank_agreement import RankAgreement, rank_agreement
 from captum_ablate.studies.redundancy import Redundancy, redundancy
 from captum_ablate.studies.resampled import resampled_interval
 from captum_ablate.studies.sample_scores import sample_scores
 from captum_ablate.studies.synergy import PairwiseSynergy, pairwise_synergy
 from captum_ablate.studies.table import activation_table
+from captum_ablate.studies.tiling import Group
 from captum_ablate.studies.units_to_flip import FlipCounts, plot_flips, units_to_flip
 
 __all__ = [

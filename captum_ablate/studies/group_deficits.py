@@ -1,21 +1,28 @@
-"""What a network loses on each class when a group of units is ablated: the tables, by group, and their heat map."""
+"""What groups of units cost, class by class, against random groups of the same size."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
-from torch import Tensor
+from torch import Tensor, nn
 
-from captum_ablate.studies.heat_map import draw_tiles
-
-if TYPE_CHECKING:  # the grid makes its own deficits
-    from captum_ablate.studies.ablation_grid import AblationGrid
+from captum_ablate.ablation import Chain, Engine, Measured, Plan, learn, locate, reference_name
+from captum_ablate.ablation.metrics import as_metric, metric_name
+from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
+from captum_ablate.inputs.batches import UnpackBatch, as_batches
+from captum_ablate.inputs.model import borrowed
+from captum_ablate.inputs.progress import ticking
+from captum_ablate.statistics.intervals import mean_interval, two_way_interval
+from captum_ablate.studies.heat_map import draw_excess
+from captum_ablate.studies.tiling import Tiling
+from captum_ablate.studies.unit_coordinates import one_layer
 
 TABLES = ("deficit", "deficit_low", "deficit_high", "random", "random_sd", "excess", "excess_low", "excess_high")
 
@@ -25,16 +32,16 @@ class GroupDeficits:
     """What the network loses on each class when a group is ablated, against random groups of the same size.
 
     ``classes [classes]``, ``n [classes]`` samples and ``intact [classes]``, the mean metric before. The tables are
-    ``[classes, groups]``: ``deficit`` with its 95 % interval over images, ``random`` (mean over the random groups of
-    that size; ``random_sd`` between them) and ``excess`` = deficit - random, with its interval over images and random
-    groups. Groups are those of ``grid.groups``.
+    ``[classes, groups]``, in units of the metric: ``deficit`` with its 95 % interval over samples, ``random`` (mean
+    over the random groups of that size; ``random_sd`` between them) and ``excess`` = deficit - random, with its
+    interval over samples and random groups. Groups are those of ``grid.groups``. ``engine`` says how the outputs were
+    computed.
     """
 
-    grid: AblationGrid
+    grid: Tiling
     classes: Tensor
     n: Tensor
     intact: Tensor
-    n_random: int
     deficit: Tensor
     deficit_low: Tensor
     deficit_high: Tensor
@@ -43,7 +50,88 @@ class GroupDeficits:
     excess: Tensor
     excess_low: Tensor
     excess_high: Tensor
-    provenance: Mapping[str, Any]
+    n_random: int
+    layer: str
+    reference: str
+    metric: str
+    seed: int
+    engine: str
+
+    @classmethod
+    def of(
+        cls,
+        grid: Tiling,
+        evaluator: CumulativeAblationEvaluator,
+        data: Any,
+        *,
+        ranking_data: Any = None,
+        n_random: int = 20,
+        batch_size: int | None = None,
+        unpack_batch: UnpackBatch | None = None,
+        show_progress: bool = False,
+    ) -> GroupDeficits:
+        """Ablate each group of ``grid``, and random groups of its size, and compare what the network loses.
+
+        Model, layer, reference, metric and seed are the evaluator's.
+
+        Args:
+            grid: where the evaluator's units lie.
+            evaluator: says what is ablated, and how.
+            data: ``(inputs, target)``, or an iterable of batches ``(*inputs, labels)``; not a one-shot generator.
+            ranking_data: what a mean or resampled reference learns from; without it, ``data``.
+            n_random: random orders of the units in the plane; their starts are the random groups.
+            batch_size: samples at a time where data are tensors.
+            unpack_batch: turns a batch of another form into ``Batch(inputs, target)``.
+            show_progress: show a progress bar.
+
+        Raises:
+            ValueError: if the grid has no group or the units of another layer, or the evaluator has several layers.
+
+        >>> from captum_ablate import AblationGrid, CumulativeAblationEvaluator
+        >>> model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 2)).eval()
+        >>> data = torch.randn(60, 8), torch.arange(60) % 2
+        >>> evaluator = CumulativeAblationEvaluator(model, "1", metric="logit")
+        >>> grid = AblationGrid.of(evaluator, data, tiles=2, min_units=1)
+        >>> found = GroupDeficits.of(grid, evaluator, data, n_random=3)
+        >>> found.excess.shape == (2, len(grid.groups))
+        True
+        """
+        if isinstance(n_random, bool) or not isinstance(n_random, int) or n_random < 1:
+            raise ValueError(f"n_random must be an int of at least 1; got {n_random!r}")
+        if not grid.groups:
+            raise ValueError(
+                f"no tile has {grid.min_units} units; take fewer tiles than {grid.tiles} or a lower min_units"
+            )
+        model, layer, seed = evaluator.forward_func, one_layer(evaluator), evaluator.seed
+        batches, learned_from = (
+            as_batches(one, forward_func=model, batch_size=batch_size, unpack_batch=unpack_batch)
+            for one in (data, data if ranking_data is None else ranking_data)
+        )
+        batches.refuse_one_shot("the grid looks at the layer first, then ablates")
+        groups, pool = [group.units for group in grid.groups], grid.inside.nonzero().flatten()
+        plan = group_plan(groups, pool, len(grid.x), n_random=n_random, seed=seed)
+        owner = () if isinstance(model, nn.Module) else (layer,)
+        with borrowed(model, *owner, batches.owner, learned_from.owner):
+            located = locate(model, [layer], [evaluator.axes[0]], batches)
+            (site,) = located.sites
+            if located.units != len(grid.x):
+                raise ValueError(
+                    f"the grid has {len(grid.x)} units, and {site.name!r} has {located.units}; make one for it"
+                )
+            reference = learn(evaluator.references[0], model, site, learned_from, seed)
+            with ticking(f"ablating groups of {site.name}", show_progress, batches.images) as tick:
+                engine = Engine(model, [site], [reference], as_metric(evaluator.metric), plan, tick)
+                measured = engine.run(batches, located.seen)
+        return cls(
+            grid=grid,
+            **tables_by_class(plan, measured, n_random),
+            n_random=n_random,
+            layer=site.name,
+            reference=reference_name(evaluator.references[0]),
+            metric=metric_name(evaluator.metric),
+            seed=seed,
+            engine=measured.engine,
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per class and group; x and y are means over the group's units, named as the grid's axes."""
@@ -68,34 +156,66 @@ class GroupDeficits:
         return pd.concat(parts, ignore_index=True)
 
     def plot(self, label: int | None = None, ax: Axes | None = None) -> Axes:
-        """Draw the excess deficit over the plane, of class ``label`` or the mean over classes; return the axes."""
+        """Draw the excess deficit over the plane, of class ``label`` or the mean over classes; return the axes.
+
+        Raises:
+            ValueError: if there is no class ``label``.
+        """
         if label is None:
-            excess, of = self.excess.mean(dim=0), f"mean over {len(self.classes)} classes"
+            excess, whose = self.excess.mean(dim=0), f"mean over {len(self.classes)} classes"
         else:
             found = (self.classes == label).nonzero().flatten()
             if not len(found):
                 raise ValueError(f"there is no class {label}; the classes are {self.classes.tolist()}")
-            excess, of = self.excess[found[0]], f"class {label}"
+            excess, whose = self.excess[found[0]], f"class {label}"
         if ax is None:
             _, ax = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
-        tiles = self.grid.tiles
-        values = np.full((tiles, tiles), np.nan)
-        notes = [[""] * tiles for _ in range(tiles)]
-        for group, value in zip(self.grid.groups, excess.tolist(), strict=True):
-            values[group.column, group.row] = value
-            notes[group.column][group.row] = f"{value:+.3f}\n{len(group.units)} units"
-        metric = str(self.provenance["metric"]).replace("_", " ")
-        draw_tiles(
-            ax,
-            self.grid.x_edges.numpy(),
-            self.grid.y_edges.numpy(),
-            values,
-            notes=notes,
-            label=f"{metric} lost beyond random groups",
-            diverging=True,
-        )
-        ax.set(xlabel=self.grid.axes[0], ylabel=self.grid.axes[1])
-        title = f"{self.provenance['layer']}: deficit of each group beyond chance"
-        ax.set_title(f"{title}\n", loc="left", fontweight="bold", fontsize="medium")
-        ax.annotate(of, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize="small")
+        grid = self.grid
+        ax.set(xlabel=grid.axes[0], ylabel=grid.axes[1])
+        tiles = {
+            (group.column, group.row): (value, len(group.units))
+            for group, value in zip(grid.groups, excess.tolist(), strict=True)
+        }
+        edges = grid.x_edges.numpy(), grid.y_edges.numpy()
+        draw_excess(ax, *edges, tiles, layer=self.layer, metric=self.metric, subtitle=whose)
         return ax
+
+
+def group_plan(groups: Sequence[Tensor], pool: Tensor, units: int, *, n_random: int, seed: int) -> Plan:
+    """Return the plan: every group, then every random order of ``pool [k]`` at each size of a group.
+
+    ``groups`` are indices of units, ``pool`` those that random groups are drawn from, ``units`` how many the layer has.
+    """
+    sizes = tuple(sorted({len(group) for group in groups}))
+    stream = torch.Generator().manual_seed(seed)
+    chains = [Chain(group, (len(group),)) for group in groups]
+    chains += [Chain(pool[torch.randperm(len(pool), generator=stream)], sizes) for _ in range(n_random)]
+    return Plan.of(chains, units)
+
+
+def tables_by_class(plan: Plan, measured: Measured, n_random: int) -> dict[str, Tensor]:
+    """Return ``classes``, ``n`` and ``intact``, each ``[classes]``, and ``TABLES``, each ``[classes, groups]``."""
+    losses = (measured.intact - measured.values).to(torch.float64)  # [masks, n]
+    groups, sizes = plan.chains[:-n_random], plan.chains[-1].counts
+    random_rows = torch.tensor(plan.rows[-n_random:])  # [orders, sizes]
+    classes, index = torch.unique(measured.target, return_inverse=True)
+    tables = {name: torch.empty(len(classes), len(groups), dtype=torch.float64) for name in TABLES}
+    for g, group in enumerate(groups):
+        lost = losses[plan.rows[g][0]]  # [n]
+        by_chance = losses[random_rows[:, sizes.index(group.counts[0])]]  # [orders, n]
+        for c in range(len(classes)):
+            row = _against_chance(lost[index == c], by_chance[:, index == c])
+            for table, value in zip(tables.values(), row, strict=True):
+                table[c, g] = value
+    intact = torch.stack([measured.intact[index == c].mean() for c in range(len(classes))])
+    return {"classes": classes, "n": torch.bincount(index), "intact": intact.to(torch.float64), **tables}
+
+
+def _against_chance(own: Tensor, others: Tensor) -> tuple[float, ...]:
+    """Return a value for each of ``TABLES``, from losses ``own [n]`` and random groups' ``others [orders, n]``."""
+    over = own - others  # [orders, n]
+    low, high = mean_interval(own.numpy())
+    excess_low, excess_high = two_way_interval(over.T.numpy())
+    spread = float(others.mean(dim=1).std()) if len(others) > 1 else np.nan
+    deficit, random, excess = (float(values.mean()) for values in (own, others, over))
+    return deficit, low, high, random, spread, excess, excess_low, excess_high

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,3 +41,30 @@ def draw_tiles(
         ax.annotate(notes[column][row], centre, ha="center", va="center", fontsize=7, color=colour)
     ax.figure.colorbar(mesh, ax=ax, label=label)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def draw_excess(
+    ax: Axes,
+    x_edges: NDArray[np.float64],
+    y_edges: NDArray[np.float64],
+    excess: Mapping[tuple[int, int], tuple[float, float]],
+    *,
+    layer: str,
+    metric: str,
+    subtitle: str,
+) -> None:
+    """Draw by tile what its group costs beyond random groups.
+
+    ``excess[column, row]`` is the excess deficit, in units of ``metric``, and the number of units.
+    """
+    tiles = len(x_edges) - 1
+    values = np.full((tiles, tiles), np.nan)
+    notes = [[""] * tiles for _ in range(tiles)]
+    for (column, row), (value, units) in excess.items():
+        values[column, row] = value
+        notes[column][row] = f"{value:+.3f}\n{units:.0f} units"
+    label = f"{metric.replace('_', ' ')} lost beyond random groups"
+    draw_tiles(ax, x_edges, y_edges, values, notes=notes, label=label, diverging=True)
+    title = f"{layer}: deficit of each group beyond chance\n"
+    ax.set_title(title, loc="left", fontweight="bold", fontsize="medium")
+    ax.annotate(subtitle, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize="small")

@@ -158,8 +158,8 @@ def layer_study(subject: Subject, material: Material, layer: str, sizes: Sizes) 
     if comparison.failed:
         raise ValueError(f"{subject.key}, {layer}: {dict(comparison.failed)}")
     scores = {name: comparison[name].scores for name in METHODS}
-    planes = class_planes(evaluator, rank, tiles=TILES, min_units=MIN_UNITS)
-    deficits = class_deficits(planes, evaluator, evaluate, n_random=sizes.n_random)
+    planes = class_planes(evaluator, rank, tiles=TILES, min_units=MIN_UNITS, batch_size=material.batch)
+    deficits = class_deficits(planes, evaluator, evaluate, n_random=sizes.n_random, batch_size=material.batch)
     alive = next(iter(planes.values())).inside
     where = {"network": subject.key, "layer": layer}
     return LayerStudy(

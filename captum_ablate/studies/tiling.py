@@ -1,4 +1,4 @@
-"""Units as points in a plane, tiled into groups that lie near each other, to be ablated together."""
+"""Units as points in a plane, cut into tiles: which units lie near each other."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
-from captum_ablate.studies.group_ablation import ablate_groups
-from captum_ablate.studies.group_deficits import GroupDeficits
 from captum_ablate.studies.heat_map import draw_tiles
-from captum_ablate.studies.unit_coordinates import unit_coordinates
 
 Edges = Literal["width", "quantile"]
 
@@ -34,12 +30,8 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class AblationGrid:
-    """Units as points in a plane, tiled; the units of a tile are ablated together.
-
-    Implements the idea of Hayne et al. (2022, arXiv 2211.04367): "systematically ablate groups of units in subregions
-    of activation space". The plane (selectivity against mean activity), the tiles and the controls are our reading:
-    the abstract, which is all that we have, names none of them.
+class Tiling:
+    """Units as points in a plane, cut into tiles; the units of a tile are a group.
 
     Args:
         x: coordinate of each unit, ``[units]``; a unit with a NaN lies in no tile (a dead unit, say).
@@ -49,6 +41,13 @@ class AblationGrid:
             axis.
         min_units: tiles with fewer units are skipped.
         axes: what x and y are, for tables and plots.
+
+    Raises:
+        ValueError: if x and y differ in length, are infinite or leave no unit, or an option is out of its range.
+
+    >>> tiling = Tiling([0.1, 0.2, 0.9, 0.8], [1.0, 1.1, 5.0, 4.0], tiles=2, min_units=2)
+    >>> [group.units.tolist() for group in tiling.groups]
+    [[0, 1], [2, 3]]
     """
 
     x: Tensor
@@ -72,24 +71,6 @@ class AblationGrid:
         if not bool(self.inside.any()):
             raise ValueError("no unit has two finite coordinates, so there is nothing to tile")
 
-    @classmethod
-    def of(
-        cls,
-        evaluator: CumulativeAblationEvaluator,
-        ranking_data: Any,
-        *,
-        tiles: int = 5,
-        edges: Edges = "width",
-        min_units: int = 3,
-    ) -> AblationGrid:
-        """Return the grid of class selectivity against mean activity of the evaluator's layer on ``ranking_data``.
-
-        Dead units, whose mean is 0 in every class, lie in no tile.
-        """
-        found = unit_coordinates(evaluator, ranking_data)
-        options: dict[str, Any] = {"tiles": tiles, "edges": edges, "min_units": min_units}
-        return cls(found.alive(found.selectivity), found.alive(found.activity), **options)
-
     @property
     def inside(self) -> Tensor:
         """Which units lie in the plane, ``[units]`` bool."""
@@ -98,12 +79,12 @@ class AblationGrid:
     @cached_property
     def x_edges(self) -> Tensor:
         """Edges of the columns, ``[tiles + 1]``, ascending."""
-        return self._edges(self.x)
+        return tile_edges(self.x[self.inside], self.tiles, self.edges)
 
     @cached_property
     def y_edges(self) -> Tensor:
         """Edges of the rows, ``[tiles + 1]``, ascending."""
-        return self._edges(self.y)
+        return tile_edges(self.y[self.inside], self.tiles, self.edges)
 
     @cached_property
     def counts(self) -> Tensor:
@@ -121,16 +102,13 @@ class AblationGrid:
                 found.append(Group(column, row, units))
         return tuple(found)
 
-    def deficits(
-        self, evaluator: CumulativeAblationEvaluator, data: Any, *, ranking_data: Any = None, n_random: int = 20
-    ) -> GroupDeficits:
-        """Ablate each group, and random groups of its size, and return what the network loses, class by class.
+    @property
+    def _column(self) -> Tensor:
+        return tile_of(self.x, self.x_edges)
 
-        Model, layer, reference, metric, seed and batches are the evaluator's. The random groups are the starts of
-        ``n_random`` random orders of the units in the plane. ``ranking_data`` is what a mean or resampled reference
-        learns from; without it, ``data``.
-        """
-        return ablate_groups(self, evaluator, data, ranking_data=ranking_data, n_random=n_random)
+    @property
+    def _row(self) -> Tensor:
+        return tile_of(self.y, self.y_edges)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the units in the plane with the tiles and their counts; return the axes."""
@@ -155,44 +133,37 @@ class AblationGrid:
         group = torch.full((len(self.x),), -1)
         for number, one in enumerate(self.groups):
             group[one.units] = number
-        inside = self.inside.numpy()
+        place = {"column": self._column, "row": self._row}
         return pd.DataFrame(
             {
                 "unit": np.arange(len(self.x)),
                 "x": self.x.numpy(),
                 "y": self.y.numpy(),
-                "column": np.where(inside, self._column.numpy(), -1),
-                "row": np.where(inside, self._row.numpy(), -1),
+                **{name: torch.where(self.inside, tile, -1).numpy() for name, tile in place.items()},
                 "group": group.numpy(),
             }
         )
 
-    @property
-    def _column(self) -> Tensor:
-        return _tile(self.x, self.x_edges)
 
-    @property
-    def _row(self) -> Tensor:
-        return _tile(self.y, self.y_edges)
+def tile_edges(values: Tensor, tiles: int, edges: Edges) -> Tensor:
+    """Return the edges of ``tiles`` tiles along one axis for ``values [units]``, ``[tiles + 1]``, ascending."""
+    steps = torch.linspace(0, 1, tiles + 1, dtype=torch.float64)
+    if edges == "quantile":
+        return torch.from_numpy(np.quantile(values.numpy(), steps.numpy()))
+    low, high = values.min(), values.max()
+    return low + (high - low) * steps
 
-    def _edges(self, values: Tensor) -> Tensor:
-        values = values[self.inside]
-        steps = torch.linspace(0, 1, self.tiles + 1, dtype=torch.float64)
-        if self.edges == "quantile":
-            return torch.from_numpy(np.quantile(values.numpy(), steps.numpy()))
-        low, high = values.min(), values.max()
-        return low + (high - low) * steps
+
+def tile_of(values: Tensor, edges: Tensor) -> Tensor:
+    """Return the tile of each value, ``[units]``: the number of inner edges at or below it."""
+    return torch.bucketize(values.contiguous(), edges[1:-1].contiguous(), right=True)
 
 
 def _coordinates(values: Any, name: str) -> Tensor:
+    """Return ``values`` as finite float64 ``[units]`` on the CPU, or NaN where a unit has no place."""
     found = torch.as_tensor(values).detach().cpu().to(torch.float64)
     if found.ndim != 1 or not len(found):
         raise ValueError(f"{name} must have one value for each unit, [units]; got shape {tuple(found.shape)}")
     if bool(found.isinf().any()):
         raise ValueError(f"{name} must be finite, or NaN for a unit outside the plane; got an infinite value")
     return found
-
-
-def _tile(values: Tensor, edges: Tensor) -> Tensor:
-    """Return the tile of each value: how many of the inner edges are at or below it."""
-    return torch.bucketize(values.contiguous(), edges[1:-1].contiguous(), right=True)
