@@ -159,7 +159,7 @@ class Tracer:
         if slot is None:
             if key in slots.dependent:
                 self.refuse("memory behind the layer is read by a tensor that no operator gave, or written by another")
-            if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or (key == 0 and tensor.numel() > 0):
+            if type(tensor) not in (Tensor, nn.Parameter) or (key == 0 and tensor.numel() > 0):
                 self.refuse(f"a tensor of type {type(tensor).__name__} without plain memory takes part")
             is_held = key in slots.weights or key in slots.held
             if not is_held and not slots.is_stale(tensor):

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import captum_networks
 import pytest
 import torch
 import torchvision.models as zoo
-from captum.testing.helpers import basic_models
 from networks import built
 from oracle import assert_matches, assert_order, check, dtype_of, hook_loop, one_thread, scores_for
 from torch import Tensor, nn
@@ -215,40 +215,40 @@ def rows(*shape: int) -> Tensor:
 
 
 HELPERS: dict[str, tuple[Callable[[], nn.Module], str, Any]] = {
-    "ConvNet, pool1": (basic_models.BasicModel_ConvNet, "pool1", rows(4, 1, 10, 10)),
-    "ConvNet, conv2": (basic_models.BasicModel_ConvNet, "conv2", rows(4, 1, 10, 10)),
-    "ConvNet, fc1": (basic_models.BasicModel_ConvNet, "fc1", rows(4, 1, 10, 10)),
-    "ConvNet_One_Conv": (basic_models.BasicModel_ConvNet_One_Conv, "conv1", rows(4, 1, 4, 4)),
+    "ConvNet, pool1": (captum_networks.BasicModel_ConvNet, "pool1", rows(4, 1, 10, 10)),
+    "ConvNet, conv2": (captum_networks.BasicModel_ConvNet, "conv2", rows(4, 1, 10, 10)),
+    "ConvNet, fc1": (captum_networks.BasicModel_ConvNet, "fc1", rows(4, 1, 10, 10)),
+    "ConvNet_One_Conv": (captum_networks.BasicModel_ConvNet_One_Conv, "conv1", rows(4, 1, 4, 4)),
     "ConvNet_One_Conv, in place": (
-        lambda: basic_models.BasicModel_ConvNet_One_Conv(inplace=True),
+        lambda: captum_networks.BasicModel_ConvNet_One_Conv(inplace=True),
         "conv1",
         rows(4, 1, 4, 4),
     ),
-    "ConvNet_MaxPool1d": (basic_models.BasicModel_ConvNet_MaxPool1d, "conv2", rows(4, 1, 10)),
-    "ConvNet_MaxPool3d": (basic_models.BasicModel_ConvNet_MaxPool3d, "conv1", rows(4, 1, 10, 10, 10)),
+    "ConvNet_MaxPool1d": (captum_networks.BasicModel_ConvNet_MaxPool1d, "conv2", rows(4, 1, 10)),
+    "ConvNet_MaxPool3d": (captum_networks.BasicModel_ConvNet_MaxPool3d, "conv1", rows(4, 1, 10, 10, 10)),
     "ConvNetWithPaddingDilation": (
-        basic_models.BasicModel_ConvNetWithPaddingDilation,
+        captum_networks.BasicModel_ConvNetWithPaddingDilation,
         "conv1",
         rows(4, 1, 5, 5),
     ),
-    "MultiLayer, linear0": (basic_models.BasicModel_MultiLayer, "linear0", rows(4, 3)),
-    "MultiLayer, linear1": (basic_models.BasicModel_MultiLayer, "linear1", rows(4, 3)),
-    "MultiLayer, in place": (lambda: basic_models.BasicModel_MultiLayer(inplace=True), "linear1", rows(4, 3)),
-    "MultiLayer, relu in place": (lambda: basic_models.BasicModel_MultiLayer(inplace=True), "relu", rows(4, 3) + 5),
+    "MultiLayer, linear0": (captum_networks.BasicModel_MultiLayer, "linear0", rows(4, 3)),
+    "MultiLayer, linear1": (captum_networks.BasicModel_MultiLayer, "linear1", rows(4, 3)),
+    "MultiLayer, in place": (lambda: captum_networks.BasicModel_MultiLayer(inplace=True), "linear1", rows(4, 3)),
+    "MultiLayer, relu in place": (lambda: captum_networks.BasicModel_MultiLayer(inplace=True), "relu", rows(4, 3) + 5),
     "MultiLayer_TrueMultiInput": (
-        basic_models.BasicModel_MultiLayer_TrueMultiInput,
+        captum_networks.BasicModel_MultiLayer_TrueMultiInput,
         "m1.linear1",
         (rows(4, 3), rows(4, 3) + 1, rows(4, 3) - 1, rows(4, 3) * 2),
     ),
-    "ReLULinear": (basic_models.ReLULinearModel, "relu", (rows(4, 3), rows(4, 3))),
-    "SimpleLRP": (lambda: basic_models.SimpleLRPModel(inplace=True), "linear", rows(4, 3)),
-    "LinearMaxPoolLinear": (basic_models.LinearMaxPoolLinearModel, "lin1", rows(4, 4)),
+    "ReLULinear": (captum_networks.ReLULinearModel, "relu", (rows(4, 3), rows(4, 3))),
+    "SimpleLRP": (lambda: captum_networks.SimpleLRPModel(inplace=True), "linear", rows(4, 3)),
+    "LinearMaxPoolLinear": (captum_networks.LinearMaxPoolLinearModel, "lin1", rows(4, 4)),
     "BasicLinear_Multilayer": (
-        lambda: basic_models.BasicLinearModel_Multilayer(3, 5, 2),
+        lambda: captum_networks.BasicLinearModel_Multilayer(3, 5, 2),
         "linear1",
         rows(4, 3),
     ),
-    "ReusedModules, lin1": (basic_models.BasicModelWithReusedModules, "lin1", rows(4, 3)),
+    "ReusedModules, lin1": (captum_networks.BasicModelWithReusedModules, "lin1", rows(4, 3)),
 }
 
 
@@ -279,7 +279,7 @@ def test_helper_network_of_captum_equals_hook_loop(name: str, reference: str) ->
 
 @pytest.mark.parametrize("layer", ["relu"])
 def test_reused_module_of_captum_is_refused(layer: str) -> None:
-    model = built(basic_models.BasicModelWithReusedModules)
+    model = built(captum_networks.BasicModelWithReusedModules)
     with pytest.raises(ValueError, match="2 times"):
         CumulativeAblationEvaluator(model, layer, metric=total, n_random=0).evaluate(
             torch.arange(2.0), (rows(4, 3), torch.tensor([0, 1, 1, 0]))

@@ -6,7 +6,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from captum.testing.helpers.basic_models import (
+from captum_networks import (
     BasicModel_ConvNet,
     BasicModel_ConvNetWithPaddingDilation,
     BasicModel_MultiLayer,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerAttribution, LayerGradientXActivation
-from captum.testing.helpers.basic_models import (
+from captum_networks import (
     BasicModel_MultiLayer,
     BasicModel_MultiLayer_MultiInput,
     BasicModelWithReusedModules,

@@ -9,7 +9,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from captum.testing.helpers.basic_models import BasicModel_MultiLayer
+from captum_networks import BasicModel_MultiLayer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn

@@ -25,7 +25,7 @@ from captum.attr import (
     LayerIntegratedGradients,
     LayerLRP,
 )
-from captum.testing.helpers.basic_models import BasicModel_MultiLayer, BasicModel_MultiLayer_MultiInput
+from captum_networks import BasicModel_MultiLayer, BasicModel_MultiLayer_MultiInput
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn

@@ -8,7 +8,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from captum.testing.helpers.basic_models import BasicModel_MultiLayer
+from captum_networks import BasicModel_MultiLayer
 from torch import nn
 
 from captum_ablate import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from captum.testing.helpers.basic_models import BasicModel_MultiLayer, BasicModelWithReusedModules
+from captum_networks import BasicModel_MultiLayer, BasicModelWithReusedModules
 from torch import nn
 
 from captum_ablate import (

@@ -11,7 +11,7 @@ from captum.attr import (
     LayerDeepLift,
     LayerGradientXActivation,
 )
-from captum.testing.helpers.basic_models import BasicModel_MultiLayer, BasicModel_MultiLayer_MultiInput
+from captum_networks import BasicModel_MultiLayer, BasicModel_MultiLayer_MultiInput
 from torch import nn
 
 from captum_ablate.studies import completeness_delta, plot_completeness
