@@ -1,4 +1,4 @@
-"""``captum-ablate demo``: train a small network, rank a hidden layer's units, and see which ranking is right."""
+"""``captum-ablate demo``: train a small network and compare attributions on one of its hidden layers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from captum_ablate import attr
-from captum_ablate.commands.subject import Commands
+from captum_ablate.commands import Commands, output_folder
 from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.evaluation.plots import leaderboard_bars
 from captum_ablate.inputs import samples as demo_data
 from captum_ablate.inputs.model import find_layer
+
+FOLDER = "~/captum-ablate-demo"
+"""In the home folder, where a user finds it again, whatever the current folder is."""
+
+REPORT = "report.html"
 
 
 def add(commands: Commands) -> None:
@@ -42,9 +47,9 @@ def add(commands: Commands) -> None:
         "--reference",
         choices=("zero", "mean", "resample"),
         default="zero",
-        help="what stands in an ablated unit's place",
+        help="value that replaces an ablated unit",
     )
-    parser.add_argument("--out", default="captum-ablate-demo", help="folder for pictures and tables")
+    parser.add_argument("--out", default=FOLDER, help="folder for pictures and tables")
     parser.add_argument("--seed", type=int, default=0, help="seed of the network, the orders and ties")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=_run)
@@ -68,19 +73,22 @@ def run(
     layer: str = "hidden.relu",
     steps: int = 20,
     reference: str = "zero",
-    out: str | Path = "captum-ablate-demo",
+    out: str | Path = FOLDER,
     seed: int = 0,
     show_progress: bool = True,
 ) -> Comparison:
-    """Train, rank on half of the held-out images, evaluate on the other half, write pictures and tables to ``out``."""
+    """Train a network, compare attributions, write pictures and tables to the folder ``out``.
+
+    Units are ranked on half of the held-out images, and the rankings evaluated on the other half.
+    """
     start = time.perf_counter()
     split, recipe = demo_data.load(data), demo_data.RECIPES[data]
     images = split.train.images
     network = demo_data.small_network(images.shape[1], images.shape[2], len(split.class_names), seed=seed)
-    evaluator = CumulativeAblationEvaluator(  # made before the training, so that a wrong option is told at once
+    evaluator = CumulativeAblationEvaluator(  # before the training, so that a wrong option is found at once
         network, layer, reference=reference, steps=steps, seed=seed, show_progress=show_progress
     )
-    Path(out).mkdir(parents=True, exist_ok=True)
+    folder = output_folder.make(out)
     print(f"{data}: {len(images):,} images to train on, {len(split.rank.labels):,} to rank, "
           f"{len(split.evaluate.labels):,} to evaluate")  # fmt: skip
     seconds = demo_data.train(
@@ -97,10 +105,11 @@ def run(
     comparison = evaluator.compare(
         attributions(network, layer, units, seed), tuple(split.evaluate), ranking_data=tuple(split.rank)
     )
-    folder = write(comparison, Path(out))
+    files = write(comparison, folder)
     print(f"\n{comparison}\n")
-    print(f"training {seconds:.0f} s, everything {time.perf_counter() - start:.0f} s; wrote to {folder.resolve()}:")
-    print("  curves.png, gaps.png, leaderboard.csv, report.html, comparison.json, comparison.npz")
+    print(f"training {seconds:.0f} s, everything {time.perf_counter() - start:.0f} s")
+    output_folder.announce(folder, files)
+    print(f"open {(folder.resolve() / REPORT).as_uri()} in a browser")
     return comparison
 
 
@@ -127,18 +136,18 @@ def attributions(network: nn.Module, layer: str, units: int, seed: int) -> dict[
     }
 
 
-def write(comparison: Comparison, folder: Path) -> Path:
-    """Write curves, leaderboard, report and the comparison itself into ``folder``; return it."""
+def write(comparison: Comparison, folder: Path) -> list[str]:
+    """Write curves, leaderboard, report and the comparison itself into ``folder``; return the names of the files."""
     comparison.save(folder)
     comparison.leaderboard.to_csv(folder / "leaderboard.csv", index=False)
-    comparison.report(folder / "report.html")
+    comparison.report(folder / REPORT)
     curves = Figure(figsize=(10.5, 6.0), layout="constrained")
     comparison.plot(curves.subplots())
     curves.savefig(folder / "curves.png", dpi=150)
     gaps = Figure(figsize=(7.5, 1.5 + 0.32 * len(comparison.leaderboard)), layout="constrained")
     leaderboard_bars(comparison.leaderboard, gaps.subplots())
     gaps.savefig(folder / "gaps.png", dpi=150)
-    return folder
+    return ["curves.png", "gaps.png", "leaderboard.csv", REPORT, "comparison.json", "comparison.npz"]
 
 
 def _output_shape(network: nn.Module, layer: nn.Module, images: Tensor) -> torch.Size:

@@ -1,4 +1,4 @@
-"""The command ``captum-ablate``."""
+"""Score hidden units over a labelled data set, and examine the code of layers: the command ``captum-ablate``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``captum-ablate midrange``: what stands at the middle levels of a network's logits."""
+"""``captum-ablate midrange``: the samples at the middle levels of a network's logits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_ablate.commands import subject
-from captum_ablate.commands.subject import Commands
+from captum_ablate.commands import Commands, model_and_data, output_folder, user_code
 from captum_ablate.diagnostics.labelled import labels
 from captum_ablate.diagnostics.level_slices import level_slices
 from captum_ablate.diagnostics.midrange import BANDS, midrange
@@ -22,18 +21,18 @@ from captum_ablate.diagnostics.retraining import head_table, last_linear
 from captum_ablate.inputs.batches import as_batches
 
 SHOWN = 5_000
-"""Samples whose images are kept for the grids: enough to choose from, little memory."""
+"""Number of images kept for the grids: enough to choose from, little memory."""
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "midrange",
-        help="show what stands at each level of a network's logits, and list the mid-range samples",
+        help="show the samples at each level of a network's logits, and list those in the mid-range",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    subject.add_arguments(parser)
-    parser.add_argument("--head", help="name of the last linear layer; the last one defined unless given")
+    model_and_data.add_arguments(parser)
+    parser.add_argument("--head", help="name of the last linear layer; by default the last one defined")
     parser.add_argument(
         "--attribute",
         metavar="MODULE:NAME",
@@ -41,7 +40,7 @@ def add(commands: Commands) -> None:
         "or a function without arguments that returns it",
     )
     parser.add_argument(
-        "--classes", type=int, nargs="+", metavar="C", help="classes to draw; the first five unless given"
+        "--classes", type=int, nargs="+", metavar="C", help="classes to draw; by default the first five"
     )
     parser.add_argument("--mode", choices=tuple(BANDS), default="between_modes", help="how the mid-range is measured")
     parser.add_argument("--band", type=float, nargs=2, metavar=("LOW", "HIGH"), help="its two ends, fractions of 1")
@@ -51,16 +50,16 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    folder = subject.out_folder(options)
-    model, data, name = subject.load(options)
+    folder = output_folder.make(options.out)
+    model, data, name = model_and_data.load(options)
     if isinstance(data, Iterator):
         raise TypeError(
-            f"--data {options.data} gives a {type(data).__name__}, which can be read only once, and the logits and the "
-            "images are read one after the other; give a list of batches or a DataLoader"
+            f"--data {options.data} is a {type(data).__name__}, which can be read only once, but logits and images "
+            "need two passes; use a list of batches or a DataLoader"
         )
     attribute = _attribute(options.attribute)
     head = options.head or last_linear(model)
-    with subject.running(options):
+    with user_code.naming_errors(options):
         table = head_table(model, head, data, show_progress=not options.quiet)
     if attribute is not None and len(attribute) != len(table.target):
         raise ValueError(
@@ -84,15 +83,12 @@ def _run(options: argparse.Namespace) -> None:
             _save(known.plot_images(images, seed=options.seed), folder / f"images_{c}.png")
     pd.concat(levels, ignore_index=True).to_csv(folder / "levels.csv", index=False)
     print(_summary(name, head, mids, attribute))
-    print(f"wrote to {folder.resolve()}:")
-    print(
-        "  midrange.csv, midrange_indices.txt, levels.csv, bands.png, levels_C.png"
-        + (", images_C.png" if images is not None else "")
-    )
+    files = ["midrange.csv", "midrange_indices.txt", "levels.csv", "bands.png", "levels_C.png"]
+    output_folder.announce(folder, files if images is None else [*files, "images_C.png"])
 
 
 def _summary(name: str, head: str, mids: Any, attribute: Tensor | None) -> str:
-    """Return a table of the mid-range: samples, and how often the network is wrong there and overall."""
+    """Return a table of the mid-range samples, and how often the network is wrong on them and overall."""
     wrong = mids.logits.argmax(dim=1) != mids.target
     lines = [
         f"{name}, logits of {head}: {len(mids.unique):,} of {len(mids.target):,} samples are in the mid-range of a "
@@ -108,7 +104,7 @@ def _summary(name: str, head: str, mids: Any, attribute: Tensor | None) -> str:
     lines.append(f"wrongly classified overall: {wrong.double().mean():.1%}")
     if attribute is not None:
         lines.append(
-            "levels.csv has the share of each attribute at each level, and what it tells about the class (bits)"
+            "levels.csv has the share of each attribute at each level, and its information about the class (bits)"
         )
     return "\n".join(lines)
 
@@ -116,8 +112,10 @@ def _summary(name: str, head: str, mids: Any, attribute: Tensor | None) -> str:
 def _attribute(name: str | None) -> Tensor | None:
     if name is None:
         return None
-    found = subject.named(name)
-    return labels(subject.called(found, f"--attribute {name}") if callable(found) else found, f"--attribute {name}")
+    attribute = user_code.find_object(name)
+    if callable(attribute):
+        attribute = user_code.call(attribute, f"--attribute {name}")
+    return labels(attribute, f"--attribute {name}")
 
 
 def _classes(asked: list[int] | None, present: Tensor) -> list[int]:
@@ -130,7 +128,7 @@ def _classes(asked: list[int] | None, present: Tensor) -> list[int]:
 
 
 def _images(model: Any, data: Any) -> Tensor | None:
-    """Return the first images ``[n, channels, height, width]`` of ``data``, or None where the inputs are no images."""
+    """Return the first images ``[n, channels, height, width]`` of ``data``, or None if the inputs are no images."""
     parts, n = [], 0
     for batch in as_batches(data, forward_func=model):
         first = batch.inputs[0]

@@ -1,4 +1,4 @@
-"""``captum-ablate spectrum``: how redundant, and by its decay how smooth, the code of each layer is."""
+"""``captum-ablate spectrum``: how redundant the code of each layer is and, by its decay, how smooth."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import pandas as pd
 from matplotlib.figure import Figure
 
-from captum_ablate.commands import subject
-from captum_ablate.commands.subject import Commands, Subject
+from captum_ablate.commands import Commands, model_and_data, output_folder, user_code
+from captum_ablate.commands.model_and_data import ModelAndData
 from captum_ablate.diagnostics import ActivationSpectrum, activation_spectrum, exponents_differ
 from captum_ablate.diagnostics.unlabelled import unlabelled_batches
 from captum_ablate.inputs.model import list_layers
@@ -26,8 +26,8 @@ def add(commands: Commands) -> None:
         help="eigenspectrum, power law and participation ratio of layers, of your own model or the demo's",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    subject.add_arguments(parser)
-    parser.add_argument("--layer", action="append", metavar="NAME", help="layer to look at; repeat for several")
+    model_and_data.add_arguments(parser)
+    parser.add_argument("--layer", action="append", metavar="NAME", help="layer to examine; repeat for several")
     parser.add_argument(
         "--fit-range",
         nargs=2,
@@ -43,15 +43,15 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    folder = subject.out_folder(options)
-    found = subject.load(options)
-    with subject.running(options):
-        layers = options.layer or (_ask_for_layers(found) if options.model else list(DEMO_LAYERS))
+    folder = output_folder.make(options.out)
+    subject = model_and_data.load(options)
+    with user_code.naming_errors(options):
+        layers = options.layer or (_ask_for_layers(subject) if options.model else list(DEMO_LAYERS))
         spectra = _flat(
             activation_spectrum(
-                found.model,
+                subject.model,
                 layers,
-                found.data,
+                subject.data,
                 fit_range=None if options.fit_range is None else tuple(options.fit_range),
                 stimulus_dim=options.stimulus_dim,
                 unit_dim=options.unit_dim,
@@ -61,18 +61,18 @@ def _run(options: argparse.Namespace) -> None:
             )
         )
     table = pd.DataFrame([one.summary() for one in spectra])
-    print(f"{found.name}, {spectra[0].n:,} samples")
-    print(_shown(table).to_string(index=False))
+    print(f"{subject.name}, {spectra[0].n:,} samples")
+    print(_printed(table).to_string(index=False))
     for one in spectra:
         if one.refusal:
             print(f"{one.layer}: no fit, {one.refusal}")
     print(_difference(spectra))
     _write(spectra, table, folder)
-    print(f"wrote spectrum.png, layers.csv, eigenvalues.csv to {folder.resolve()}")
+    output_folder.announce(folder, ["spectrum.png", "layers.csv", "eigenvalues.csv"])
 
 
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns that a line of the terminal has room for, as text."""
+def _printed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that fit into a line of the terminal, as text."""
     interval = [
         f"{a:.2f} [{low:.2f}, {high:.2f}]" for a, low, high in zip(table.alpha, table.low, table.high, strict=True)
     ]
@@ -92,7 +92,7 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _difference(spectra: list[ActivationSpectrum]) -> str:
-    """Say whether the exponents of the layers differ, or why that cannot be told."""
+    """Say whether the exponents of the layers differ, or why they are not compared."""
     fitted = [one for one in spectra if one.refusal is None and len(one.replicates) > 1]
     if len(fitted) < 2:
         return "fewer than two layers have a bootstrapped exponent, so none are compared"
@@ -124,10 +124,10 @@ def _write(spectra: list[ActivationSpectrum], table: pd.DataFrame, folder: Path)
     figure.savefig(folder / "spectrum.png", dpi=130)
 
 
-def _ask_for_layers(found: Subject) -> NoReturn:
-    """Raise with the layers that an own model has, since none was named."""
-    batch = next(iter(unlabelled_batches(found.data, forward_func=found.model)))
-    frame = list_layers(found.model, *(part[:2] for part in batch.inputs))
+def _ask_for_layers(subject: ModelAndData) -> NoReturn:
+    """Raise an error that lists the layers of the user's model, since none was named."""
+    batch = next(iter(unlabelled_batches(subject.data, forward_func=subject.model)))
+    frame = list_layers(subject.model, *(part[:2] for part in batch.inputs))
     names = frame.loc[(frame["calls"] == 1) & (frame["units"] > 1), "name"].tolist()
     raise ValueError(
         f"name at least one layer with --layer; layers that run once: {', '.join(names[:30])}"
@@ -136,5 +136,5 @@ def _ask_for_layers(found: Subject) -> NoReturn:
 
 
 def _flat(results: list[Any]) -> list[ActivationSpectrum]:
-    """Return one spectrum per tensor: a layer may give several."""
+    """Return one spectrum per tensor: a layer may return several."""
     return [one for part in results for one in (part if isinstance(part, tuple) else (part,))]

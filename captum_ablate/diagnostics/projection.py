@@ -18,8 +18,7 @@ from torch import Tensor
 
 from captum_ablate.diagnostics import pictures
 from captum_ablate.inputs.batches import Batch, as_batches, as_tuple
-from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, layer_name, refuse_training_mode
-from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import pooled_pass
 from captum_ablate.statistics.intervals import Interval, mean_interval
@@ -175,8 +174,7 @@ def random_projection_test(
     module = find_layer(model, layer)
     axis, name = UnitAxis.of(unit_dim, layer_mask), layer_name(model, module)
     codes = []
-    with unchanged(model, module):
-        refuse_training_mode(model, module)
+    with borrowed(model, module):
         for count in frames:
             inputs = as_tuple(path(count))
             _check_inputs(inputs, count)

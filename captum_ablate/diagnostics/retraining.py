@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from captum_ablate.diagnostics.labelled import labels, rows, same_length
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
-from captum_ablate.inputs.model import Layer, as_model, find_layer, layer_name, refuse_training_mode
+from captum_ablate.inputs.model import Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.progress import with_progress
-from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.statistics.activations import layer_pass
 
 STRENGTHS = tuple(10.0**k for k in (-4, -3, -2, -1, 0, 1))
@@ -68,10 +67,9 @@ def head_table(
             "head must be the last linear layer, which turns features into logits; "
             f"{name!r} is a {type(layer).__name__}"
         )
-    refuse_training_mode(model)
     batches = as_batches(data, forward_func=model, batch_size=batch_size, unpack_batch=unpack_batch)
     features, logits, target = [], [], []
-    with unchanged(model, batches.owner):
+    with borrowed(model, batches.owner):
         shown = with_progress(batches, f"features of {name}", show_progress)
         inputs = layer_pass(model, [layer], shown, _copy, at_input=True)
         for batch, ((received, *_),) in inputs:

@@ -35,13 +35,12 @@ from captum_ablate.inputs.model import (
     ForwardFunc,
     Layer,
     as_model,
+    borrowed,
     find_layer,
     layer_name,
-    refuse_training_mode,
     warn_of_positions,
 )
 from captum_ablate.inputs.progress import with_progress
-from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import pooled_pass
 from captum_ablate.statistics.covariance import processes
@@ -285,8 +284,7 @@ def activation_spectrum(
     axis = UnitAxis.of(unit_dim, layer_mask)
     batches = unlabelled_batches(data, forward_func=model, batch_size=batch_size, unpack_batch=unpack_batch)
     shapes: list[Any] = []
-    with unchanged(model, batches.owner, *layers):
-        refuse_training_mode(model, *layers)
+    with borrowed(model, batches.owner, *layers):
         passes = pooled_pass(model, layers, with_progress(batches, "spectrum", show_progress), axis, shapes=shapes)
         grouped = grouped_covariances((part.values for part in pooled) for pooled in passes)
     if processes() > 1:

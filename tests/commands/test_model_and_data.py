@@ -1,4 +1,4 @@
-"""What a command looks at: objects named as module:name, and the demo's network where none is named."""
+"""The model and data of a command: objects named as module:name, and the demo's network where none is named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from captum_ablate import demo_data
-from captum_ablate.commands import subject
+from captum_ablate.commands import model_and_data
 
 CODE = """
 import torch
@@ -40,7 +40,7 @@ number = 3
 
 def options(*arguments):
     parser = argparse.ArgumentParser()
-    subject.add_arguments(parser)
+    model_and_data.add_arguments(parser)
     return parser.parse_args(arguments)
 
 
@@ -59,7 +59,7 @@ def code(tmp_path, monkeypatch):
 @pytest.mark.parametrize("model", ["my_own_code:make", "my_own_code:net", "my_own_code.py:make", "my_own_code:Net"])
 @pytest.mark.parametrize("data", ["my_own_code:data", "my_own_code:make_data"])
 def test_an_own_model_and_data_are_found_by_name_in_the_current_folder(code, model, data):
-    found = subject.load(options("--model", model, "--data", data))
+    found = model_and_data.load(options("--model", model, "--data", data))
     assert isinstance(found.model, nn.Module)
     assert not found.model.training
     assert [tuple(part.shape) for part in found.data] == [(6, 3), (6,)]
@@ -69,8 +69,8 @@ def test_an_own_model_and_data_are_found_by_name_in_the_current_folder(code, mod
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (["--model", "my_own_code:make"], ValueError, "--model needs --data beside it"),
-        (["--data", "my_own_code:data"], ValueError, "--data needs --model beside it"),
+        (["--model", "my_own_code:make"], ValueError, "--model needs --data too"),
+        (["--data", "my_own_code:data"], ValueError, "--data needs --model too"),
         (["--model", "my_own_code", "--data", "my_own_code:data"], ValueError, "got 'my_own_code'"),
         (["--model", "my_own_code:mak", "--data", "my_own_code:data"], ValueError, "has no 'mak'; it has torch"),
         (["--model", "my_own_code:number", "--data", "my_own_code:data"], TypeError, "got int"),
@@ -82,17 +82,17 @@ def test_an_own_model_and_data_are_found_by_name_in_the_current_folder(code, mod
 )
 def test_what_cannot_be_loaded_is_told(code, arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
-        subject.load(options(*arguments))
+        model_and_data.load(options(*arguments))
 
 
 def test_an_error_in_the_users_function_says_where(code):
     with pytest.raises(ValueError, match=r"my_own_code\.py, line 20\)"):
-        subject.load(options("--model", "my_own_code:broken", "--data", "my_own_code:data"))
+        model_and_data.load(options("--model", "my_own_code:broken", "--data", "my_own_code:data"))
 
 
 def test_without_names_the_demos_network_is_trained_and_held_out_images_are_given(monkeypatch):
     monkeypatch.setitem(demo_data.RECIPES, "digits", demo_data.Recipe(epochs=1))
-    found = subject.load(options("--quiet"))
+    found = model_and_data.load(options("--quiet"))
     images, labels = found.data
     split = demo_data.load("digits")
     assert len(images) == len(labels) == len(split.rank.labels) + len(split.evaluate.labels)
