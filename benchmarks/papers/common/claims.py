@@ -1,4 +1,4 @@
-"""A paper's claim, our check of it, and a verdict by interval: never by a bare mean, never by hand."""
+"""A claim of a paper, our check of it, and a verdict by its interval alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ Direction = Literal["above", "below"]
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim and what came of it.
+    """One claim with its verdict.
 
-    ``statement`` is what is claimed, ``check`` how we test it, ``figure`` what came as text, ``interval`` the 95 %
-    interval that the verdict compares with ``threshold``. "reported" is the verdict where no threshold was set
-    beforehand.
+    ``statement`` is the claim, ``check`` our test of it, ``figure`` the outcome as text. The verdict compares
+    ``interval``, at 95 %, with ``threshold``; it is "reported" if no threshold was set beforehand.
     """
 
     id: str
@@ -36,9 +35,9 @@ class Claim:
 
 
 def verdict(interval: Interval, threshold: float, direction: Direction = "above") -> Verdict:
-    """Return "holds" if the interval lies beyond ``threshold``, "fails" if beyond it the other way, else "undecided".
+    """Return "holds" if the interval lies ``direction`` of the threshold, "fails" if on the other side.
 
-    An interval that is not known (NaN) decides nothing.
+    Otherwise, and for an interval of NaN, return "undecided".
     """
     if direction not in ("above", "below"):
         raise ValueError(f'direction must be "above" or "below"; got {direction!r}')
@@ -90,7 +89,7 @@ def judged_over(
     digits: int = 3,
     note: str = "",
 ) -> Claim:
-    """Return the claim that the mean of ``values`` (one a seed) lies beyond ``threshold``, by Student's t interval."""
+    """Return the claim that the mean of ``values``, one per seed, lies beyond ``threshold``; Student's t interval."""
     array = np.asarray(list(values), dtype=np.float64)
     return judged(
         id,
@@ -107,10 +106,10 @@ def judged_over(
 
 
 def all_of(id: str, statement: str, check: str, parts: Iterable[Claim], *, note: str = "") -> Claim:
-    """Join ``parts``: holds if every one holds, fails if any fails, else undecided; the figure counts them."""
+    """Join ``parts``: holds if all hold, fails if any fails, else undecided. The figure counts the verdicts."""
     verdicts = [part.verdict for part in parts]
     if not verdicts:
-        raise ValueError(f"claim {id} needs at least one part to be joined from; got none")
+        raise ValueError(f"claim {id} is joined from at least one part; got none")
     count = ", ".join(f"{verdicts.count(v)} {v}" for v in ("holds", "fails", "undecided", "reported") if v in verdicts)
     joined: Verdict = "undecided"
     if "fails" in verdicts:
@@ -129,7 +128,7 @@ def reported(
     interval: Interval | None = None,
     note: str = "",
 ) -> Claim:
-    """Return a claim that has a figure but, by plan, no threshold to be judged by."""
+    """Return a claim that has a figure but, by plan, no threshold."""
     return Claim(id, statement, check, figure, interval, float("nan"), "reported", note)
 
 
@@ -140,7 +139,7 @@ def with_interval(mean: float, interval: Interval, *, unit: str = "", digits: in
 
 
 def table(claims: Iterable[Claim]) -> str:
-    """Return the Markdown table "claim / check / our figure / verdict", its notes below."""
+    """Return the claims as a Markdown table, with their notes below."""
     claims = list(claims)
     lines = ["| claim | check | our figure [95 % interval] | verdict |", "| --- | --- | --- | --- |"]
     for claim in claims:

@@ -1,4 +1,4 @@
-"""The trained image classifiers that several papers share.
+"""Trained image classifiers that several replications share.
 
 ``python -m benchmarks.papers.common.classifiers vgg 0`` trains one beforehand.
 """
@@ -25,13 +25,13 @@ MLP_RECIPES = {
     "fashion": {"epochs": 15, "batch": 64, "max_lr": 3e-3},
     "cifar10": {"epochs": 8, "batch": 128, "max_lr": 1e-3},
 }
-"""Three seconds each (CIFAR-10: six), so that 90 networks are trained in five minutes."""
+"""Three seconds per network (CIFAR-10: six), so 90 networks are trained in five minutes."""
 
 
 def convolutional(kind: str, seed: int, scale: Scale = Scale.NORMAL) -> Trained:
-    """Return a ``vgg`` or ``resnet`` trained on CIFAR-10's 20,000 images; accuracy on the ``evaluate`` part.
+    """Return a ``vgg`` or ``resnet`` trained on 20,000 images of CIFAR-10, and its accuracy on the ``evaluate`` part.
 
-    At quick scale: a quarter of the width, one epoch on 2,000 images, no floor.
+    At quick scale it has a quarter of the width, one epoch on 2,000 images and no floor of accuracy.
     """
     if kind not in CONVOLUTIONAL:
         raise ValueError(f"kind must be one of {', '.join(CONVOLUTIONAL)}; got {kind!r}")
@@ -54,9 +54,9 @@ def convolutional(kind: str, seed: int, scale: Scale = Scale.NORMAL) -> Trained:
 
 
 def dense(data: str, activation: str, seed: int, scale: Scale = Scale.NORMAL) -> Trained:
-    """Return a 100-100 MLP trained on ``data``; accuracy on all test images (``rank`` and ``evaluate``).
+    """Return a 100-100 MLP trained on ``data``, and its accuracy on all test images (``rank`` and ``evaluate``).
 
-    At quick scale: 30-30, one epoch on 2,000 images, no floor.
+    At quick scale it has 30-30 units, one epoch on 2,000 images and no floor of accuracy.
     """
     if data not in MLP_FLOORS:
         raise ValueError(f"data must be one of {', '.join(MLP_FLOORS)}; got {data!r}")

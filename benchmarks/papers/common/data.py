@@ -1,4 +1,4 @@
-"""The real data of the replications, in disjoint parts: to train, to rank units, to evaluate the ranking."""
+"""The real data of the replications, in disjoint parts for training, ranking and evaluation."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["ImageNet", "Labelled", "Split", "first", "image_net", "images", "joi
 def images(name: str) -> Split:
     """Return ``mnist`` or ``fashion`` (8,000 / 1,000 / 1,000 images) or ``cifar10`` (20,000 / 5,000 / 5,000).
 
-    Pixels are standardised; the parts are disjoint and stratified, the last two being the halves of the test images.
+    Pixels are standardised. The parts are disjoint and stratified; the last two are the halves of the test images.
     """
     return demo_data.load(name, held_out=10_000)
 
 
 def first(data: Labelled, n: int) -> Labelled:
-    """Return the first ``n`` samples; they stand in a seeded random order."""
+    """Return the first ``n`` samples of ``data``, which is in a seeded random order."""
     return Labelled(data.images[:n], data.labels[:n])
 
 
@@ -54,7 +54,7 @@ class ImageNet(NamedTuple):
 
 
 def image_net() -> ImageNet:
-    """Return the thousand ImageNet images; likely training images, so their accuracy says little."""
+    """Return the thousand ImageNet images; they are likely training images, so their accuracy says little."""
     from PIL import Image  # imported late: only these data need it
 
     with np.load(_file("imagenet1000.npz")) as stored:
@@ -72,7 +72,7 @@ def _file(name: str) -> Path:
     folder = os.environ.get(demo_data.DATA_FOLDER)
     if not folder or not (Path(folder) / name).is_file():
         raise FileNotFoundError(
-            f"this replication needs the file {name}; let the environment variable {demo_data.DATA_FOLDER} name the "
-            f"folder that has it (it names {folder or 'none'})"
+            f"this replication needs the file {name}; set the environment variable {demo_data.DATA_FOLDER} to the "
+            f"folder that contains it (it is {folder or 'not set'})"
         )
     return Path(folder) / name

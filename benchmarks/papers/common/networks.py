@@ -1,4 +1,4 @@
-"""The networks of the replications; every activation function is a module of its own, used once, not in place."""
+"""The networks of the replications; every activation function is a module of its own, called once, not in place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.T
 def mlp(
     inputs: int, *, hidden: Sequence[int] = (100, 100), classes: int = 10, activation: str = "relu", seed: int = 0
 ) -> nn.Sequential:
-    """Return flatten, then linear layers with ``activation`` between; ``act1``, ``act2``, ... are the hidden layers."""
+    """Return linear layers with ``activation`` between them; ``act1``, ``act2``, ... are the hidden layers."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
     with torch.random.fork_rng(devices=[]):
@@ -31,7 +31,7 @@ def mlp(
 def small_vgg(*, channels: int = 3, classes: int = 10, width: int = 32, seed: int = 0) -> nn.Sequential:
     """Return a VGG-like network for 32 x 32 images: four convolutions of 32, 64, 128, 128 channels, one dense layer.
 
-    ``relu1`` ... ``relu4`` (channels) and ``relu5`` (128 units) are the layers to look at.
+    ``relu1`` ... ``relu4`` (channels) and ``relu5`` (128 units) are the layers to study.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -50,7 +50,7 @@ def small_vgg(*, channels: int = 3, classes: int = 10, width: int = 32, seed: in
 
 
 class Block(nn.Module):
-    """Two convolutions beside a shortcut; ``relu2`` is the block's output."""
+    """Two convolutions and a shortcut; ``relu2`` is the output of the block."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class SmallResNet(nn.Module):
 
 
 def small_resnet(*, channels: int = 3, classes: int = 10, width: int = 32, seed: int = 0) -> SmallResNet:
-    """Return a small ResNet; ``block1.relu1``, ``block1.relu2``, ... ``block3.relu2`` are the layers to look at."""
+    """Return a small ResNet; ``block1.relu1``, ``block1.relu2``, ... ``block3.relu2`` are the layers to study."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SmallResNet(channels, classes, width)

@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "papers"
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long the run took, training apart (that of cached networks counted as it was when they were trained)."""
+    """Time of the run without training, and time of training; a cached network counts with its time at training."""
 
     protocol: float
     training: float = 0.0
@@ -34,8 +34,8 @@ class Seconds:
 class Section:
     """A heading, Markdown text, tables by name (also written as CSV) and figures by name (written as PNG).
 
-    The text places a table or a figure where it says ``{name}`` on a line of its own; what it does not place follows.
-    ``captions`` tells what a figure shows.
+    A line ``{name}`` in the text is replaced by that table or figure; those without a line follow the text.
+    ``captions`` are the captions of figures, by name.
     """
 
     heading: str
@@ -59,7 +59,7 @@ def write_page(
 ) -> Path:
     """Write ``NAME.md``, ``NAME.csv`` (a row per claim) and ``NAME/`` (PNGs, CSVs) into ``docs/papers``.
 
-    At quick scale they go to a temporary folder instead, and where is printed.
+    At quick scale they go into a temporary folder. The path of the page is printed.
     """
     if folder is None:
         folder = Path(mkdtemp(prefix=f"papers-{name}-")) if scale is Scale.QUICK else DOCS
@@ -83,7 +83,7 @@ def write_page(
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """Return ``frame`` as a Markdown table, floats with three digits."""
+    """Return ``frame`` as a Markdown table; floats have three digits, NaN is empty."""
     lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + " --- |" * len(frame.columns)]
     for row in frame.itertuples(index=False):
         lines.append("| " + " | ".join(_text(value) for value in row) + " |")

@@ -1,4 +1,4 @@
-"""How large a replication is: seconds for a test, minutes for the page, or as long as it takes."""
+"""The size of a replication: seconds for a test, minutes for the page, or no limit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Size = TypeVar("Size")
 
 
 class Scale(Enum):
-    """``QUICK`` takes seconds and proves that the script runs, ``NORMAL`` makes the page, ``FULL`` has no limit."""
+    """``QUICK`` takes seconds and shows that the script runs, ``NORMAL`` makes the page, ``FULL`` has no limit."""
 
     QUICK = "quick"
     NORMAL = "normal"
@@ -23,5 +23,5 @@ class Scale(Enum):
 
     @property
     def option(self) -> str:
-        """What to type for this scale: ``--quick``, ``--full`` or nothing."""
+        """The option of the command line: ``--quick``, ``--full`` or nothing."""
         return "" if self is Scale.NORMAL else f"--{self.value}"

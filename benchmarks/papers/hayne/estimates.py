@@ -1,4 +1,4 @@
-"""What is computed of the measurements: rank agreements, regressions and areas, by layer and by network."""
+"""Estimates from the measurements: rank agreements, regressions and areas, by layer and by network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from captum_ablate.studies import InteractionRegression, RankAgreement
 
 @dataclass(frozen=True, eq=False)
 class LayerEstimates:
-    """What is computed of one layer's measurements."""
+    """The estimates of one layer."""
 
     study: LayerStudy
     selectivity: RankAgreement
@@ -36,6 +36,7 @@ class LayerEstimates:
         return float(_difference(self.study, "deletion").mean())
 
     def row(self) -> dict[str, object]:
+        """Return the row of the layer in the table of layers."""
         units, models = self.study.units, self.regression.models
         halves = stats.spearmanr(units["first"], units["second"]).statistic
         low, high = self.regression.product_interval
@@ -82,7 +83,7 @@ def layer_estimates(study: LayerStudy) -> LayerEstimates:
 
 @dataclass(frozen=True, eq=False)
 class NetworkEstimates:
-    """One network's figures with their intervals: means over its layers, and one regression of all its groups."""
+    """The estimates of one network with their intervals: means over its layers, and a regression of all its groups."""
 
     study: NetworkStudy
     layers: tuple[LayerEstimates, ...]
@@ -120,12 +121,12 @@ class NetworkEstimates:
 
     @property
     def gaps(self) -> tuple[float, Interval]:
-        """The same of the gap, the headline of our own harness."""
+        """The same for the gap, the headline of our own harness."""
         return _paired(self.study, "gap")
 
 
 def network_estimates(study: NetworkStudy) -> NetworkEstimates:
-    """Return the figures of one network."""
+    """Return the estimates of one network."""
     groups = pd.concat([layer.groups for layer in study.layers], ignore_index=True)
     return NetworkEstimates(study, tuple(map(layer_estimates, study.layers)), interaction_regression(groups))
 
@@ -149,11 +150,12 @@ def _mean_rho(found: Sequence[RankAgreement]) -> tuple[float, Interval]:
 
 
 def _difference(study: LayerStudy, areas: str) -> NDArray[np.float64]:
-    """Return the areas of selectivity x activity minus those of selectivity, image by image, ``[n]``."""
+    """Return the areas of selectivity x activity minus those of selectivity, by image, ``[n]``."""
     by_method = getattr(study, areas)
     return by_method["selectivity x activity"] - by_method["selectivity"]
 
 
 def _paired(study: NetworkStudy, areas: str) -> tuple[float, Interval]:
+    """Return the mean difference of areas and its interval over images, layers averaged first."""
     over = np.mean([_difference(layer, areas) for layer in study.layers], axis=0)  # [n]
     return float(over.mean()), mean_interval(over)

@@ -19,16 +19,15 @@ TORCHVISION = {
     "mobilenet_v2": ("features.10.conv.1", "features.14.conv.1", "features.18"),
     "resnet101": ("layer3.11", "layer3.22", "layer4.1"),
 }
-"""The four networks of the paper, as torchvision has them, and layers of ours: which the paper took we do not know.
+"""The four networks of the paper, as torchvision has them, and our choice of layers (the paper's is not known to us).
 Outputs of activation functions; of ResNet-101 outputs of blocks, since a block calls one ReLU three times."""
 
 
 def torchvision_subjects(folder: Path, weights: str, *, classes: int, images_per_class: int) -> list[Subject]:
     """Return torchvision's networks on the images of ``folder``, one folder of images per class, sorted by WordNet id.
 
-    ``weights`` is a folder with ``alexnet.pth``, ... (state dicts), or "DEFAULT", which torchvision downloads.
-    ``classes`` of the folders are drawn (seeded), with up to ``images_per_class`` images each, half for statistics and
-    half for deficits.
+    ``weights`` is a folder with ``alexnet.pth``, ... (state dicts), or "DEFAULT": torchvision downloads them. So many
+    ``classes`` are drawn (seeded), with up to ``images_per_class`` images each: half for statistics, half for deficits.
     """
     return [
         Subject(name, name, lambda name=name: _torchvision(name, folder, weights, classes, images_per_class))
@@ -59,7 +58,7 @@ def _torchvision(name: str, folder: Path, weights: str, classes: int, images_per
 
 
 def _folder_images(folder: Path, classes: int, images_per_class: int) -> tuple[Labelled, Labelled]:
-    """Return the halves of the images of some classes, as torchvision's networks want them."""
+    """Return both halves of the images of the drawn classes, prepared as torchvision's networks expect them."""
     from torchvision.datasets import ImageFolder
     from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize, ToDtype, ToImage
 

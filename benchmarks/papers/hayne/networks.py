@@ -1,4 +1,4 @@
-"""Two further networks for 32 x 32 images, after AlexNet and MobileNetV2; every activation is a module of its own."""
+"""Networks for 32 x 32 images after AlexNet and MobileNetV2; every activation is a module of its own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def small_alexnet(*, classes: int = 10, seed: int = 0) -> nn.Sequential:
 
 
 class InvertedResidual(nn.Module):
-    """Expand by 6, depthwise, project (linear), beside a shortcut where the shapes allow it."""
+    """Expand by 6, convolve by channel, project linearly; a shortcut where the shapes allow it."""
 
     def __init__(self, before: int, after: int, stride: int, expansion: int = 6) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ NETWORKS = {"alexnet": small_alexnet, "mobilenet": small_mobilenet}
 
 
 def further(kind: str, seed: int) -> Trained:
-    """Return an ``alexnet`` or ``mobilenet`` trained on CIFAR-10's 20,000 images; accuracy on the ``evaluate`` part."""
+    """Return an ``alexnet`` or ``mobilenet`` trained on 20,000 images of CIFAR-10, and its accuracy on ``evaluate``."""
     split = images("cifar10")
 
     def fit(network: nn.Module) -> None:

@@ -37,7 +37,7 @@ from captum_ablate.studies import ClassDeficits
 
 METHODS = ("selectivity", "mean activity", "selectivity x activity", "probe")
 TILES, MIN_UNITS = 4, 3
-"""Layers of 64 to 128 units: five tiles a side would leave hardly a tile with three units."""
+"""Tiles per side of a plane. With five, layers of 64 to 128 units would have hardly a tile of three units."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _units(
 
 
 def _single_units(material: Material, layer: str, alive: Tensor, preferred: Tensor) -> pd.DataFrame:
-    """Ablate live units one at a time and return what each costs."""
+    """Ablate live units one at a time; return a row per unit with the drops of margin and accuracy."""
     candidates = alive.nonzero().flatten()
     drawn = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(0))[: material.singles]
     units = candidates[drawn].sort().values

@@ -69,7 +69,7 @@ LAYERS = {
     "alexnet": ("relu3", "relu5", "relu6"),
     "mobilenet": ("blocks.3.act2", "blocks.5.act2", "head.act"),
 }
-"""Outputs of activation functions with enough units to tile; a ``relu2`` of the ResNet is the output of its block."""
+"""Outputs of activation functions with enough units for tiles; ``relu2`` of the ResNet is the output of its block."""
 
 
 def _cifar(kind: str, seed: int, scale: Scale) -> Material:

@@ -1,8 +1,8 @@
-"""A few large classes of ImageNet: which of the 1,000 standard indices are dogs, birds, ... (our choice).
+"""Six large classes of ImageNet: which of the 1,000 standard indices are dogs, birds, ... (our choice).
 
-The 1,000 images that we have hold one of each class, so that the statistics of a class would be those of one image.
-WordNet's tree puts many of the classes under one word; the standard order, by WordNet's numbers, keeps most such words
-together, as ranges. ``artifact`` is the word over nearly all that is made by hand.
+The data hold one image of each of the 1,000 classes, too few for statistics of a class. WordNet's tree puts many
+classes under one word, and the standard order, by WordNet's numbers, keeps most of these together, as ranges.
+``artifact`` is the word above nearly everything made by hand.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ RANGES: dict[str, tuple[tuple[int, int], ...]] = {
     "food": ((924, 957), (959, 967), (969, 969)),
     "artifact": ((398, 915),),
 }
-"""First and last index, both included. Hay (958) and cup (968) stand among the food and are left out."""
+"""First and last index, both included. Hay (958) and cup (968) lie among the food and are left out."""
 
 
 def members() -> dict[str, Tensor]:
-    """Return the standard indices of each superclass, ``[classes of it]``, ascending."""
+    """Return the standard indices of the classes in each superclass, ascending."""
     return {
         name: torch.cat([torch.arange(first, last + 1) for first, last in ranges]) for name, ranges in RANGES.items()
     }
 
 
 def superclass_of() -> Tensor:
-    """Return the superclass of each standard index, ``[1000]``: its place in ``RANGES``, or -1."""
+    """Return the superclass of each standard index, ``[1000]``: its position in ``RANGES``, or -1."""
     found = torch.full((1000,), -1)
     for number, indices in enumerate(members().values()):
         found[indices] = number
@@ -40,30 +40,30 @@ def superclass_of() -> Tensor:
 
 
 def joined_logits(logits: Tensor) -> Tensor:
-    """Return ``[n, superclasses + 1]`` from ``logits [n, 1000]``: log-sum-exp over each, and last over what is in none.
+    """Return ``[n, superclasses + 1]`` from ``logits [n, 1000]``: log-sum-exp of each, and last of all other classes.
 
-    The softmax of the joined logits is the sum of the softmax probabilities of the classes joined.
+    The softmax of the joined logits sums the softmax probabilities of the classes.
     """
     groups = [*members().values(), (superclass_of() == -1).nonzero().flatten()]
     return torch.stack([torch.logsumexp(logits[:, indices.to(logits.device)], dim=1) for indices in groups], dim=1)
 
 
 def right_superclass(outputs: Tensor, target: Tensor) -> Tensor:
-    """Return 1 where the superclass of the largest joined logit is the label's, else 0, ``[n]``."""
+    """Return 1 if the largest joined logit is that of the label, else 0, ``[n]``."""
     return metrics.accuracy(joined_logits(outputs), target)
 
 
 def superclass_margin(outputs: Tensor, target: Tensor) -> Tensor:
-    """Return the label's joined logit minus the largest other one, ``[n]``."""
+    """Return the joined logit of the label minus the largest other joined logit, ``[n]``."""
     return metrics.margin(joined_logits(outputs), target)
 
 
 MOST_OF_A_SUPERCLASS = 118
-"""The dogs are 118; of the 518 artifacts as many are drawn."""
+"""There are 118 dogs; of the 518 artifacts as many are drawn."""
 
 
 def superclass_images() -> tuple[Labelled, Labelled]:
-    """Return the halves of the images of each superclass, uint8, labelled with its number; no class is in both."""
+    """Return both halves of the images of each superclass, uint8, labelled with its number; no class is in both."""
     data, generator = image_net(), torch.Generator().manual_seed(0)
     halves: tuple[list[Tensor], list[Tensor]] = ([], [])
     for indices in members().values():

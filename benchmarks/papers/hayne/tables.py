@@ -21,7 +21,7 @@ FIGURES = {
     "C0.3b overlap beyond chance": ("overlap", 3),
     "C0.4 deletion, difference": ("curves", 3),
 }
-"""The figures that one network has, and their digits."""
+"""The columns of estimates of one network: attribute of ``NetworkEstimates``, and digits."""
 
 
 def family_table(found: Sequence[NetworkEstimates]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""All attributions on trained networks under three references: which finds the units that a network needs?
+"""Which attribution finds the units that a network needs? All of them, on trained networks, under three references.
 
 ``python -m benchmarks.papers attributions`` writes ``docs/papers/index/attributions.csv``, which the index page shows.
 """
@@ -29,7 +29,7 @@ from captum_ablate.studies import activation_table, gap_share
 
 REFERENCES = ("zero", "mean", "resample")
 MEASURED = "unit ablation"
-"""Measured with the very reference that the curve uses; all others do not know it."""
+"""The method that is measured with the reference of the curve; the others do not know it."""
 FILE = DOCS / "index" / "attributions.csv"
 COLUMNS = (
     "network",
@@ -50,7 +50,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """A trained network and the layer whose units are ranked, behind which some non-linear operation follows."""
+    """A trained network and the layer whose units are ranked; a non-linear operation follows after the layer."""
 
     name: str
     data: str
@@ -82,7 +82,7 @@ def run(scale: Scale) -> None:
 
 
 def measured(setting: Setting, scale: Scale) -> pd.DataFrame:
-    """Return one row per reference and method, columns ``COLUMNS``; ``seconds`` is the time of the ranking."""
+    """Return one row per reference and method, with ``COLUMNS``; ``seconds`` is the time of the ranking."""
     trained, split = setting.train(scale), images(setting.data)
     network = trained.network
     rank, evaluate = first(split.rank, scale.pick(40, 300, 1_000)), first(split.evaluate, scale.pick(100, 1_000, 5_000))
@@ -120,7 +120,7 @@ def measured(setting: Setting, scale: Scale) -> pd.DataFrame:
 
 
 def ranked(methods: Mapping[str, Any], data: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return the scores of each method on ``data``, ``[units]``, and the seconds of one core that it took."""
+    """Return the scores ``[units]`` of each method on ``data``, and its seconds of CPU time."""
     scores, seconds = {}, {}
     for name, method in methods.items():
         start = time.process_time()
@@ -135,7 +135,7 @@ def ranked(methods: Mapping[str, Any], data: Any) -> tuple[dict[str, Tensor], di
 
 
 def unbeaten_methods(comparison: Comparison) -> set[str]:
-    """Return the methods that no other beats on the gap: paired t over images, Holm over all pairs, 5 %."""
+    """Return the methods whose gap no other beats: paired t over images, Holm over all pairs, 5 %."""
     board = comparison.leaderboard
     return {method for method, rank in zip(board["method"], board["rank"], strict=True) if rank.split("-")[0] == "1"}
 

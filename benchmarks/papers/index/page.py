@@ -1,7 +1,7 @@
-"""The page over all papers: what each claims, what we ran, what held; and which attribution finds the units needed.
+"""The page over all papers: what each claims, what we ran, what held; and all attributions in one table.
 
-It only reads what the other commands wrote, so ``python -m benchmarks.papers index`` regrows it in seconds: a row per
-claim in ``docs/papers/NAME.csv``, our own table, and whatever Markdown is in ``docs/papers/index/``, which is appended.
+``python -m benchmarks.papers index`` takes seconds, because it reads what the other commands wrote: a row per claim in
+``docs/papers/NAME.csv``, the table of attributions, and the Markdown files in ``docs/papers/index/``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VERDICTS = ("holds", "fails", "undecided", "reported")
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper in two sentences: what it claims (from its abstract, or a review of it), and what we ran."""
+    """A paper in two sentences: its claims (from its abstract, or a review of it), and what we ran."""
 
     name: str
     title: str
@@ -102,7 +102,7 @@ and is a yardstick more than an attribution.
 
 
 def run(scale: Scale) -> None:
-    """Write ``docs/papers/index.md`` from what is there; at quick scale into a temporary folder."""
+    """Write ``docs/papers/index.md`` from the results that exist; at quick scale into a temporary folder."""
     target = Path(mkdtemp(prefix="papers-index-")) if scale is Scale.QUICK else DOCS
     print(f"wrote {write_index(DOCS, target)}")
 
@@ -168,7 +168,7 @@ def _harness(frame: pd.DataFrame, target: Path) -> Iterator[str]:
 
 
 def order_of(frame: pd.DataFrame) -> list[str]:
-    """Return the methods, those with the largest share of the gap over all settings first."""
+    """Return the methods by their mean share of the gap over all settings, largest first."""
     return list(frame.groupby("method")["share"].mean().sort_values(ascending=False).index)
 
 

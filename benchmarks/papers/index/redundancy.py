@@ -1,4 +1,4 @@
-"""Does redundancy by the spectrum agree with redundancy by the curve? One figure over all networks that we have."""
+"""Does redundancy by the spectrum agree with redundancy by the curve? One figure over all trained networks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _networks(scale: Scale) -> Iterator[tuple[str, str, str, int]]:
 
 
 def _layers(kind: str, data: str, activation: str, seed: int, scale: Scale) -> Iterator[dict[str, Any]]:
-    """Yield a row per layer: its spectrum on ranking images, its curve on others."""
+    """Yield a row per layer: its spectrum on training images, its ranking and its curve on others."""
     trained = dense(data, activation, seed, scale) if kind == "mlp" else convolutional(kind, seed, scale)
     network: nn.Module = trained.network
     split, quick = images(data), scale is Scale.QUICK
