@@ -1,5 +1,6 @@
 """What the ablation papers compute on top of deficit curves: pure functions and frozen results, for any model."""
 
+from captum_ablate.studies.activation_table import activation_table
 from captum_ablate.studies.balance import bias_balanced
 from captum_ablate.studies.completeness import Completeness, completeness_delta, plot_completeness
 from captum_ablate.studies.deficit_correlation import (
@@ -12,7 +13,7 @@ from captum_ablate.studies.deficit_correlation import (
 from captum_ablate.studies.division_of_labour import DivisionOfLabour, division_of_labour, labour_of, plot_labour
 from captum_ablate.studies.feature_selection import FeatureSelection, feature_selection, plot_feature_selections
 from captum_ablate.studies.group_deficits import GroupDeficits
-from captum_ablate.studies.information_plane import InformationPlane, information_plane
+from captum_ablate.studies.information import InformationPlane, PairwiseSynergy, information_plane, pairwise_synergy
 from captum_ablate.studies.interaction_regression import InteractionRegression, interaction_regression
 from captum_ablate.studies.layer_curves import LayerCurves, gap_share, layer_curves
 from captum_ablate.studies.planes import AblationGrid, ClassDeficits, class_deficits, class_planes
@@ -20,8 +21,6 @@ from captum_ablate.studies.rank_agreement import RankAgreement, rank_agreement
 from captum_ablate.studies.redundancy import Redundancy, redundancy
 from captum_ablate.studies.resampled import resampled_interval
 from captum_ablate.studies.sample_scores import sample_scores
-from captum_ablate.studies.synergy import PairwiseSynergy, pairwise_synergy
-from captum_ablate.studies.table import activation_table
 from captum_ablate.studies.tiling import Group
 from captum_ablate.studies.units_to_flip import FlipCounts, plot_flips, units_to_flip
 

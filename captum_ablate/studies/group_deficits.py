@@ -87,14 +87,15 @@ class GroupDeficits:
         Raises:
             ValueError: if the grid has no group or the units of another layer, or the evaluator has several layers.
 
-        >>> from captum_ablate import AblationGrid, CumulativeAblationEvaluator
-        >>> model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 2)).eval()
-        >>> data = torch.randn(60, 8), torch.arange(60) % 2
-        >>> evaluator = CumulativeAblationEvaluator(model, "1", metric="logit")
-        >>> grid = AblationGrid.of(evaluator, data, tiles=2, min_units=1)
-        >>> found = GroupDeficits.of(grid, evaluator, data, n_random=3)
-        >>> found.excess.shape == (2, len(grid.groups))
-        True
+        Example:
+            >>> from captum_ablate import AblationGrid, CumulativeAblationEvaluator
+            >>> model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 2)).eval()
+            >>> data = torch.randn(60, 8), torch.arange(60) % 2
+            >>> evaluator = CumulativeAblationEvaluator(model, "1", metric="logit")
+            >>> grid = AblationGrid.of(evaluator, data, tiles=2, min_units=1)
+            >>> found = GroupDeficits.of(grid, evaluator, data, n_random=3)
+            >>> found.excess.shape == (2, len(grid.groups))
+            True
         """
         if isinstance(n_random, bool) or not isinstance(n_random, int) or n_random < 1:
             raise ValueError(f"n_random must be an int of at least 1; got {n_random!r}")

@@ -43,9 +43,10 @@ class AblationGrid(Tiling):
     Raises:
         ValueError: if x and y differ in length, are infinite or leave no unit, or an option is out of its range.
 
-    >>> grid = AblationGrid([0.1, 0.2, 0.9, 0.8], [1.0, 1.1, 5.0, 4.0], tiles=2, min_units=2)
-    >>> [group.units.tolist() for group in grid.groups]
-    [[0, 1], [2, 3]]
+    Example:
+        >>> grid = AblationGrid([0.1, 0.2, 0.9, 0.8], [1.0, 1.1, 5.0, 4.0], tiles=2, min_units=2)
+        >>> [group.units.tolist() for group in grid.groups]
+        [[0, 1], [2, 3]]
     """
 
     @classmethod
@@ -150,14 +151,15 @@ def class_deficits(
     Raises:
         ValueError: if no class is left, or the data are a one-shot generator.
 
-    >>> from torch import nn
-    >>> from captum_ablate import CumulativeAblationEvaluator
-    >>> model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 2)).eval()
-    >>> data = torch.randn(60, 8), torch.arange(60) % 2
-    >>> evaluator = CumulativeAblationEvaluator(model, "1", metric="logit")
-    >>> planes = class_planes(evaluator, data, tiles=2, min_units=1)
-    >>> sorted(class_deficits(planes, evaluator, data, n_random=2).by_class)
-    [0, 1]
+    Example:
+        >>> from torch import nn
+        >>> from captum_ablate import CumulativeAblationEvaluator
+        >>> model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 2)).eval()
+        >>> data = torch.randn(60, 8), torch.arange(60) % 2
+        >>> evaluator = CumulativeAblationEvaluator(model, "1", metric="logit")
+        >>> planes = class_planes(evaluator, data, tiles=2, min_units=1)
+        >>> sorted(class_deficits(planes, evaluator, data, n_random=2).by_class)
+        [0, 1]
     """
     options: dict[str, Any] = {"batch_size": batch_size, "unpack_batch": unpack_batch}
     batches = as_batches(data, forward_func=evaluator.forward_func, **options)

@@ -1,4 +1,4 @@
-"""Synergy of pairs against a plain oracle and its closed forms: XOR, copies, independent evidence."""
+"""The information plane agrees with the attributions; synergy of pairs with a plain oracle and its closed forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,64 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_ablate.studies import pairwise_synergy
+from captum_ablate import LayerEntropy, LayerKLSelectivity, LayerMutualInformation
+from captum_ablate.studies import activation_table, information_plane, pairwise_synergy
+
+QUANTISERS = [{}, {"threshold": "median"}, {"threshold": 0.3}, {"bins": 4}, {"bins": 8, "edges": "mass"}]
+
+
+@pytest.mark.parametrize("quantiser", QUANTISERS, ids=str)
+def test_the_plane_shows_what_the_attributions_score(digits_net, small_digits, quantiser):
+    table = activation_table(digits_net, "relu3", small_digits)
+    plane = information_plane(table.values, table.target, **quantiser)
+    for attribution, values in (
+        (LayerEntropy, plane.entropy),
+        (LayerMutualInformation, plane.information),
+        (LayerKLSelectivity, plane.kl_selectivity),
+    ):
+        scores = attribution(digits_net, "relu3", **quantiser).attribute(small_digits[0], target=small_digits[1])
+        np.testing.assert_allclose(values, scores, atol=1e-12)
+
+
+def test_the_best_class_is_the_one_that_kl_selectivity_chose(digits_net, small_digits):
+    table = activation_table(digits_net, "relu3", small_digits)
+    plane = information_plane(table.values, table.target)
+    per_class = LayerKLSelectivity(digits_net, "relu3").attribute(*small_digits, per_class=True)
+    assert plane.best_class.tolist() == table.classes[per_class.argmax(0)].tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(QUANTISERS))
+def test_quantities_keep_their_order(seed, quantiser):
+    generator = np.random.default_rng(seed)
+    values, labels = generator.normal(size=(50, 4)), generator.integers(0, 3, 50)
+    labels[:2] = [0, 1]
+    plane = information_plane(torch.from_numpy(values), labels, **quantiser)
+    rarest = min((labels == c).mean() for c in np.unique(labels))
+    assert bool((plane.information >= -1e-12).all())
+    assert bool((plane.information <= plane.entropy + 1e-9).all())
+    assert bool((plane.information <= plane.kl_selectivity + 1e-9).all())
+    assert bool((plane.kl_selectivity <= math.log2(1 / rarest) + 1e-9).all())
+    assert bool((plane.information <= plane.class_entropy + 1e-9).all())
+
+
+def test_a_unit_that_is_the_class_has_one_bit_of_all():
+    labels = torch.tensor([0, 1] * 10)
+    plane = information_plane(labels[:, None].double(), labels, threshold=0.5)
+    assert [float(x) for x in (plane.entropy, plane.information, plane.kl_selectivity)] == [1, 1, 1]
+    assert plane.class_entropy == 1
+    row = plane.to_frame().iloc[0]
+    assert (row["unit"], row["entropy"], row["best_class"]) == (0, 1, 0)
+
+
+def test_the_picture_has_a_point_per_unit(digits_net, small_digits):
+    table = activation_table(digits_net, "relu3", small_digits)
+    ax = information_plane(table.values, table.target, bins=16).plot()
+    points = ax.lines[-1]
+    assert len(points.get_xdata()) == 24
+    assert "bits" in ax.get_xlabel()
+    assert "bits" in ax.get_ylabel()
+    plt.close("all")
 
 
 def plain(codes, labels):
@@ -89,7 +146,7 @@ def test_many_bins_on_few_samples_are_warned_of():
         pairwise_synergy(values, labels, bins=16)
 
 
-def test_the_picture_shows_every_pair():
+def test_the_matrix_shows_every_pair():
     values, labels = torch.randn(300, 5), torch.arange(300) % 2
     found = pairwise_synergy(values, labels, threshold="median")
     ax = found.plot()

@@ -1,0 +1,273 @@
+"""What do units tell about the class, alone and in pairs: the information plane of a layer, and synergy of pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import pyplot as plt
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly, subtitle
+from captum_ablate.inputs.batches import as_target, check_classes
+from captum_ablate.inputs.warnings import warn
+from captum_ablate.statistics.class_statistics import ActivationTable, ClassHistogram, ValueRange
+from captum_ablate.statistics.quantiser import Quantiser
+
+BIAS_BITS = 0.1
+"""A larger expected bias of the plug-in estimate would pass for synergy."""
+
+Threshold = float | Tensor | str | None
+
+
+@dataclass(frozen=True, eq=False)
+class InformationPlane:
+    """What each unit tells in all, and about the class: ``entropy``, ``information``, ``kl_selectivity``, ``[units]``.
+
+    All are in bits. ``best_class [units]`` is the class that KL selectivity chose. ``class_entropy`` is H(Y), the most
+    that a unit could tell about the class.
+    """
+
+    entropy: Tensor
+    information: Tensor
+    kl_selectivity: Tensor
+    best_class: Tensor
+    class_entropy: float
+
+    @classmethod
+    def of(cls, histogram: ClassHistogram) -> InformationPlane:
+        """Compute the plane from the counts of values by class and unit."""
+        specific = histogram.specific_information  # [classes, units]
+        return cls(
+            entropy=torch.special.entr(histogram.p_bin).sum(dim=-1) / log(2),
+            information=histogram.p_class @ specific,
+            kl_selectivity=specific.amax(dim=0),
+            best_class=histogram.classes[specific.argmax(dim=0)],
+            class_entropy=float(torch.special.entr(histogram.p_class).sum()) / log(2),
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per unit: unit, entropy, information, kl_selectivity, best_class."""
+        columns = ("entropy", "information", "kl_selectivity", "best_class")
+        return pd.DataFrame({"unit": range(len(self.entropy)), **{c: getattr(self, c).numpy() for c in columns}})
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw a point per unit and the bounds I <= H and I <= H(Y); return the axes."""
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6.0, 5.0), layout="constrained")
+        most = max(float(self.entropy.max()), 1e-9)
+        ax.plot([0, most], [0, most], color=DARK_GREY, linewidth=1)
+        ax.annotate(
+            "I = H", (most, most), (-12, 2), textcoords="offset points", ha="right", va="center", fontsize="small"
+        )
+        if self.class_entropy < most:
+            ax.axhline(self.class_entropy, color=DARK_GREY, linewidth=1, linestyle=":")
+            ax.annotate("H(Y)", (0, self.class_entropy), (2, 2), textcoords="offset points", fontsize="small")
+        ax.plot(self.entropy, self.information, "o", color=COLOURS[0], markersize=5, alpha=0.6, markeredgewidth=0)
+        ax.set_xlabel("entropy H(T) (bits)")
+        ax.set_ylabel("information about the class I(T;Y) (bits)")
+        ax.set_xlim(left=-0.02 * most)
+        ax.set_ylim(bottom=-0.02 * most)
+        frame_lightly(ax, f"Information plane of {len(self.entropy):,} units", "y")
+        subtitle(ax, "one point per unit")
+        return ax
+
+
+def information_plane(
+    activations: Tensor,
+    target: Any,
+    *,
+    threshold: Threshold = None,
+    bins: int | None = None,
+    edges: str = "width",
+) -> InformationPlane:
+    r"""Return H(T), I(T;Y) and KL selectivity of each unit, in bits.
+
+    A quantised unit T is a function of the input X, so :math:`I(T;X) = H(T)`. The point (H, I) is therefore the unit's
+    place in the plane of the information bottleneck. Amjad, Liu and Geiger (IEEE TNNLS 2022, arXiv 1804.06679) name
+    the link. Estimates are plug-in.
+
+    Args:
+        activations: ``[n, units]``, averaged over positions, such as ``activation_table(...).values``.
+        target: class of each sample, ``[n]``.
+        threshold: one bit per unit, ``a > threshold``, as in ``LayerMutualInformation``.
+        bins: values per unit, as in ``LayerMutualInformation``; instead of ``threshold``.
+        edges: bins of equal "width" or equal "mass".
+
+    Raises:
+        ValueError: if the table does not fit, is not finite, or holds one class only.
+
+    Example:
+        >>> from captum_ablate.studies import information_plane
+        >>> plane = information_plane(torch.tensor([[0.0, 3.0], [0.0, 1.0], [2.0, 0.0], [1.0, 2.0]]), [0, 0, 1, 1])
+        >>> plane.information.tolist()
+        [1.0, 0.31127812445913283]
+    """
+    return InformationPlane.of(_Quantised.of(activations, target, threshold, bins, edges).histogram)
+
+
+@dataclass(frozen=True, eq=False)
+class PairwiseSynergy:
+    """Bits that two units tell about the class together, ``joint [units, units]``, and each alone, ``single [units]``.
+
+    ``synergy [units, units]`` is above 0 where the pair is synergistic, below where it is redundant. The diagonal, a
+    unit with its own copy, is -I(Tu;Y).
+    """
+
+    joint: Tensor
+    single: Tensor
+
+    @classmethod
+    def of(cls, joint: Tensor) -> PairwiseSynergy:
+        """Return the synergy of ``joint [units, units]``, whose diagonal is what each unit tells alone."""
+        return cls(joint, joint.diagonal().clone())
+
+    @property
+    def synergy(self) -> Tensor:
+        """I(Tu,Tv;Y) - I(Tu;Y) - I(Tv;Y), bits, ``[units, units]``."""
+        return self.joint - self.single[:, None] - self.single
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per pair u < v: unit, other, joint, synergy."""
+        unit, other = torch.triu_indices(len(self.single), len(self.single), offset=1)
+        columns = {"unit": unit, "other": other, "joint": self.joint[unit, other], "synergy": self.synergy[unit, other]}
+        return pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the matrix, units by their information from high to low, the diagonal left out; return the axes."""
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
+        order = self.single.argsort(descending=True)
+        matrix = self.synergy[order][:, order].numpy().copy()
+        np.fill_diagonal(matrix, np.nan)
+        most = max(float(np.nanmax(np.abs(matrix), initial=0.0)), 1e-9)
+        image = ax.imshow(matrix, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
+        ax.figure.colorbar(image, ax=ax, label="synergy (bits): blue > 0, red < 0 is redundancy", shrink=0.85)
+        ax.set_xlabel("unit, most informative first")
+        ax.set_ylabel("unit, most informative first")
+        frame_lightly(ax, f"Synergy of pairs of {len(self.single):,} units", "y")
+        ax.grid(False)
+        pairs = self.to_frame()["synergy"]
+        subtitle(ax, f"{(pairs > 0).mean():.0%} of {len(pairs):,} pairs are synergistic")
+        return ax
+
+
+def pairwise_synergy(
+    activations: Tensor,
+    target: Any,
+    *,
+    threshold: Threshold = None,
+    bins: int | None = None,
+    edges: str = "width",
+    bias_correction: bool = False,
+) -> PairwiseSynergy:
+    r"""Return the synergy of every pair of units about the class, in bits:
+
+    .. math:: I(T_u, T_v; Y) - I(T_u; Y) - I(T_v; Y)
+
+    Two fair bits whose XOR is the class have exactly +1, a copied bit minus its information. The measure is the
+    interaction information of Y with the pair; our reading of what the ablation curves of Amjad, Liu and Geiger (IEEE
+    TNNLS 2022, arXiv 1804.06679) suggest.
+
+    Estimates are plug-in, and a pair has bins squared cells, so few bins are wise. The bias is upwards, by
+    :math:`(B'-1)(C'-1) / (2N \ln 2)` for B' cells and C' classes that occur. Warns if it passes for synergy.
+
+    Args:
+        activations: ``[n, units]``, averaged over positions, such as ``activation_table(...).values``.
+        target: class of each sample, ``[n]``.
+        threshold: one bit per unit, ``a > threshold``, as in ``LayerMutualInformation``.
+        bins: values per unit, as in ``LayerMutualInformation``; instead of ``threshold``.
+        edges: bins of equal "width" or equal "mass".
+        bias_correction: subtract the bias, from single units too.
+
+    Raises:
+        ValueError: if the table does not fit, is not finite, or holds one class only.
+
+    Example:
+        >>> from captum_ablate.studies import pairwise_synergy
+        >>> bits = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).repeat(30, 1)
+        >>> float(pairwise_synergy(bits, [0, 1, 1, 0] * 30, threshold=0.5).synergy[0, 1])
+        1.0
+    """
+    found = _Quantised.of(activations, target, threshold, bins, edges)
+    codes, values, table = found.codes, found.values, found.table
+    n, units = codes.shape
+    flat = one_hot(codes, values).reshape(n, units * values).to(torch.float64)  # [n, units * values]
+    pair_entropy, cells = _cells(flat.T @ flat, n, units, values)
+    joint = pair_entropy.clone()
+    classes = table.classes
+    p_class = torch.stack([(table.target == c).double().mean() for c in classes])
+    for c, p in zip(classes, p_class, strict=True):
+        one = flat[table.target == c]
+        joint -= p * _cells(one.T @ one, len(one), units, values)[0]
+    bias = (cells - 1) * (len(classes) - 1) / (2 * n * log(2))
+    joint = joint.clamp(min=0)  # rounding
+    if bias_correction:
+        joint = joint - bias
+    elif units > 1 and float(bias.max()) > BIAS_BITS:
+        warn(
+            f"with {values} values per unit and {n} samples the information of a pair is overestimated by up to about "
+            f"{float(bias.max()):.2f} bit, which passes for synergy; use fewer bins (threshold=), more samples, or "
+            "bias_correction=True"
+        )
+    return PairwiseSynergy.of(joint)
+
+
+def _cells(counts: Tensor, n: int, units: int, values: int) -> tuple[Tensor, Tensor]:
+    """Return the joint entropy of each pair (bits) and how many of its cells occur, each ``[units, units]``."""
+    table = counts.reshape(units, values, units, values)
+    return torch.special.entr(table / n).sum(dim=(1, 3)) / log(2), (table > 0).sum(dim=(1, 3))
+
+
+@dataclass(frozen=True, eq=False)
+class _Quantised:
+    """A table of activations whose units take few values: ``edges`` between them, ``[bins - 1]`` or ``[units, 1]``."""
+
+    table: ActivationTable
+    edges: Tensor
+
+    @classmethod
+    def of(cls, activations: Tensor, target: Any, threshold: Threshold, bins: int | None, edges: str) -> _Quantised:
+        """Quantise as ``LayerMutualInformation`` does for a layer without positions."""
+        table = _checked_table(activations, target)
+        found = Quantiser.of(threshold, bins, edges).edges_for(ValueRange.of(table.values, 1), table.values)
+        units = table.values.shape[1]
+        if found.ndim == 2 and len(found) != units:
+            raise ValueError(f"threshold must have one value for each of the {units} units; got {len(found)}")
+        return cls(table, found)
+
+    @property
+    def values(self) -> int:
+        """Number of values that a unit may take."""
+        return self.edges.shape[-1] + 1
+
+    @property
+    def histogram(self) -> ClassHistogram:
+        """Counts per class, unit and value."""
+        return ClassHistogram.of(self.table.values, self.table.target, self.edges)
+
+    @property
+    def codes(self) -> Tensor:
+        """Value of each unit for each sample, int64 ``[n, units]``: the number of edges below the activation."""
+        if self.edges.ndim == 1:
+            return torch.bucketize(self.table.values, self.edges)
+        return (self.table.values > self.edges[:, 0]).to(torch.int64)
+
+
+def _checked_table(activations: Tensor, target: Any) -> ActivationTable:
+    """Return ``activations [n, units]`` as float64 and ``target [n]`` as int64; raise where they do not fit."""
+    values, labels = torch.as_tensor(activations).detach().cpu().to(torch.float64), as_target(target).cpu()
+    if values.ndim != 2 or len(values) != len(labels):
+        raise ValueError(
+            f"activations must be [n, units], one row for each of the {len(labels)} labels; got "
+            f"{tuple(values.shape)}; activation_table(model, layer, data) averages over positions"
+        )
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError("activations must be finite; got NaN or infinite values")
+    check_classes(torch.unique(labels))
+    return ActivationTable(values, labels)
