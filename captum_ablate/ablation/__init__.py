@@ -1,4 +1,4 @@
-"""The engine: the metric of a network under many ablations, without running again what comes before the layer."""
+"""The engine: a network's metric under many ablations. What comes before the layer runs once."""
 
 from captum_ablate.ablation.engine import BatchOutputs, Engine, Measured
 from captum_ablate.ablation.hook_loop import Probe

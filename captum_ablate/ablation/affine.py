@@ -1,10 +1,10 @@
-"""Closed form of an affine tail: when all that follows the layer is affine in its output, each unit has a share.
+"""Compute the outputs in closed form if the suffix is affine in the layer's output: each unit then has a fixed share.
 
-With ``A`` the tail, a the activation and r the reference, ``A(mask) = A(r) + sum over kept units u of
-J_u (a_u - r_u)``: one product gives every unit's share of every output, and a whole curve is a cumulative sum.
+With ``A`` the suffix, a the activation and r the reference, ``A(mask) = A(r) + sum over kept units u of
+J_u (a_u - r_u)``. One product yields every unit's share of every output, and a whole curve is a cumulative sum.
 
-Affinity is proven from the operators that run, never from numbers: a ReLU behind pooled non-negative activations looks
-affine under zero ablation and is not under another reference.
+Affinity is proven from the operators that run, never from numbers. A ReLU after pooled non-negative activations looks
+affine under zero ablation, but is not under another reference.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from captum_ablate.ablation.slots import CONSTANT, DATA, LAYER
 from captum_ablate.inputs.model import ForwardFunc
 
 LARGEST = 2**25
-"""Numbers in the Jacobian beyond which replaying is the better use of memory: 256 MiB in float64."""
+"""Most numbers in the Jacobian: 256 MiB in float64. Beyond that, a replay uses less memory."""
 
 _LINEAR = frozenset(
     """
@@ -41,14 +41,14 @@ _PRODUCT = {
     **dict.fromkeys(("addmm", "addmv", "baddbmm"), 1),
     **dict.fromkeys(("convolution", "_convolution", "mkldnn_convolution"), 0),
 }
-"""Operators that multiply their tensors from this argument on: exactly one factor may depend on the layer."""
+"""Operators that multiply their tensors, from this argument on. Exactly one factor may depend on the layer."""
 _BATCH_NORMS = frozenset(
     ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 )
 
 
 class _Proof(TorchDispatchMode):
-    """Follows what depends on the layer's output through a replay; ``reason`` names the first operator not affine."""
+    """Follow through a replay what depends on the layer's output; ``reason`` names the first operator not affine."""
 
     def __init__(self, layer_output: Tensor, constants: Iterable[Tensor]) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class _Proof(TorchDispatchMode):
         self._alive: list[Any] = []  # a freed tensor's memory must not pass its level on
 
     def level_of(self, value: Any) -> int:
-        """Return what a value depends on."""
+        """Return the highest level of a value's tensors."""
         return max((self._level_of(t) for t in tree_leaves(value) if isinstance(t, Tensor)), default=CONSTANT)
 
     def _level_of(self, tensor: Tensor) -> int:
@@ -110,9 +110,9 @@ class AffineTail:
     def outputs(
         self, recording: Taken, reference: Tensor, plan: Plan, all_ablated: Tensor
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield ``(number of the mask, outputs [n, outputs])`` for every mask of the plan, each once.
+        """Yield ``(number of the mask, outputs [n, outputs])`` once for every mask of the plan.
 
-        Summed from the all-ablated end, so that outputs whose remaining units change nothing are exactly equal.
+        The sum starts at the all-ablated end. So outputs whose remaining units change nothing are exactly equal.
         """
         units = plan.units
         shares = self._shares(recording.activation, reference, recording)
@@ -139,7 +139,7 @@ class AffineTail:
                     yield number, total.to(intact.dtype)
 
     def intact(self, recording: Taken, reference: Tensor, all_ablated: Tensor) -> Tensor:
-        """Return the outputs with every unit kept, by the closed form: they must equal the recorded ones."""
+        """Return the outputs with every unit kept, in closed form. They must equal the recorded ones."""
         shares = self._shares(recording.activation, reference, recording)
         units = torch.arange(shares.shape[1], device=shares.device)
         return (all_ablated.to(shares.dtype) + self._product(shares, units)).to(all_ablated.dtype)
@@ -155,7 +155,7 @@ class AffineTail:
 
 
 def affine_tail(forward_func: ForwardFunc, recording: Recording, reference: Tensor) -> AffineTail | str:
-    """Return the tail's Jacobian, or the reason why the tail is not affine."""
+    """Return the Jacobian of the suffix, or the reason why the suffix is not affine."""
     activation, intact = recording.activation, class_outputs(recording.outputs)
     if not isinstance(forward_func, nn.Module) or not isinstance(intact, Tensor) or intact.ndim != 2:
         return "the outputs are not [n, classes]"
@@ -170,15 +170,15 @@ def affine_tail(forward_func: ForwardFunc, recording: Recording, reference: Tens
     if proof.reason is not None:
         return f"{proof.reason} is not affine"
     if proof.level_of(outputs) != LAYER:
-        return "the outputs do not follow from the layer by operators that were seen"
+        return "operators that were not seen lie between the layer and the outputs"
     try:
         return AffineTail(_jacobian(recording, int(intact.shape[1])))
-    except RuntimeError as error:  # no gradient through the tail, say
+    except RuntimeError as error:  # for example no gradient through the suffix
         return str(error).splitlines()[0]
 
 
 def _jacobian(recording: Recording, classes: int) -> Tensor:
-    """Return d outputs / d activation; sample i of a backward pass asks for class i, so n classes come at once."""
+    """Return d outputs / d activation. Sample i of a backward pass asks for class i, so one pass serves n classes."""
     n = len(recording.activation)
     rows = []
     with torch.enable_grad():
@@ -193,7 +193,7 @@ def _jacobian(recording: Recording, classes: int) -> Tensor:
             rows.append(_by_unit(gradient[:count], recording))
     jacobian = torch.cat(rows).detach()
     if bool((jacobian == jacobian[..., :1]).all()):
-        jacobian = jacobian[..., 0]  # averaged positions weigh alike
+        jacobian = jacobian[..., 0]  # averaged positions have equal weights
     return jacobian if jacobian.device.type == "mps" else jacobian.double()
 
 

@@ -1,8 +1,8 @@
-"""The first affine operator behind the layer, updated from mask to mask instead of computed anew.
+"""Update the first affine operator after the layer from mask to mask, instead of computing it for each mask.
 
-With x the operator's input, known for intact and for ablated units, and A its linear part: if one mask has the units g
-more than another, their results differ by ``A[:, g] (x_intact - x_ablated)[g]``. So a whole chain of nested masks costs
-about one application of A.
+Let x be the operator's input, known for intact and for ablated units, and A its linear part. If one mask ablates the
+units g in addition to another's, the results differ by ``A[:, g] (x_intact - x_ablated)[g]``. So a whole chain of
+nested masks costs about one application of A.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from captum_ablate.ablation.separable import Separated
 from captum_ablate.ablation.tape import Op, Ref
 
 ANCHOR = 64
-"""After so many updates the result is computed anew, so that rounding does not pile up."""
+"""Updates after which the result is computed anew, so that rounding does not add up."""
 
 
 @dataclass
 class AffineStep:
-    """An affine operator on a slot of which intact and ablated values are known; its result is ``slot``."""
+    """An affine operator on the slot ``source``, whose intact and ablated values are known; its result is ``slot``."""
 
     slot: int
     source: int
@@ -44,7 +44,7 @@ class AffineStep:
         self._starts: dict[bool, Tensor] = {}
 
     def start(self, ablated: bool) -> _State:
-        """Return the state in which all units are ablated, or none."""
+        """Return the state with all units ablated, or with none."""
         if ablated not in self._starts:
             source = self.separated.ablated if ablated else self.separated.intact
             self._starts[ablated] = self.apply(source[self.source])
@@ -56,13 +56,13 @@ class AffineStep:
         return self.apply(self.separated.mixed(self.source, masks, channels_last=self.channels_last))
 
     def where(self, group: Tensor) -> Tensor:
-        """Return the indices along the axis of units that belong to the units of ``group``."""
+        """Return the indices of the units of ``group`` along the axis of units."""
         if isinstance(self.places, Tensor):
             return self.places[group.to(self.places.device)].flatten()
         return torch.cat([self.places[u] for u in group.tolist()])
 
     def joined(self, values: list[Tensor]) -> Tensor:
-        """Return the results for several masks as one tensor of its own."""
+        """Return the results for several masks in one new tensor."""
         if len(values) == 1:
             return values[0].clone()
         if self.channels_last and values[0].ndim == 4:
@@ -77,7 +77,7 @@ class AffineStep:
 
 @dataclass
 class _State:
-    """The result for the mask at which a walk along a chain stands."""
+    """The result for the current mask of a walk along a chain."""
 
     step: AffineStep
     value: Tensor
@@ -85,7 +85,7 @@ class _State:
     moves: int = 0
 
     def move(self, group: Tensor, *, back: bool) -> None:
-        """Ablate the units of ``group`` too, or (``back``) no longer."""
+        """Ablate the units of ``group``, or restore them (``back``)."""
         if not len(group):
             return
         self.mask[group.to(self.mask.device)] = not back
@@ -100,7 +100,7 @@ class _State:
 
 
 def _columns(values: Tensor, places: Tensor) -> Tensor:
-    """Return the indices ``places`` of the second axis, by whichever way is fast for this memory format."""
+    """Return the indices ``places`` of the second axis, by the call that is fast for this memory format."""
     return values.index_select(1, places) if values.is_contiguous() else values[:, places]
 
 
@@ -113,8 +113,8 @@ def affine_step(
 ) -> AffineStep | None:
     """Return the step for an operator that is affine in one slot of ``separated``, else None.
 
-    ``constant(argument)`` gives the value of an argument that no input and no ablation reaches, ``by_rows(matrix)`` the
-    matrix with its rows one after the other in memory.
+    ``constant(argument)`` returns the value of an argument that depends on neither inputs nor ablation.
+    ``by_rows(matrix)`` returns the matrix with contiguous rows.
     """
     place = {"convolution": 0, "addmm": 1, "mm": 0}.get(op.name)
     if place is None or op.outs[0] is None:

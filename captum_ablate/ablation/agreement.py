@@ -1,4 +1,4 @@
-"""Whether two forward passes gave the same outputs."""
+"""Compare the outputs of two forward passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from captum_ablate.ablation.metrics import class_outputs
 
 TOLERANCE = 1e-5
-"""Outputs that should be equal differ by no more, relative to the largest: kernels may round by memory format."""
+"""Largest difference of equal outputs, relative to the largest output: kernels round differently by memory format."""
 
 
 def is_finite(*tensors: Tensor) -> bool:
@@ -20,7 +20,7 @@ def is_finite(*tensors: Tensor) -> bool:
 
 
 def equal(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
-    """Tell whether two outputs are equal, to ``tolerance`` of the largest number; NaN equals NaN."""
+    """Tell whether two outputs are equal, up to ``tolerance`` of the largest number. NaN equals NaN."""
     pairs = list(zip(_tensors(a), _tensors(b), strict=False))
     return len(_tensors(a)) == len(_tensors(b)) and all(
         x.shape == y.shape
@@ -30,7 +30,7 @@ def equal(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
 
 
 def difference(a: Any, b: Any) -> float:
-    """Return the largest absolute difference between two outputs; infinite where their shapes differ."""
+    """Return the largest absolute difference between two outputs, infinite if their shapes differ."""
     pairs = zip(_tensors(a), _tensors(b), strict=False)
     return max(
         (float((x.double() - y.double()).abs().max()) for x, y in pairs if x.shape == y.shape), default=torch.inf

@@ -1,4 +1,4 @@
-"""Batches by the tape of what comes before the layer, each held against the model before it is used."""
+"""Run batches by the prefix tape. Each is checked against the model before it is used."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class BeforeLayer:
         self._passes, self._choice, self._weights, self._record = passes, choice, weights, record
         self.prefix: Prefix | None = None
         self.is_wanted = len(passes.sites) == 1
-        """Whether the next recording is to be heard from the inputs on."""
+        """Whether the next recording must trace the prefix."""
         self.needs_restart = False
 
     @property
     def description(self) -> str:
-        """How it ran, where it was not to the bit as the model runs it."""
+        """How the prefix ran, if that was not bit-identical to the model."""
         return "" if self.prefix is None else self.prefix.description
 
     def begin(self, ready: Ready, seconds: float) -> None:
-        """Take in the first batch that was recorded, in so many seconds."""
+        """Take the prefix from the first recorded batch; recording it took ``seconds``."""
         recording, batch = ready.taken, ready.taken.batch
         if not self.is_wanted or len(batch.target) < FEWEST:
             return
@@ -55,15 +55,15 @@ class BeforeLayer:
             self.prefix = Prefix(recording, batch, seconds, rewritable=self._choice.is_rewritable(ready))
 
     def request_restart(self) -> None:
-        """Take in that a later check failed: what was given may be wrong."""
+        """Note that a later check failed: earlier results of the prefix tape may be wrong."""
         self.needs_restart = self.prefix is not None and self.prefix.batches > 0
 
     def forget(self) -> None:
-        """Give nothing any more."""
+        """Use no prefix tape from now on."""
         self.prefix, self.needs_restart = None, False
 
     def from_prefix(self, batch: Batch, first: int) -> Ready | None:
-        """Return the batch as its tape from the inputs gives it, None where it is to be recorded."""
+        """Return the batch run by the prefix tape, or None if it must be recorded."""
         prefix = self.prefix
         if prefix is None or not prefix.fits(batch):
             return None
@@ -72,7 +72,7 @@ class BeforeLayer:
         exact = None if prefix.strategy == Strategy() else partial(self._record, batch, first)
         try:
             seconds, ready = self._run(prefix, batch, first, exact)
-        except (RuntimeError, ValueError, IndexError):  # no such kernel for this memory format, say
+        except (RuntimeError, ValueError, IndexError):  # for example no kernel for this memory format
             prefix.reject()
             return None
         more, same = timed(partial(self._is_intact, prefix, ready), batch.target.device)
@@ -83,7 +83,7 @@ class BeforeLayer:
         return ready
 
     def _proven(self, prefix: Prefix, batch: Batch, first: int) -> Ready:
-        """Return the batch, recorded; the tape from the inputs must give the same for all of it, to be used."""
+        """Return the batch recorded, and accept the prefix tape if the whole batch agrees."""
         ready = self._record(batch, first)
         try:
             seconds, other = self._run(prefix, batch, first, None)
@@ -92,7 +92,7 @@ class BeforeLayer:
             same = same and equal(other.taken.outputs, ready.taken.outputs, within)
             if same:
                 more, same = timed(partial(self._is_intact, prefix, other), batch.target.device)
-        except Exception:  # no such kernel for this memory format, say
+        except Exception:  # for example no kernel for this memory format
             same = False
         if same:
             prefix.accept(seconds + more)
@@ -101,7 +101,7 @@ class BeforeLayer:
         return ready
 
     def _run(self, prefix: Prefix, batch: Batch, first: int, exact: Callable[[], Ready] | None) -> tuple[float, Ready]:
-        """Return the seconds that the part before the layer took, and the batch with its intact outputs."""
+        """Return the seconds that the prefix took, and the batch with its intact outputs."""
         with casts_as_recorded(batch):
             seconds, taken = timed(partial(prefix.run, batch, self._weights), batch.target.device)
             ready = Ready(taken, self._passes.references, first, self._weights, exact)
@@ -110,9 +110,9 @@ class BeforeLayer:
         return seconds, ready
 
     def _is_intact(self, prefix: Prefix, ready: Ready) -> bool:
-        """Tell whether the intact outputs are the model's own, for one sample, another in each batch.
+        """Tell whether the intact outputs equal the model's, for one sample, another one in each batch.
 
-        A sample that runs alone may round otherwise, or miss the others of its batch: then all are compared.
+        A sample alone may round differently, or depend on the rest of its batch. Then the whole batch is compared.
         """
         batch, is_exact = ready.taken.batch, prefix.strategy == Strategy()
         within, outputs = TOLERANCE if is_exact else CLOSE, class_outputs(ready.taken.outputs)
@@ -125,7 +125,7 @@ class BeforeLayer:
                     return True
                 if not is_exact and equal(found, own, 10 * TOLERANCE):
                     return False  # it rounds too much
-            except Exception:  # a model made for one batch size, say
+            except Exception:  # for example a model made for one batch size
                 pass
         own = self._passes.unablated(batch)
         prefix.checks_all = equal(outputs, own, within)

@@ -1,4 +1,4 @@
-"""Which way a tape runs: searched for on the first batch, proven again on batches of another size."""
+"""The strategy of an evaluation: searched for on the first batch, checked again on batches of another size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from captum_ablate.ablation.tape import Tape
 
 
 class Choice:
-    """The strategy of an evaluation: chosen while the first batch runs, the same for all others."""
+    """The strategy of an evaluation, chosen on the first batch and kept for all others."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -29,7 +29,7 @@ class Choice:
     def outputs(self, ready: Ready) -> Outputs:
         """Yield the outputs for every mask of the plan.
 
-        A batch of another size, or one that took another path, is another tape: what was proven is proven again there.
+        A batch of another size, or one that took another path, has another tape: the strategy is checked again.
         """
         numbers, kind = list(range(len(self.plan))), _kind(ready.tape)
         if self.strategy is None:
@@ -51,20 +51,20 @@ class Choice:
         yield from ready.plain.outputs(self.plan, [number for number in numbers if number not in done])
 
     def is_rewritable(self, ready: Ready) -> bool:
-        """Tell whether a batch is large enough for its way to be measured, and rounding far below what is allowed."""
+        """Tell whether a batch is large enough to time its strategies, and rounds far below the tolerance."""
         before = ready.taken.before if isinstance(ready.taken, Recording) else None
         tapes = [ready.tape, before] if isinstance(before, Tape) else [ready.tape]
         return all(map(is_precise, tapes)) and sum(map(size_of, tapes)) > SMALL
 
 
 def _kind(tape: Tape) -> Any:
-    """Return what is the same for tapes of which one proves the other: rows, operators and sizes."""
+    """Return what two tapes must share for a check of one to hold for the other: rows, operators and sizes."""
     sizes = [tape.specs[slot].shape for op in tape.ops for slot in op.outs if slot is not None]
     return tape.rows, tuple(op.name for op in tape.ops), tuple(sizes)
 
 
 def check_intact(program: Program, plan: Plan, recorded: Any, device: torch.device) -> None:
-    """Raise if a program with no unit ablated does not give the outputs that were recorded."""
+    """Raise if a program with no unit ablated does not return the recorded outputs."""
     outputs = program.one(torch.zeros(plan.units, dtype=torch.bool, device=device))
     if not equal(outputs, recorded):
-        raise CannotReplay("the operators behind the layer do not give the recorded outputs when they run again")
+        raise CannotReplay("the operators after the layer do not return the recorded outputs when they run again")

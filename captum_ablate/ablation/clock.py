@@ -1,4 +1,4 @@
-"""The time of a piece of work."""
+"""Time a call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ T = TypeVar("T")
 
 
 def timed(run: Callable[[], T], device: torch.device) -> tuple[float, T]:
-    """Return the seconds of the processor, which other jobs do not disturb (on a GPU of the clock), and the result."""
+    """Return the seconds that ``run`` took, and its result.
+
+    On a CPU these are processor seconds, which other jobs do not disturb; on a GPU wall-clock seconds.
+    """
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     _wait(device)
     start = clock()

@@ -1,4 +1,4 @@
-"""When the closed form of an affine tail serves a batch, and the checks that it passes."""
+"""Decide whether the closed form of an affine suffix serves a batch, and check it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from captum_ablate.ablation.recording import Recording
 
 
 class ClosedForm:
-    """Gives outputs by the closed form where what follows the layer is affine, and it pays."""
+    """Compute outputs in closed form if the suffix is affine and this pays."""
 
     def __init__(self, passes: FullPasses, plan: Plan) -> None:
         self._passes, self._plan = passes, plan
@@ -26,12 +26,12 @@ class ClosedForm:
         self._is_off, self._is_proven = False, False
 
     def outputs(self, ready: Ready, first: int) -> Outputs | None:
-        """Return the outputs for every mask, None where the closed form does not serve."""
+        """Return the outputs for every mask, or None if the closed form does not apply."""
         taken, reference = ready.taken, ready.references[0]
         if self._is_off or len(taken.sites) > 1 or not isinstance(reference, Tensor):
             return None
         if not is_finite(taken.activation, reference):
-            return None  # infinity has no share: infinity times 0 is not 0
+            return None  # an infinite activation has no share: infinity times 0 is not 0
         outputs = class_outputs(taken.outputs)
         if self._tail is None:
             if not isinstance(taken, Recording) or self._is_too_wide(outputs, len(taken.activation)):

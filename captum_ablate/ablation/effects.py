@@ -1,4 +1,4 @@
-"""What a forward pass does to tensors in place: which storages are read, written and made, operator by operator."""
+"""Watch the operators of a forward pass: which storages each of them reads, writes and makes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 def memory_of(tensor: Tensor) -> UntypedStorage:
-    """Return the memory of ``tensor``, not by the method of ``Tensor``: that may be watched."""
+    """Return the memory of ``tensor``, without the method of ``Tensor``, which may be watched."""
     return TensorBase.untyped_storage(tensor)
 
 
 def storage_of(tensor: Tensor) -> int:
-    """Return a number for the memory of ``tensor``, unique while it lives; 0 where it has none of its own."""
+    """Return a number for the memory of ``tensor``, unique while it lives; 0 if it has none of its own."""
     try:
         return int(memory_of(tensor).data_ptr())
     except (NotImplementedError, RuntimeError):
@@ -27,17 +27,17 @@ def storage_of(tensor: Tensor) -> int:
 
 
 class Listener(Protocol):
-    """Hears of each operator itself, with its arguments."""
+    """Receive each operator with its arguments."""
 
     def before(self, func: Any, args: Any, kwargs: Any) -> None:
-        """An operator is about to run."""
+        """Receive an operator before it runs."""
 
     def after(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """It has run."""
+        """Receive an operator after it has run."""
 
 
 class Effects(TorchDispatchMode):
-    """Reports each operator: ``before(reads, writes)`` and ``after(made)``, as storages; and to a ``listener``."""
+    """Report each operator's storages, ``before(reads, writes)`` and ``after(made)``, and itself to a ``listener``."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class Effects(TorchDispatchMode):
 SECRET_VIEWS = frozenset(
     f"aten::{name}" for name in ("unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "_unsafe_view", "lift")
 )
-"""Operators whose results share the memory of their argument without saying so."""
+"""Operators whose results share their argument's memory, although their schemas do not say so."""
 
 
 @cache
 def signature_of(func: Any) -> tuple[bool, tuple[tuple[int, str], ...]]:
-    """Return whether an operator only makes views, and the arguments that it writes to (place and name)."""
+    """Return whether an operator only makes views, and the arguments that it writes to, by place and name."""
     if func._schema.name in SECRET_VIEWS:
         return True, ()
     aliases = [(i, a.name, a.alias_info) for i, a in enumerate(func._schema.arguments) if a.alias_info is not None]
@@ -89,12 +89,12 @@ def written_values(written: tuple[tuple[int, str], ...], args: Any, kwargs: Any)
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Return the tensors among the arguments or results of an operator, which nest in lists, tuples and dicts only."""
+    """Return the tensors in an operator's arguments or results, which nest only in lists, tuples and dicts."""
     return leaves_in(value, Tensor)
 
 
 def leaves_in(value: Any, kind: type[T]) -> list[T]:
-    """Return what is of a kind in nested lists, tuples and dicts: faster than a walk that knows more containers."""
+    """Return the items of a type in nested lists, tuples and dicts: faster than PyTorch's walk over all containers."""
     if isinstance(value, kind):
         return [value]
     if isinstance(value, dict):

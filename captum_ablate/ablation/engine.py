@@ -1,7 +1,7 @@
-"""The fastest exact way to a metric under many masks: record once per batch, run the tape or add up, and check.
+"""Measure a metric under many masks: record each batch once, run its tape (or the closed form), and check the result.
 
-The loops stand in this order: batches outside, masks inside. One recording serves every mask, equal masks run once, and
-memory is one batch. A batch whose check fails is thrown away and done again by the plain hook loop, which is said once.
+The outer loop is over batches, the inner one over masks. One recording serves every mask, equal masks run once, and
+memory holds one batch. A batch that fails a check runs again in the hook loop, with one warning.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from captum_ablate.inputs.warnings import warn
 
 @dataclass(frozen=True)
 class Measured:
-    """``intact [n]`` and ``values [masks, n]`` of the metric, ``target [n]``, and how it was computed."""
+    """The metric's ``intact [n]`` and ``values [masks, n]``, the ``target [n]``, and the ``engine``'s execution."""
 
     intact: Tensor
     values: Tensor
@@ -51,7 +51,7 @@ class Measured:
 class BatchOutputs:
     """One batch: its ``intact`` outputs, and ``outputs(mask)`` with the units of ``mask`` ablated.
 
-    ``mask`` is bool, ``[units]`` over the units of all sites, or ``[n, units]`` with a row for each sample.
+    ``mask`` is bool: ``[units]`` over the units of all sites, or ``[n, units]``, one row a sample.
     """
 
     intact: Any
@@ -59,10 +59,9 @@ class BatchOutputs:
 
 
 class Engine:
-    """Measures a metric under every mask of a plan, batch by batch.
+    """Measure a metric under every mask of a plan, batch by batch.
 
-    ``sites`` with ``references``, one each; the plan's masks run over the units of all sites, ``Site.units`` says
-    where.
+    Each of the ``sites`` has one reference. The plan's masks cover the units of all sites; ``Site.units`` says where.
     """
 
     def __init__(
@@ -82,12 +81,12 @@ class Engine:
         self._before = BeforeLayer(self._passes, self._choice, self._weights, self._recorded)
         self._seen: Probe | None = None
         self.restarts = 0
-        """How often a run was made again because of what earlier batches, perhaps of earlier runs, were given by."""
+        """Number of runs restarted because a prefix used by an earlier batch failed a later check."""
         self._why_hooks = None if isinstance(forward_func, nn.Module) else "forward_func is not an nn.Module"
         self._executions: set[str] = set()
 
     def run(self, batches: Iterable[Batch], seen: Probe | None = None) -> Measured:
-        """Return the metric of every sample, intact and under every mask; ``seen`` saves the trial a forward pass."""
+        """Return the metric of every sample, intact and under every mask. ``seen`` saves one forward pass."""
         if seen is not None:
             self._seen = self._passes.put_in_order(seen)
         tables: list[Tensor] = []
@@ -101,7 +100,7 @@ class Engine:
             last = batch, first
             first += len(batch.target)
             tables.append(table.cpu())
-            targets.append(batch.target.cpu().clone())  # a loader may use its memory again
+            targets.append(batch.target.cpu().clone())  # a loader may reuse its memory
         assert last is not None
         if self._why_hooks is None and not self._largest_is_right(*last):
             self._fall_back("the last step differs from a full forward pass")
@@ -110,7 +109,7 @@ class Engine:
         return Measured(table[0], table[1:], torch.cat(targets), self.description)
 
     def _restart(self, batches: Iterable[Batch]) -> Measured:
-        """Measure from the start, without what turned out not to be right."""
+        """Measure from the start, without the prefix that failed a check."""
         self._executions = set()
         self._before.forget()
         self.restarts += 1
@@ -118,7 +117,7 @@ class Engine:
 
     @property
     def description(self) -> str:
-        """How the outputs were computed: "replay (...)", "closed form" or "hook loop (reason)"."""
+        """The execution that was used: "replay (...)", "closed form" or "hook loop (reason)"."""
         names = []
         for name in sorted(self._executions) or ["hook loop"]:
             details = [self._why_hooks or ""] if name == "hook loop" else [self._before.description]
@@ -129,7 +128,7 @@ class Engine:
         return " and ".join(names)
 
     def outputs_of(self, batch: Batch, first: int = 0) -> BatchOutputs:
-        """Return one batch, opened: its outputs under any masks, also a mask of its own for each sample."""
+        """Return the outputs of one batch under any masks, also under one mask a sample."""
         if self._why_hooks is None:
             try:
                 self._trial.of(batch, first, self._seen)
@@ -142,7 +141,7 @@ class Engine:
         return BatchOutputs(passes.unablated(batch), lambda mask: passes.ablated(batch, mask, first))
 
     def _under(self, ready: Ready, mask: Tensor) -> Any:
-        """Return the outputs under ``mask``, ``[units]`` or ``[n, units]``, by the operations of a full pass."""
+        """Return the outputs under ``mask``, ``[units]`` or ``[n, units]``, by the operators of a full pass."""
         with torch.no_grad():
             if not self._is_taped(ready):
                 return ready.replay(mask)
@@ -161,7 +160,7 @@ class Engine:
                 return self._replayed(batch, first)
         except CannotReplay as error:
             reason = str(error)
-        except Exception as error:  # the fault of the replay or of the user; the hook loop tells
+        except Exception as error:  # the replay's fault or the user's: the hook loop raises the user's again
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
         result = self._hooked(batch, first)
         self._fall_back(reason)
@@ -210,7 +209,7 @@ class Engine:
         return table
 
     def _intact_is_right(self, ready: Ready) -> bool:
-        """Check the intact outputs of the chosen way; where it rounds too much, choose what was recorded."""
+        """Check the intact outputs of the chosen strategy; choose the plain tape if they round too much."""
         strategy = self._choice.strategy
         assert strategy is not None
         try:
@@ -223,7 +222,7 @@ class Engine:
         return True
 
     def _exactly(self, ready: Ready, number: int) -> Any:
-        """Return the outputs for a mask by the very operations of a full forward pass."""
+        """Return the outputs for a mask by the operators of a full forward pass."""
         return self._under(ready.exact, self._plan.mask(number, ready.device))
 
     def _replays(self, ready: Ready) -> Outputs:
@@ -247,6 +246,6 @@ class Engine:
         return table
 
     def _largest_is_right(self, batch: Batch, first: int) -> bool:
-        """Check the largest step of the last batch once more, against a full forward pass."""
+        """Check the largest step of the last batch against a full forward pass."""
         few = slice(TRIAL_SAMPLES)
         return self._passes.is_right(batch, self._plan, self._plan.largest, first, self._metric_table.largest, few)

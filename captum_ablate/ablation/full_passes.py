@@ -1,4 +1,4 @@
-"""Full forward passes of one model with its sites hooked: the plain way, and the judge of all others."""
+"""Full forward passes of one model with its sites hooked: the fallback, and what all else is checked against."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from captum_ablate.statistics.activations import check_activations
 
 
 class FullPasses:
-    """Runs ``forward_func`` with the units of masks ablated, ``sites`` in the order in which they run."""
+    """Run ``forward_func`` with the units of masks ablated; ``sites`` are in running order."""
 
     def __init__(self, forward_func: ForwardFunc, sites: Sequence[Site], references: Sequence[Reference]) -> None:
         self.forward_func, self.sites, self.references = forward_func, list(sites), list(references)
 
     @property
     def names(self) -> str:
-        """The names of the layers, for messages."""
+        """Names of the layers, for messages."""
         return ", ".join(repr(site.name) for site in self.sites)
 
     def put_in_order(self, seen: Probe) -> Probe:
-        """Sort the sites by the order in which they ran; return the probe of sites in that order."""
+        """Sort the sites into the order in which they ran, and return the probe in that order."""
         order = tuple(range(len(self.sites)))
         if seen.order == order:
             return seen
@@ -43,11 +43,11 @@ class FullPasses:
         return seen._replace(order=order, shapes=tuple(seen.shapes[k] for k in seen.order))
 
     def intact(self, batch: Batch) -> Any:
-        """Return the outputs with no hook."""
+        """Return the outputs of a pass that replaces nothing."""
         return full_forward(self.forward_func, self.sites, batch)
 
     def unablated(self, batch: Batch) -> Any:
-        """Return the outputs of a pass that is hooked, with no unit ablated."""
+        """Return the outputs of a hooked pass with no unit ablated."""
         return full_forward(self.forward_func, self.sites, batch, [partial(unablated, site) for site in self.sites])
 
     def ablated(self, batch: Batch, mask: Tensor, first: int) -> Any:
@@ -59,16 +59,16 @@ class FullPasses:
         return full_forward(self.forward_func, self.sites, batch, replace)
 
     def check_repeats(self, intact: Any, again: Any) -> None:
-        """Refuse the model if an intact pass and one that is hooked, but ablates nothing, differ."""
+        """Refuse the model if an intact pass differs from a hooked pass that ablates nothing."""
         if not equal(intact, again):
             raise ValueError(
                 "the model does not repeat itself: two intact forward passes on the same batch differ (by "
-                f"{difference(intact, again):.2g}). Random layers, state kept between calls, or code that needs the "
-                f"very tensor that {self.names} gave would do this; ablation cannot be told from it"
+                f"{difference(intact, again):.2g}), which cannot be told from an ablation. Possible causes are random "
+                f"layers, state kept between calls, or code that needs the very tensor that {self.names} returned"
             )
 
     def check_finite(self, batch: Batch, number: int, table: Tensor) -> None:
-        """Raise if a metric in ``table`` is not finite, with the unit where the activations are to blame."""
+        """Raise if a metric in ``table [1 + masks, n]`` is not finite; name the unit if its activation is the cause."""
         if bool(torch.isfinite(table).all()):
             return
 
@@ -83,14 +83,14 @@ class FullPasses:
         )
 
     def is_right(self, batch: Batch, plan: Plan, number: int, first: int, found: Any, few: slice) -> bool:
-        """Check the outputs ``found`` for a mask once more, by a full forward pass.
+        """Check the outputs ``found`` for a mask against a full forward pass.
 
-        A few samples tell, unless the network mixes samples: then it is the whole batch.
+        A few samples are enough, unless the network mixes samples: then the whole batch is compared.
         """
         mask = plan.mask(number, batch.target.device)
         try:
             if equal(self.ablated(batch.take(few), mask, first), sample_rows(found, few, len(batch.target))):
                 return True
-        except Exception:  # a model made for one batch size, say
+        except Exception:  # for example a model made for one batch size
             pass
         return equal(self.ablated(batch, mask, first), found)

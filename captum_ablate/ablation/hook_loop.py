@@ -1,4 +1,4 @@
-"""The plain way: a full forward pass with a hook on every site, for anything that cannot be replayed."""
+"""The fallback: a full forward pass with a hook on every site, for anything that cannot be replayed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Replace = Callable[[Tensor], Tensor]
 def full_forward(
     forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch, replace: Sequence[Replace] | None = None
 ) -> Any:
-    """Return the model's outputs, ``replace[k](activation)`` in the place of the activation of site k."""
+    """Return the model's outputs with ``replace[k](activation)`` in the place of site k's activation."""
 
     def new_output(number: int, output: Any) -> Any:
         part = sites[number].part(output)
@@ -39,9 +39,9 @@ def full_forward(
 
 
 class Probe(NamedTuple):
-    """An intact forward pass of ``batch``: the path of calls to the first site, and what the sites gave.
+    """An intact forward pass of ``batch``: the path of calls to the first site, and the ``outputs``.
 
-    ``shapes`` are those of the sites, ``order`` their numbers in the order in which they ran.
+    ``shapes`` are those of the sites' activations, ``order`` the sites' numbers in running order.
     """
 
     batch: Batch
@@ -52,7 +52,7 @@ class Probe(NamedTuple):
 
 
 def probe(forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch) -> Probe:
-    """Run one intact forward pass and see where the sites are, and what they give."""
+    """Run one intact forward pass; find the sites and the shapes of their activations."""
     finder, shapes = PathFinder(), dict[int, torch.Size]()
 
     def note(number: int, activation: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Seeing, and answering, every call that an ``nn.Module`` receives in this thread."""
+"""Intercept every call that an ``nn.Module`` receives in this thread."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import nn
 
 
 class Watcher(Protocol):
-    """Stands in for ``nn.Module.__call__``; ``original`` is the call itself."""
+    """Stand in for ``nn.Module.__call__``; ``original`` is the call itself."""
 
     def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Return what the call returns."""
+        """Return the result of the call."""
 
 
 class _ThisThread(threading.local):
@@ -36,7 +36,7 @@ def _call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Send the module calls of this thread to ``watcher``; other threads run as ever."""
+    """Send the module calls of this thread to ``watcher``; other threads are not affected."""
     global _users, _original
     with _lock:
         if _users == 0:

@@ -18,7 +18,7 @@ from captum_ablate.statistics.activations import check_samples_first
 
 
 class Located(NamedTuple):
-    """``sites``, one per layer, whose units count on from layer to layer, and the forward pass that showed them."""
+    """``sites``, one a layer, with units numbered on from layer to layer, and the probe pass (``seen``)."""
 
     sites: list[Site]
     seen: Probe

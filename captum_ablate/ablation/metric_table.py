@@ -1,4 +1,4 @@
-"""The metric of every sample of a batch under every mask, from the outputs as they come."""
+"""Apply the metric to every sample of a batch under every mask, as the outputs arrive."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from captum_ablate.ablation.plan import Plan
 from captum_ablate.inputs.batches import Batch
 
 Outputs = Iterator[tuple[Sequence[int], Any]]
-"""The numbers of some masks, and the outputs for them: n rows for the first, n for the second, and so on."""
+"""The numbers of some masks and their outputs: n rows for the first mask, n for the second, and so on."""
 
 
 class MetricTable:
-    """Applies ``metric`` to outputs under the masks of ``plan``; ``largest`` keeps the outputs of the largest mask."""
+    """Apply ``metric`` to the outputs under the masks of ``plan``; keep the outputs of the ``largest`` mask."""
 
     def __init__(self, metric: Metric, plan: Plan, tick: Callable[[float], object]) -> None:
         self.metric, self.plan, self.tick = metric, plan, tick
@@ -29,7 +29,7 @@ class MetricTable:
     def measure(
         self, batch: Batch, intact: Any, outputs: Outputs, exactly: Callable[[int], Any] | None = None
     ) -> Tensor:
-        """Return the metric ``[1 + masks, n]``, intact first; ``exactly`` computes anew the masks with near ties."""
+        """Return the metric ``[1 + masks, n]``, intact first; ``exactly`` recomputes the masks with near ties."""
         check_labels(self.metric, class_outputs(intact), batch.target)
         first = self._value(intact, batch)
         n, order, values = len(first), [-1], [first[None].clone()]
@@ -48,7 +48,7 @@ class MetricTable:
                 masks = range(len(numbers))
                 values += [self._value(own_rows(logits, k, n, len(numbers)), batch)[None].clone() for k in masks]
             self.tick(n * len(numbers) / len(self.plan))
-        table = torch.cat(values)[torch.tensor(order).argsort().to(first.device)]  # put in order once: no mask waits
+        table = torch.cat(values)[torch.tensor(order).argsort().to(first.device)]  # sorted once, so no mask waits
         if exactly is not None and close:
             for place in torch.cat(close).nonzero().flatten().tolist():
                 number = order[1 + place]
@@ -57,7 +57,7 @@ class MetricTable:
 
     @property
     def sees_ties(self) -> bool:
-        """Whether rounding may change the metric by much, where two classes are close."""
+        """Whether rounding may change the metric by much if two classes are close."""
         return self.metric is accuracy
 
     def has_near_tie(self, outputs: Any, batch: Batch) -> bool:
@@ -68,7 +68,7 @@ class MetricTable:
     def _value(self, outputs: Any, batch: Batch) -> Tensor:
         outputs, target = class_outputs(outputs), batch.target
         with torch.no_grad():
-            if not is_named(self.metric):  # copies: a metric may write into what it gets
+            if not is_named(self.metric):  # pass copies: a metric may write to its arguments
                 outputs = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, outputs)
                 target = target.clone()
             value = self.metric(outputs, target)
@@ -79,7 +79,7 @@ class MetricTable:
 
 
 def own_rows(outputs: Any, k: int, n: int, masks: int) -> Any:
-    """Return the rows of mask k, n of them, among those of several masks."""
+    """Return the n rows of mask k among those of several masks."""
     return outputs if masks == 1 else tree_map(partial(_cut, slice(k * n, (k + 1) * n)), outputs)
 
 
@@ -88,14 +88,14 @@ def _cut(some: slice, value: Any) -> Any:
 
 
 def sample_rows(outputs: Any, some: slice, n: int) -> Any:
-    """Return the rows of ``some`` of n samples, of whatever has a row for each."""
+    """Return ``some`` of n samples of every tensor that has a row a sample."""
     return tree_map(lambda x: x[some] if isinstance(x, Tensor) and x.ndim and len(x) == n else x, outputs)
 
 
 def _near_ties(outputs: Tensor, target: Tensor) -> Tensor:
-    """Tell for each row whether the label and the best other output are so close that rounding may turn them.
+    """Tell for each row whether the label and the best other output are so close that rounding may swap them.
 
-    Where all of more than two outputs are the same number nothing flows through the network, and nothing is rounded.
+    If more than two outputs are all the same number, nothing flows through the network, and nothing is rounded.
     """
     own = outputs.gather(1, target[:, None]).squeeze(1)
     others = outputs.scatter(1, target[:, None], -torch.inf).amax(1)

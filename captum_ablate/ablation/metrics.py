@@ -1,4 +1,4 @@
-"""Metrics of an evaluation: what the network outputs for a sample, as one number, higher is better."""
+"""Metrics of an evaluation: one number a sample from the network's outputs, higher is better."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Metric = Callable[[Tensor, Tensor], Tensor]
 
 
 def accuracy(outputs: Tensor, target: Tensor) -> Tensor:
-    """Return 1 where the largest output is the label's, else 0, ``[n]``."""
+    """Return 1 if the largest output is the label's, else 0, ``[n]``."""
     outputs = _class_outputs(outputs, target)
     right = (outputs.argmax(dim=1) == target).to(torch.float32)
     return right.masked_fill(outputs.isnan().any(dim=1), torch.nan)
@@ -45,7 +45,11 @@ _BY_NAME: dict[str, Metric] = {
 
 
 def as_metric(metric: str | Metric) -> Metric:
-    """Return the metric of that name, or the function itself."""
+    """Return the metric of this name, or the function itself.
+
+    Raises:
+        ValueError: if there is no metric of this name.
+    """
     if callable(metric):
         return metric
     if metric in _BY_NAME:
@@ -57,9 +61,12 @@ def as_metric(metric: str | Metric) -> Metric:
 
 
 def bounds_of(metric: str | Metric) -> tuple[float, float] | None:
-    """Return the least and the largest value that a metric takes: (0, 1) for accuracy, else what it declares.
+    """Return the smallest and the largest value of a metric: (0, 1) for accuracy, else what it declares.
 
-    A function declares them as ``f.bounds = (low, high)``; None stands for a metric without bounds.
+    A function declares them as ``f.bounds = (low, high)``. A metric without bounds has None.
+
+    Raises:
+        ValueError: if the declared bounds are not two finite numbers, low < high.
     """
     if as_metric(metric) is accuracy:
         return 0.0, 1.0
@@ -76,7 +83,7 @@ def bounds_of(metric: str | Metric) -> tuple[float, float] | None:
 
 
 def is_named(metric: Metric) -> bool:
-    """Tell whether it is one of ours: it treats samples alone, and writes to nothing."""
+    """Tell whether a metric is one of ours, which treat every sample alone and write to nothing."""
     return metric in _BY_NAME.values()
 
 
@@ -86,7 +93,7 @@ def metric_name(metric: str | Metric) -> str:
 
 
 def check_labels(metric: Metric, outputs: object, target: Tensor) -> None:
-    """Raise if one of our metrics is to look up a label that the model has no output for."""
+    """Raise if one of our metrics needs a label that the model has no output for."""
     if not is_named(metric) or not isinstance(outputs, Tensor) or outputs.ndim != 2:
         return
     low, high = int(target.min()), int(target.max())
@@ -98,7 +105,7 @@ def check_labels(metric: Metric, outputs: object, target: Tensor) -> None:
 
 
 def class_outputs(outputs: object) -> object:
-    """Return the logits where ``outputs`` carries them as ``.logits`` (Hugging Face), else ``outputs``."""
+    """Return ``outputs.logits`` if it exists (Hugging Face), else ``outputs``."""
     logits = getattr(outputs, "logits", None)
     return outputs if logits is None else logits
 

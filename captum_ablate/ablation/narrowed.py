@@ -1,8 +1,8 @@
-"""Only what the outputs read: of the tokens of a vision transformer, behind its last attention, the first alone.
+"""Narrow a tape to what the outputs read: after a vision transformer's last attention, the first token alone.
 
-Where all readers of a tensor want one position of an axis, and the operator that makes it treats positions separately
-(layer norm, linear maps, activation functions, the queries of an attention), it runs on that position only. This is
-carried from the outputs back to where an operator reads all positions.
+If all readers of a tensor need one position of an axis, its operator runs on that position only. It must act on every
+position alone: layer norm, linear maps, activation functions, the queries of an attention. The narrowing goes from the
+outputs back to the first operator that reads all positions.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ END = 2**63 - 1
 
 @dataclass(frozen=True)
 class Position:
-    """One of ``size`` positions, ``index``; ``lead`` is the product of the sizes before them.
+    """Position ``index`` of ``size`` positions; ``lead`` is the product of the sizes before them.
 
-    The axis may hold others too, joined before the positions: ``[n, t, d]`` as ``[n t, d]``.
+    The axis may be joined with earlier ones: ``[n, t, d]`` as ``[n t, d]``.
     """
 
     lead: int
@@ -37,7 +37,7 @@ class Position:
     index: int
 
     def axis(self, shape: Sequence[int]) -> int | None:
-        """Return the axis of the positions in a shape."""
+        """Return the axis of the positions in a shape, or None."""
         before = 1
         for axis, length in enumerate(shape):
             if before * length == self.lead * self.size:
@@ -46,7 +46,7 @@ class Position:
         return None
 
     def alone(self, shape: Sequence[int]) -> int | None:
-        """Return the axis of the positions if no others are joined with them."""
+        """Return the axis of the positions if no other is joined with it, else None."""
         axis = self.axis(shape)
         return axis if axis is not None and shape[axis] == self.size else None
 
@@ -62,17 +62,17 @@ class Position:
 
 
 Wants = dict[int, Position]
-"""For some arguments of an operator, by place, the position that is read; the others are read whole."""
+"""The position that an operator reads of some arguments, by their place; it reads the others whole."""
 
 
 def narrowed(tape: Tape) -> Tape:
-    """Return the tape with its operators run on the positions that are read; the tape itself where that is all."""
+    """Return the tape with its operators on the positions that are read, or the tape itself if all are read."""
     wants = _wants(tape)
     return _Rewritten(tape, wants).tape if any(op_wants is not None for op_wants in wants) else tape
 
 
 def _wants(tape: Tape) -> list[tuple[Position, Wants] | None]:
-    """Return for every operator that is to run on one position: that of its result, and those of its arguments."""
+    """Return, for every operator that can run on one position, the position of its result and of its arguments."""
     read: dict[int, set[Position | None]] = {x.slot: {None} for x in tape.outputs[0] if isinstance(x, Ref)}
     found: list[tuple[Position, Wants] | None] = [None] * len(tape.ops)
     for number in reversed(range(len(tape.ops))):
@@ -95,7 +95,7 @@ def _wants(tape: Tape) -> list[tuple[Position, Wants] | None]:
 
 
 def _only(op: Op, read: dict[int, set[Position | None]]) -> Position | None:
-    """Return the position of an operator's result that all its readers want."""
+    """Return the one position of an operator's result that all its readers need, or None."""
     if op.site is not None or op.outs[0] is None or any(read.get(slot) for slot in op.outs[1:] if slot is not None):
         return None
     wanted = read.get(op.outs[0], set())
@@ -103,7 +103,7 @@ def _only(op: Op, read: dict[int, set[Position | None]]) -> Position | None:
 
 
 def _picked(op: Op, specs: Sequence[Spec]) -> Position | None:
-    """Return the position that an operator picks out of its argument, which is not that of the samples."""
+    """Return the position that an operator picks from its argument, on any axis but the samples', or None."""
     if op.name not in ("select", "slice") or not isinstance(op.args[0], Ref):
         return None
     shape = specs[op.args[0].slot].shape
@@ -118,7 +118,7 @@ def _picked(op: Op, specs: Sequence[Spec]) -> Position | None:
 
 
 class _Rewritten:
-    """Writes the tape anew. A slot that holds one position keeps its number."""
+    """The rewritten tape. A slot that holds one position keeps its number."""
 
     def __init__(self, tape: Tape, wants: Sequence[tuple[Position, Wants] | None]) -> None:
         self._old, self._specs, self._ops = tape, list(tape.specs), list[Op]()
@@ -150,14 +150,14 @@ class _Rewritten:
         self._ops.append(Op(func, tuple(args), op.kwargs, op.outs))
 
     def _part(self, ref: Ref, position: Position) -> Ref:
-        """Return one position of an argument: it holds that alone already, or it is cut out."""
+        """Return one position of an argument, which is cut out unless the argument is already narrowed."""
         if ref.slot in self._held:
             return ref
         key = ref.slot, position
         if key not in self._cut:
             shape = self._old.specs[ref.slot].shape
             axis = position.axis(shape)
-            args = (ref, axis, position.index, END, position.size)  # every so many, also among joined ones
+            args = (ref, axis, position.index, END, position.size)  # a stride, which also serves joined axes
             self._cut[key] = self._put(aten.slice.Tensor, args, position.left(shape)).slot
         return Ref(self._cut[key])
 
@@ -171,9 +171,9 @@ class _Rewritten:
         return Ref(out)
 
     def _attend(self, op: Op, query: Ref, out: int) -> None:
-        """Write attention with one query, over h heads of e numbers: keys and values need not be made for all tokens.
+        """Write attention with one query over h heads of e numbers, without keys and values for all tokens.
 
-        With q the query, ``q . (W_k x + b_k)`` is ``(W_k^T q) . x`` and a constant that the softmax drops; and
+        With q the query, ``q . (W_k x + b_k)`` is ``(W_k^T q) . x`` plus a constant that the softmax drops. And
         ``sum_t a_t (W_v x_t + b_v) = W_v (sum_t a_t x_t) + b_v``.
         """
         source, width, heads = op.args[0], op.args[3], op.args[4]
@@ -203,7 +203,7 @@ class _Rewritten:
 
 
 Rule = Callable[[Op, Position, Tape], Wants | None]
-"""What an operator reads if one position of its result is wanted; None where it needs more."""
+"""What an operator reads if one position of its result is needed; None if it needs more."""
 
 
 def _shape(arg: Any, tape: Tape) -> Sequence[int]:
@@ -275,7 +275,7 @@ def _moved(op: Op, position: Position, tape: Tape) -> Wants | None:
 
 
 def _same(op: Op, position: Position, tape: Tape) -> Wants | None:
-    """Return the rule of a slice that takes all."""
+    """Apply to a slice that takes everything."""
     return {0: position} if _shape(op.args[0], tape) == tape.specs[op.outs[0] or 0].shape else None
 
 

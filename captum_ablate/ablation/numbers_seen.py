@@ -1,7 +1,7 @@
-"""Noticing where Python gets at a tensor's numbers by no operator that is watched.
+"""Notice when Python reads a tensor's numbers without an operator that is watched.
 
-That is ``tolist``, ``numpy``, ``repr``, pickling, an address in memory, functions that read numbers in C++, and in
-other threads anything that gives a number: operators are watched in one thread alone.
+Such reads are ``tolist``, ``numpy``, ``repr``, pickling, memory addresses and functions that read numbers in C++. In
+other threads every read counts, because operators are watched in one thread alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ METHODS = (
 )
 FUNCTIONS = ((torch, "tensor_split"), (torch.utils.dlpack, "to_dlpack"), (torch, "to_dlpack"))
 NUMBERS = ("item", "__bool__", "__float__", "__int__", "__index__")
-"""What runs an operator, which is seen where operators are watched."""
+"""Methods that run an operator, which is seen in the thread where operators are watched."""
 
 
 class _ThisThread(threading.local):
@@ -31,7 +31,7 @@ class _ThisThread(threading.local):
 _this_thread = _ThisThread()
 _lock = threading.Lock()
 _notices: list[tuple[Callable[[Tensor | None, str], None], frozenset[int | None]]] = []
-"""Who listens, and the threads that ran before: they do not work for the forward pass that is watched."""
+"""The listeners, each with the threads that ran before it: these do not work for its forward pass."""
 
 
 def _noticed(owner: Any, name: str) -> Any:
@@ -65,10 +65,10 @@ _before: dict[tuple[Any, str], Any] = {}
 
 @contextmanager
 def numbers_seen(notice: Callable[[Tensor | None, str], None]) -> Iterator[None]:
-    """Call ``notice(tensor, method)`` for every such look in this thread, ``notice(None, method)`` for those of threads
-    that started since.
+    """Call ``notice(tensor, method)`` for every such read in this thread.
 
-    The methods of ``Tensor`` are replaced meanwhile: a torch function mode would send attention along another path.
+    For reads in threads that started since, call ``notice(None, method)``. Methods of ``Tensor`` are replaced for the
+    time being, because a torch function mode would send attention along another path.
     """
     entry = notice, frozenset(thread.ident for thread in threading.enumerate())
     with _lock:

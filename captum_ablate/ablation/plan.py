@@ -1,4 +1,4 @@
-"""Which units to ablate together: chains of nested masks, each distinct mask once."""
+"""Plan which units to ablate together: chains of nested masks, each distinct mask once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Chain:
-    """An order of units ``[units]``, ablated from its start, and the counts (ascending, from 1) to look at."""
+    """An order of units ``[units]``, ablated from its start, and the ascending ``counts`` (from 1) to measure at."""
 
     order: Tensor
     counts: tuple[int, ...]
@@ -23,8 +23,8 @@ class Chain:
 class Plan:
     """All distinct masks of an evaluation, numbered: ``rows[chain][step]`` is the number of a mask.
 
-    ``where[number]`` is the chain and the count of the mask's first place; the masks themselves are made when asked
-    for, since all of them together may be large.
+    ``where[number]`` is the chain and the count where a mask comes first. Masks are made on demand, since all of them
+    may be large.
     """
 
     units: int
@@ -56,7 +56,7 @@ class Plan:
         return cls.of((Chain(torch.tensor([u]), (1,)) for u in range(units)), units)
 
     def cut(self, masks: int) -> Plan:
-        """Return a plan of about so many of the masks, at least one, spread over the first chains."""
+        """Return a plan of about ``masks`` of the masks, at least one, taken from the first chains."""
         chains: list[Chain] = []
         left = masks
         for chain in self.chains:
@@ -78,7 +78,7 @@ class Plan:
         return mask.index_fill_(0, self.order(chain, device)[:count], True)
 
     def order(self, chain: int, device: torch.device) -> Tensor:
-        """Return a chain's order, ``[units]``, on a device: all of them are copied there once, so no mask waits."""
+        """Return a chain's order, ``[units]``, on a device. All orders are copied there once, so no mask waits."""
         if device not in self._orders:
             whole = torch.cat([chain.order for chain in self.chains]).to(device)
             self._orders[device] = whole.split([len(chain.order) for chain in self.chains])
@@ -90,19 +90,20 @@ class Plan:
 
     @cached_property
     def half(self) -> int:
-        """The number of the mask whose size is nearest to half of the units."""
+        """Number of the mask whose size is nearest to half of the units."""
         return min(range(len(self)), key=lambda number: abs(2 * self.where[number][1] - self.units))
 
     @cached_property
     def largest(self) -> int:
-        """The number of the mask with the most units."""
+        """Number of the mask with the most units."""
         return max(range(len(self)), key=lambda number: self.where[number][1])
 
 
 def _set_keys(chain: Chain, random: np.ndarray) -> list[bytes]:
-    """Return a key for the set of units at each count: equal sets have equal keys, whatever their order.
+    """Return a key for the set of units at each count. Equal sets have equal keys, whatever their order.
 
-    Each unit has a ``random [units, 2]`` number of 128 bits, and a set the exclusive or of its own (Zobrist hashing).
+    Each unit has a random number of 128 bits, ``random [units, 2]``. The key of a set is the exclusive or of its units'
+    numbers (Zobrist hashing).
     """
     together = np.bitwise_xor.accumulate(random[chain.order.numpy()], axis=0)
     return [together[count - 1].tobytes() for count in chain.counts]

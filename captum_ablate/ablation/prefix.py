@@ -1,8 +1,8 @@
-"""What comes before the layer, run from its tape for other batches like the one that was recorded.
+"""Run the prefix, what comes before the layer, from its tape on later batches like the recorded one.
 
-It pays where the operators run faster than the model does: in channels-last memory, with batch norm folded, without
-Python. That is measured: the way that is likely to be fast comes first, the plain one where that fails or does not beat
-recording. The first that is right proves the tape: its batch is recorded too, and must come out the same as a whole.
+This pays if the operators run faster than the model: in channels-last memory, with batch norm folded, without Python.
+The time is measured. The rewritten tape is tried first, and the plain one if that fails or does not beat recording.
+The first strategy that is right proves the tape: its batch is recorded too, and the whole batch must agree.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ from captum_ablate.ablation.weights import Weights
 from captum_ablate.inputs.batches import Batch
 
 FASTER = 0.95
-"""It is used if it takes at most this share of the time of a recording."""
+"""Largest share of a recording's time that the prefix tape may take."""
 
 SLOW = 1e-3
-"""Seconds that an operator takes in a recording, beyond which running it plainly wins nothing: to watch it costs a
-tenth of that."""
+"""Seconds an operator, in a recording, above which the plain tape saves nothing: watching costs a tenth of that."""
 
 FEWEST = 4
-"""Samples in a batch: with fewer, the check on one of them would cost what is won."""
+"""Fewest samples in a batch: with fewer, checking one of them costs what the tape saves."""
 
 
 class Prefix:
-    """The part before the layer. ``take`` runs it as ``strategy`` says; ``took`` and ``refuse`` say how that went."""
+    """The prefix tape. ``run`` follows ``strategy``; ``accept`` and ``reject`` report how the run went."""
 
     def __init__(self, recording: Recording, batch: Batch, seconds: float, *, rewritable: bool) -> None:
         assert isinstance(recording.before, Tape)
@@ -58,25 +57,25 @@ class Prefix:
         self._schedules: dict[Strategy, Schedule] = {}
         self.batches = 0
         self.checks_all = False
-        """Whether one sample, run alone, rounds otherwise than in its batch, so that all of a batch are checked."""
+        """Whether the whole batch is checked, because a sample alone rounds differently than in its batch."""
 
     @property
     def _slots(self) -> list[int]:
-        """The slots behind the layer that depend on the inputs but not on the ablation."""
+        """The slots of the suffix that depend on the inputs but not on the ablation."""
         return [leaf.slot for leaf in self._before.outputs[0][1:]]
 
     @property
     def is_proven(self) -> bool:
-        """Whether it has given the outputs of a whole batch."""
+        """Whether the outputs of a whole batch were found right."""
         return bool(self._seconds)
 
     def sample(self, n: int) -> slice:
-        """Return which of the n samples of the next batch is to be checked."""
+        """Return which of the n samples of the next batch to check."""
         return slice(self.batches % n, self.batches % n + 1)
 
     @property
     def strategy(self) -> Strategy | None:
-        """The fastest way if it beats recording, or one that was not tried; None where none is worth it."""
+        """The fastest strategy if it beats recording, else an untried one, else None."""
         fast = [s for s, seconds in self._seconds.items() if seconds <= self._limit]
         if fast:
             return min(fast, key=lambda s: self._seconds[s])
@@ -84,12 +83,12 @@ class Prefix:
 
     @property
     def description(self) -> str:
-        """How the part before the layer ran, where it was not to the bit as the model runs it."""
+        """How the prefix ran, if that was not bit-identical to the model."""
         rewritten = any(not s.is_exact for s in self._seconds)
-        return "before the layer channels last, folded batch norm" if rewritten else ""
+        return "prefix channels last, folded batch norm" if rewritten else ""
 
     def accept(self, seconds: float) -> None:
-        """Take in how long the way took."""
+        """Note that the strategy was right, and its time."""
         strategy = self.strategy
         assert strategy is not None
         self.batches += 1
@@ -98,7 +97,7 @@ class Prefix:
             self._seconds[strategy] = seconds
 
     def reject(self) -> None:
-        """Take in that the way gave other outputs than the model; the plain way is the last."""
+        """Note that the outputs differed from the model's. After the plain strategy there is none left."""
         strategy = self.strategy
         if strategy is not None and not strategy.is_exact:
             self._untried = [s for s in self._untried if s != strategy]
@@ -107,13 +106,13 @@ class Prefix:
             self._untried, self._seconds = [], {}
 
     def fits(self, batch: Batch) -> bool:
-        """Tell whether a batch is like the one that was recorded, and the model as it was."""
+        """Tell whether a batch is like the recorded one, and the model unchanged."""
         if self.strategy is None or self._key is None:
             return False
         return _key(batch) == self._key and state_of(self._model) == self._state
 
     def run(self, batch: Batch, weights: Weights) -> Taken:
-        """Run the part before the layer; the outputs are not known yet."""
+        """Run the prefix on a batch. Its intact outputs are not known yet."""
         strategy = self.strategy
         assert strategy is not None
         schedule = self._schedules.get(strategy)
@@ -142,14 +141,14 @@ def _layout(value: Tensor) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def _laid_out(value: Tensor, layout: tuple[Sequence[int], Sequence[int]]) -> Tensor:
-    """Return an image in the memory layout in which it was recorded."""
+    """Return an image in the memory layout of the recording."""
     if value.ndim != 4 or _layout(value) == layout or 0 in layout[1]:
         return value
     return torch.empty_strided(*layout, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _key(batch: Batch) -> tuple[Any, ...] | None:
-    """Return what two batches must have in common for the same operators to serve both; None where no two do."""
+    """Return what two batches must share for one prefix tape to serve both, or None if no two can."""
     leaves, spec = tree_flatten((batch.inputs, batch.additional_forward_args))
     if not all(type(leaf) is Tensor or isinstance(leaf, PLAIN) for leaf in leaves):
         return None

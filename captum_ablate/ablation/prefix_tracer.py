@@ -1,4 +1,4 @@
-"""What runs before the layer, and beside it, operator by operator: a tape that serves other batches like this one."""
+"""Trace the prefix: write a tape of what runs before the layer, or parallel to it, that serves later batches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from captum_ablate.ablation.tape import Op, Ref, Tape, is_random, name_of, noted
 
 
 class PrefixTracer:
-    """Notes what runs before the layer, and beside it, from the inputs on: a tape too, for other batches like this.
+    """Write the tape of what runs before the layer, or parallel to it, from the inputs on.
 
-    It is refused, with the reason, where the same operators on another batch need not be the same computation: where
-    Python could have looked at numbers that follow from the inputs, where a tensor takes part that is neither an input
-    nor a weight nor made here, where an operator is random or gives a shape that follows from numbers.
+    The tape is refused, with a reason, if the same operators on another batch may be another computation:
+
+    - Python may have read numbers that depend on the inputs.
+    - A tensor takes part that is no input, no weight and no result of these operators.
+    - An operator is random, or returns a shape that depends on numbers.
     """
 
     def __init__(self, model: nn.Module, inputs: list[Tensor]) -> None:
@@ -28,24 +30,24 @@ class PrefixTracer:
         self.inputs = [self.slots.seen(tensor, DATA) for tensor in inputs]
         self.activation = -1
         self._made = set(self.inputs)
-        self._fixed: set[int] = set()  # of these sizes alone
+        self._fixed: set[int] = set()  # slots that depend on the sizes of the inputs alone
         self._used: list[tuple[int, int]] = []
         if any(type(tensor) is not Tensor for tensor in inputs):
             self.refuse("an input is no plain tensor")
 
     def refuse(self, reason: str) -> None:
-        """Give the tape up."""
+        """Give up the tape."""
         self.reason = self.reason or reason
 
     def note_activation(self, activation: Tensor) -> None:
-        """Note which tensor the layer gave."""
+        """Note which tensor is the layer's activation."""
         if self.reason is None:
             self.activation = self._slot(activation)
 
     def reads(
         self, func: Any, args: Any, kwargs: Any, targets: list[Tensor], leaves: list[Any], level: int
     ) -> tuple[Any, Any] | None:
-        """Return the arguments with ``Ref`` for tensors, as they were before the operator; None if it is no part."""
+        """Return an operator's arguments with ``Ref`` for tensors, or None if the tape does not need it."""
         if self.reason is not None:
             return None
         if any(storage_of(target) in self.slots.weights for target in targets):
@@ -63,7 +65,7 @@ class PrefixTracer:
     def note(
         self, func: Any, reads: tuple[Any, Any] | None, outs: tuple[int | None, ...], targets: Any, tensors: Any
     ) -> None:
-        """Note an operator, or, where it reads no inputs, that its results are the same for all inputs of this size."""
+        """Note an operator. If ``reads`` is None, its results are the same for all inputs of this size."""
         slots = {slot for slot in outs if slot is not None}
         if reads is None:
             self._fixed |= slots
@@ -72,7 +74,7 @@ class PrefixTracer:
             self.ops += noted(func, reads, outs, targets, tensors, self.slots)
 
     def finish(self, tape: Tape) -> Tape | str:
-        """Return the tape that gives the activation and the values of ``tape``, or the reason why there is none."""
+        """Return the tape of the activation and of the values that ``tape`` reads, or the reason why there is none."""
         wanted = [slot for slot in tape.values if self.slots.levels[slot] == DATA and slot not in self._fixed]
         if not self._made.issuperset(wanted):
             self.refuse("a tensor from outside takes part")
@@ -88,7 +90,7 @@ class PrefixTracer:
         slot, key = self.slots.slot_of(tensor), storage_of(tensor)
         if slot is None:
             if key not in self.slots.weights or self.slots.is_stale(tensor):
-                self.refuse("a tensor from outside takes part, or memory is written by one tensor and read by another")
+                self.refuse("a tensor from outside takes part, or one tensor writes to memory that another reads")
             slot = self.slots.seen(tensor, CONSTANT if key in self.slots.weights else DATA)
         if slot not in self._made:
             if self.slots.levels[slot] != CONSTANT and slot not in self._fixed:

@@ -1,4 +1,4 @@
-"""One batch's tape under a strategy: the outputs for one mask, for many of a plan, or for a mask of each sample."""
+"""Run one batch's tape under a strategy: for one mask, for many masks of a plan, or with one mask a sample."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from captum_ablate.ablation.weights import Weights
 RowReference = Callable[[Tensor], Tensor] | Tensor
 """What replaces a site's activation ``[n, ...]``: values that broadcast against it, or a function of it."""
 
-
 T = TypeVar("T")
 
 
 class Program:
-    """One batch's tape under a strategy. ``outputs(plan, numbers)`` gives the outputs for masks of a plan."""
+    """One batch's tape under a strategy."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class Program:
         self._resume = _Resume(self) if len(sites) > 1 else None
 
     def walk(self, plan: Plan, numbers: Sequence[int]) -> list[int]:
-        """Return the masks in the order in which they come: along chains, from the fullest end, where incremental."""
+        """Return the masks in running order: along chains, from the fullest end, if the strategy is incremental."""
         if not self.steps:
             return list(numbers)
         ordered = []
@@ -70,7 +69,7 @@ class Program:
         return list(dict.fromkeys(ordered))
 
     def outputs(self, plan: Plan, numbers: Sequence[int]) -> Iterator[tuple[Sequence[int], Any]]:
-        """Yield some of these masks' numbers, and the outputs for them: n rows for each, one after the other."""
+        """Yield the numbers of some of these masks and their outputs, n rows a mask."""
         if not self.steps:
             for chunk in batched(numbers, self.strategy.stack):
                 yield chunk, self._run(self._masks(plan, chunk), {}, keys=self._keys(plan, chunk))
@@ -82,24 +81,24 @@ class Program:
             yield chunk, self._run(self._masks(plan, chunk), given, keys=self._keys(plan, chunk))
 
     def one(self, mask: Tensor) -> Any:
-        """Return the outputs for one mask ``[units]``, by no incremental step."""
+        """Return the outputs for one mask ``[units]``, without incremental steps."""
         return self._run(mask[None], {})
 
     def by_row(self, masks: Tensor) -> Any:
-        """Return the outputs for ``masks [n, units]``, one for each sample."""
+        """Return the outputs for ``masks [n, units]``, one a sample."""
         return self._run(masks, {}, by_row=True)
 
     def _masks(self, plan: Plan, numbers: Sequence[int]) -> Tensor:
         return torch.stack([plan.mask(number, self._device) for number in numbers])
 
     def _keys(self, plan: Plan, numbers: Sequence[int]) -> Tensor | None:
-        """Return the masks on the CPU, where they are compared without waiting for a GPU; None where nothing is."""
+        """Return the masks on the CPU, where comparing them does not wait for a GPU, or None if nothing is compared."""
         if self._resume is None:
             return None
         return torch.stack([plan.mask(number, torch.device("cpu")) for number in numbers])
 
     def _along(self, plan: Plan, number: int, wanted: set[int]) -> Iterator[tuple[int, list[Tensor]]]:
-        """Walk a chain of nested masks, from its fullest end; yield the wanted masks and the steps' results there."""
+        """Walk a chain of nested masks from its fullest end; yield the wanted masks with the steps' results."""
         order, counts = plan.order(number, self._device), plan.chains[number].counts
         whole = counts[-1] == plan.units
         states = [step.start(ablated=whole) for step in self.steps]
@@ -117,7 +116,7 @@ class Program:
                 return
 
     def _run(self, masks: Tensor, given: dict[int, Tensor], by_row: bool = False, keys: Tensor | None = None) -> Any:
-        """Return the outputs for ``masks [k, units]``; ``given`` slots, of k n rows, are known already.
+        """Return the outputs for ``masks [k, units]``. Slots in ``given`` (k n rows) are known.
 
         ``keys`` are the masks on the CPU.
         """
@@ -134,7 +133,7 @@ class Program:
     def go(
         self, steps: Sequence[Step], slots: list[Any], masks: Tensor, given: Collection[int] = (), by_row: bool = False
     ) -> None:
-        """Run ``steps`` on ``slots``, but those whose result is ``given``."""
+        """Run ``steps`` on ``slots``, except those whose result is ``given``."""
         for step in steps:
             if step.site is not None:
                 slots[step.outs[0]] = self._ablate(step.site, slots[step.place], masks, by_row)
@@ -146,7 +145,7 @@ class Program:
                 slots[slot] = None
 
     def mixed(self, masks: Tensor, updated: bool = False, by_row: bool = False) -> dict[int, Tensor]:
-        """Return what the first operators read: activations, or the reference where a mask says so."""
+        """Return what the first operators read: activations, with the reference where a mask is set."""
         own, last = masks[:, self.sites[0].units], self.strategy.channels_last
         slots = self._mixed[0 if updated else 1]
         return {slot: self._separated.mixed(slot, own, channels_last=last, by_row=by_row) for slot in slots}
@@ -158,7 +157,7 @@ class Program:
         return self._schedules[k]
 
     def _mixed_without(self, known: set[int]) -> list[int]:
-        """Return the slots of the separated part that are read where the results in ``known`` are given."""
+        """Return the slots of the separated part that are still read if the results in ``known`` are given."""
         read = {slot for op in self._ops if op.outs[0] not in known for slot in op.reads}
         read |= {x.slot for x in self.tape.outputs[0] if isinstance(x, Ref)}
         return [slot for slot in self._separated.slots if slot in read]
@@ -176,7 +175,7 @@ class Program:
 
 
 class _Resume:
-    """Several sites: masks that agree up to a site share what runs before it, and it runs once while it stays so."""
+    """Several sites: masks that agree up to a site share what runs before it, which then runs once."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -186,9 +185,9 @@ class _Resume:
         self._last_key: dict[int, bytes] = {}
 
     def at(self, masks: Tensor, keys: Tensor) -> tuple[int, list[Any] | None]:
-        """Return the number of the step to start at, and the slots there; None where the first step is the start.
+        """Return the step to start at and the slots there, or (0, None) to start at the first step.
 
-        ``keys`` are the masks, where to compare them.
+        ``keys`` are the masks on the device where they are compared.
         """
         program, k = self.program, len(masks)
         schedule = program.schedule(k)
@@ -210,7 +209,7 @@ class _Resume:
         return 0, None
 
     def _run_up_to(self, site: int, mask: Tensor) -> dict[int, Tensor]:
-        """Return the slots that are alive where a site is ablated, for one mask."""
+        """Return the slots that are alive when a site is ablated, for one mask."""
         schedule = self.program.schedule(1)
         slots = schedule.filled(self.program.mixed(mask))
         self.program.go(schedule.steps[: schedule.place(site)], slots, mask)
@@ -224,14 +223,14 @@ def _units_of(sites: Sequence[Site]) -> list[int]:
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of ``size`` items each, the last one perhaps shorter."""
+    """Yield lists of ``size`` items; the last one may be shorter."""
     rest = iter(items)
     while some := list(islice(rest, size)):
         yield some
 
 
 def _by_chain(plan: Plan, numbers: Sequence[int]) -> Iterator[tuple[int, set[int]]]:
-    """Yield each chain that has first places of the wanted masks, with those masks."""
+    """Yield each chain on which wanted masks come first, with those masks."""
     wanted: dict[int, set[int]] = {}
     for number in numbers:
         wanted.setdefault(plan.where[number][0], set()).add(number)

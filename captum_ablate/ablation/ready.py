@@ -1,4 +1,4 @@
-"""One batch, ready for masks: by programs of its tape, or by a replay of modules."""
+"""One batch, ready to run under masks: by programs of its tape, or by a replay of modules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from captum_ablate.inputs.batches import Batch
 class Ready:
     """A batch whose layer has run, with the values that replace its activations.
 
-    ``exact`` makes the same batch by the very operations of a full forward pass, where this one was made by others.
+    If its prefix ran by other operators than the model's, ``exact`` makes the batch again by those of a full pass.
     """
 
     def __init__(
@@ -40,32 +40,32 @@ class Ready:
 
     @property
     def device(self) -> torch.device:
-        """Where its activations are."""
+        """The device of the activations."""
         return self.taken.activation.device
 
     @property
     def has_tape(self) -> bool:
-        """Whether there is a tape of what follows the layer."""
+        """Whether there is a tape of the suffix."""
         return isinstance(self.taken.tape, Tape)
 
     @property
     def tape(self) -> Tape:
-        """What follows the layer."""
+        """The tape of the suffix."""
         assert isinstance(self.taken.tape, Tape)
         return self.taken.tape
 
     @cached_property
     def plain(self) -> Program:
-        """The tape as it was recorded."""
+        """The program that runs the tape as recorded."""
         return self._made(Strategy())
 
     @cached_property
     def exact(self) -> Ready:
-        """This batch, by the very operations of a full forward pass."""
+        """This batch, made by the operators of a full forward pass."""
         return self if self._exact is None else self._exact()
 
     def program(self, strategy: Strategy) -> Program:
-        """Return the tape under a strategy; the last is kept."""
+        """Return the program of the tape under a strategy; the last one is cached."""
         if strategy.is_exact:
             return self.plain
         if self._last is None or self._last.strategy != strategy:
@@ -84,12 +84,12 @@ class Ready:
 
 
 def casts_as_recorded(batch: Batch) -> torch.autocast:
-    """Switch autocast off: the casts that it made are operators of the tape."""
+    """Switch autocast off, because the casts that it made are operators of the tape."""
     return torch.autocast(batch.target.device.type, enabled=False)
 
 
 def ablating(site: Site, mask: Tensor, reference: RowReference) -> Replace:
-    """Return the function that ablates the units of ``mask`` (over the units of all sites) at a site."""
+    """Return the function that ablates the units of ``mask``, over the units of all sites, at one site."""
 
     def replace(activation: Tensor) -> Tensor:
         values = reference(activation) if callable(reference) else reference
@@ -99,7 +99,7 @@ def ablating(site: Site, mask: Tensor, reference: RowReference) -> Replace:
 
 
 def _rows_of(taken: Taken, references: Sequence[Reference], first: int) -> list[RowReference]:
-    """Return what replaces each site's activation: values, or for later sites a function where it looks at them."""
+    """Return what replaces each site's activation: values, or a function at later sites if it reads the activation."""
     target = taken.batch.target
     return [
         partial(reference, target=target, first=first)

@@ -1,4 +1,4 @@
-"""Watching one forward pass: which calls can be answered later, and which must run again."""
+"""Watch one forward pass: find the calls that replays can serve, and those that must run again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _IMMUTABLE = (type(None), bool, int, float, complex, str, bytes, torch.Size, tor
 
 @dataclass
 class Storage:
-    """Memory of a kept tensor: whether live code looked at it, and its content before live code wrote to it."""
+    """Memory of a kept tensor: whether live code read it, and its content before live code wrote to it."""
 
     tensor: Tensor
     looked_at: bool = False
@@ -28,7 +28,7 @@ class Storage:
 
 @dataclass
 class Kept:
-    """A call that an ancestor made: its module, and its output, or None where it is to run live."""
+    """A call that an ancestor made: its module, and its output, or None if it must run live."""
 
     module: nn.Module
     output: tuple[list[Any], TreeSpec] | None
@@ -36,7 +36,7 @@ class Kept:
 
 @dataclass
 class _CallEffects:
-    """What a call under way has done so far."""
+    """What the current call has done so far."""
 
     made: set[int] = field(default_factory=set)
     looked_at: set[int] = field(default_factory=set)
@@ -45,7 +45,7 @@ class _CallEffects:
 
 
 class Recorder(Stage):
-    """Keeps the calls before the layer, and what every operator does to the kept tensors."""
+    """Keep the calls before the layer, and what every operator does to the kept tensors."""
 
     def __init__(self, site: Site, path: Path) -> None:
         super().__init__(site, path)
@@ -91,7 +91,7 @@ class Recorder(Stage):
             self.inside = None
 
     def layer_output(self, leaves: list[Any]) -> bool:
-        """Note the layer's intact output, inside its hook; tell whether the layer must run live in replays."""
+        """Note the layer's intact output, inside its hook, and tell whether the layer must run live in replays."""
         self.past_layer, self.inside = True, None
         if self.layer.must_run or not all(self._servable(leaf, self.layer) for leaf in leaves):
             self._settle_live(self.layer)
@@ -102,7 +102,7 @@ class Recorder(Stage):
         return False
 
     def before(self, reads: set[int], writes: set[int]) -> None:
-        """Take in what the next operator will do."""
+        """Note the storages that the next operator reads and writes."""
         effects, kept = self.inside, self.storages
         for key in reads & kept.keys():
             if effects is not None:
@@ -123,7 +123,7 @@ class Recorder(Stage):
                 effects.quietly_written.add(key)
 
     def after(self, made: set[int]) -> None:
-        """Take in the memory that an operator made."""
+        """Note the memory that an operator made."""
         if self.inside is not None:
             self.inside.made |= made
 
@@ -143,7 +143,7 @@ class Recorder(Stage):
 
 
 def _content(value: Any) -> tuple[Any, list[Any]]:
-    """Return what a call receives, down to the identity of each thing: a list may be filled by the call."""
+    """Return the identity of everything that a call receives: the call may fill a list."""
     leaves, spec = tree_flatten(value)
     return spec, [(id(x), _inside(x)) for x in leaves]
 

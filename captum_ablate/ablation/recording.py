@@ -1,12 +1,12 @@
-"""One forward pass kept so that what follows the layer can run again, and again, without what comes before it.
+"""Record one forward pass, so that its suffix can be replayed many times without the prefix.
 
-While the pass runs again, calls that modules receive directly from the layer's ancestors before the layer are answered
-with what they returned, the layer's output is the ablated one, and everything later runs live. No graph is captured, so
-any Python control flow works. A call is answered only if answering it cannot be told from running it:
+In a replay, modules that the layer's ancestors call before the layer return what they returned in the recording. The
+layer returns the ablated output, and everything after it runs live. No graph is captured, so any Python control flow
+works. A call is served from the recording only if that cannot be told from running it:
 
-- its outputs are tensors (in containers, rebuilt each time) that it made itself, or that were kept before;
-- it left the containers that it was given as they were, and wrote to nothing but its own tensors. One exception: a kept
-  tensor that nobody looked at in between, as in ``relu_(bn(x))``; then its final content is served from the start.
+- Its outputs are tensors, perhaps in containers, that it made itself or that were kept before.
+- It left the containers among its arguments unchanged, and wrote to no tensors but its own. There is one exception: a
+  kept tensor that nothing read in between, as in ``relu_(bn(x))``. Its final content is served from the start.
 
 Every other call runs live. A kept tensor that live code writes to is served as a fresh copy in every replay.
 """
@@ -42,10 +42,10 @@ Replace = Callable[[Tensor], Tensor]
 
 @dataclass
 class Taken:
-    """A batch whose layer has run: what is needed to go on from there, under any mask.
+    """A batch whose layer has run, with all that the suffix needs under any mask.
 
-    ``activations`` are those of the sites, in the order in which they run; ``outputs`` are the intact ones; ``tape``
-    may be the reason for its absence.
+    ``activations`` belong to the sites, in running order. ``outputs`` are intact. ``tape`` is the suffix, or the reason
+    why there is none.
     """
 
     sites: tuple[Site, ...]
@@ -56,7 +56,7 @@ class Taken:
 
     @property
     def site(self) -> Site:
-        """The first site, from which everything runs again."""
+        """The first site, where a replay starts."""
         return self.sites[0]
 
     @property
@@ -67,10 +67,9 @@ class Taken:
 
 @dataclass
 class Recording(Taken):
-    """A recorded forward pass of ``batch``: what to serve when modules run again, and what ran ``before`` the layer.
+    """A recorded forward pass of ``batch``: what a replay serves, and what ran ``before`` the layer.
 
-    ``before`` is a tape from the ``inputs``, slots in the order of the tensors among them, or the reason for its
-    absence.
+    ``before`` is the prefix tape, or the reason why there is none. It starts at the slots ``inputs``, one a tensor.
     """
 
     forward_func: nn.Module
@@ -82,14 +81,14 @@ class Recording(Taken):
     inputs: list[int]
 
     def replay(self, ablated: Tensor, later: Sequence[Replace] = (), watch: Any = None) -> Any:
-        """Return the model's outputs with ``ablated`` at the first site, and ``later`` applied at the others.
+        """Return the model's outputs with ``ablated`` at the first site and ``later`` applied at the others.
 
-        ``watch`` is a context for the run.
+        The replay runs in the context ``watch``.
         """
         player = _Player(self)
         inputs, extra = player.fresh((self.batch.inputs, self.batch.additional_forward_args))
         with ExitStack() as stack:
-            # hooked always: PyTorch's transformers take another path through modules that have a hook
+            # always hooked: PyTorch's transformers take another path through modules that have a hook
             stack.enter_context(self.site.hooked(lambda output: player.replace(output, ablated)))
             for k, site in enumerate(self.sites[1:]):
                 replace = later[k] if later else partial(unablated, site)
@@ -106,7 +105,7 @@ class Recording(Taken):
 
 
 class _Player(Stage):
-    """Answers the kept calls, and runs everything else."""
+    """Serve the kept calls, and run everything else."""
 
     def __init__(self, recording: Recording) -> None:
         super().__init__(recording.site, recording.path)
@@ -159,15 +158,15 @@ class _Player(Stage):
             self._copies[key] = storage.content.clone()
         return leaf.new_empty(0).set_(
             self._copies[key], leaf.storage_offset(), leaf.size(), leaf.stride()
-        )  # same place, same strides, in this replay's own copy of the memory
+        )  # same offset and strides, in this replay's own copy of the memory
 
 
 def record(
     forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch, path: Path, *, with_prefix: bool = False
 ) -> Recording:
-    """Run ``forward_func`` once on ``batch`` and return what replays need; the sites are hooked, ablating nothing.
+    """Run ``forward_func`` once on ``batch``, with hooks that ablate nothing, and return what replays need.
 
-    ``beside`` also notes what runs before the layer, where there is one site.
+    ``with_prefix`` also traces what runs before the layer, if there is one site.
     """
     assert isinstance(forward_func, nn.Module)
     recorded = _Pass(forward_func, sites, batch, path, with_prefix and len(sites) == 1)
@@ -179,7 +178,7 @@ def record(
 
 
 class _Pass:
-    """A forward pass that is being recorded."""
+    """A forward pass while it is recorded."""
 
     def __init__(self, model: nn.Module, sites: Sequence[Site], batch: Batch, path: Path, notes_all: bool) -> None:
         self.model, self.sites, self.batch, self.path = model, tuple(sites), batch, path
@@ -190,7 +189,7 @@ class _Pass:
         self.inputs: tuple[Any, ...] = ()
 
     def run(self, *inputs: Any) -> Any:
-        """Run the model, watched."""
+        """Run the model while its calls and operators are watched."""
         tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
         for tensor in tensors:
             self.recorder.keep(tensor)
@@ -201,7 +200,7 @@ class _Pass:
             return self.model(*inputs)
 
     def note(self, number: int, output: Any) -> Any:
-        """Take in what a site gave, and return it with no unit ablated."""
+        """Note the activation of a site, and return it with no unit ablated."""
         if number in self.activations:
             raise CannotReplay("the layer runs more than once")
         site = self.sites[number]
@@ -226,13 +225,13 @@ class _Pass:
         self.layer_output = None if run_layer else (leaves, spec)
 
     def recording(self, outputs: Any) -> Recording:
-        """Return the recording of the pass, which gave ``outputs``."""
+        """Return the recording of the pass, which returned ``outputs``."""
         if len(self.activations) < len(self.sites):
             raise CannotReplay("the layer did not run")
         k = len(self.batch.inputs)
         own = Batch(self.inputs[:k], self.batch.target, self.inputs[k:])
         tape = self.tracer.finish(class_outputs(outputs))
-        before: Tape | str = "not noted"
+        before: Tape | str = "not traced"
         if self.notes_all:
             before = self.tracer.prefix.finish(tape) if isinstance(tape, Tape) else tape
         return Recording(
@@ -256,6 +255,6 @@ def _replaced(site: Site, replace: Replace, output: Any) -> Any:
 
 
 def unablated(site: Site, activation: Tensor) -> Tensor:
-    """Return ``activation`` with no unit ablated: a new tensor, made by the operation that ablates."""
+    """Return ``activation`` with no unit ablated, as a new tensor made by the operator that ablates."""
     nothing = torch.zeros(site.axis.count(activation.shape), dtype=torch.bool, device=activation.device)
     return site.ablated(activation, nothing, activation.new_zeros(()))

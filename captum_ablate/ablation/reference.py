@@ -1,4 +1,4 @@
-"""What stands in a unit's place when it is ablated: zero, its mean, another sample's value, or the user's own."""
+"""References: what replaces an ablated unit's activation: zero, its mean, another sample's value, or the user's own."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import layer_pass
 
 DONORS = 256
-"""Ranking samples that ``resample`` draws from: enough that no donor dominates, small enough to keep."""
+"""Number of ranking samples that ``resample`` draws from: no donor dominates, and they fit into memory."""
 
 ReferenceOption = str | Tensor | Callable[[Tensor, Tensor], Tensor]
 
 
 class Reference(Protocol):
-    """Gives the reference values of a batch."""
+    """Return the reference values of a batch."""
 
     def __call__(self, activation: Tensor, target: Tensor, first: int) -> Tensor:
         """Return values that broadcast against ``activation [n, ...]``; ``first`` is the position of sample 0."""
 
 
 class ReferenceFit(Protocol):
-    """Learns a reference from ranking data."""
+    """Learn a reference from ranking data."""
 
     def add(self, activation: Tensor) -> None:
-        """Take in the layer's output for one batch, ``[n, ...]``."""
+        """Add the layer's output for one batch, ``[n, ...]``."""
 
     def finish(self) -> Reference:
         """Return the reference."""
@@ -47,7 +47,12 @@ def reference_name(reference: ReferenceOption) -> str:
 
 
 def fit_of(reference: ReferenceOption, axis: UnitAxis, seed: int) -> ReferenceFit | None:
-    """Return what must see the ranking data first, or None where the reference needs none."""
+    """Return what learns ``reference`` from ranking data, or None if it needs none.
+
+    Raises:
+        ValueError: if a string names no reference.
+        TypeError: if it is no string, Tensor or function.
+    """
     if isinstance(reference, str):
         if reference == "mean":
             return _MeanFit(axis)
@@ -117,7 +122,7 @@ class _Constant:
 class _Function:
     function: Callable[[Tensor, Tensor], Tensor]
     is_live: ClassVar[bool] = True
-    """It looks at the activation: behind an ablation it is to see the one that is there."""
+    """It reads the activation, so after an ablation it must see the ablated one."""
 
     def __call__(self, activation: Tensor, target: Tensor, first: int) -> Tensor:
         value = self.function(activation.clone(), target.clone())
@@ -153,7 +158,7 @@ class _Mean:
 
 
 class _DonorFit:
-    """A uniform sample of ``DONORS`` ranking samples: those with the smallest of random keys drawn by position."""
+    """A uniform sample of ``DONORS`` ranking samples: those with the smallest random keys, drawn by position."""
 
     def __init__(self, seed: int) -> None:
         self.seed, self.stream = seed, np.random.default_rng([seed, 1])
@@ -163,7 +168,7 @@ class _DonorFit:
         keys = self.stream.random(len(activation))
         if self.donors and self.donors[0][1].shape != activation.shape[1:]:
             raise ValueError(
-                'reference="resample" needs outputs of one shape; the layer gave '
+                'reference="resample" needs outputs of one shape; the layer returned '
                 f"{tuple(self.donors[0][1].shape)} and {tuple(activation.shape[1:])}"
             )
         best = np.argsort(keys)[:DONORS]
@@ -176,7 +181,7 @@ class _DonorFit:
 
 @dataclass(frozen=True)
 class _Donors:
-    """One donor for each evaluated sample, chosen by seed and position: batches and methods do not matter."""
+    """One donor for each evaluated sample, chosen by seed and position alone, not by batch or method."""
 
     values: Tensor
     seed: int

@@ -1,6 +1,6 @@
-"""The operators of a tape made ready to run: arguments in place, memory given back, and used again where it is free.
+"""Prepare a tape's operators to run: arguments in place, and memory freed or reused as soon as nobody reads it.
 
-A tape was recorded with n rows; a schedule runs it with k n rows, k masks one after the other.
+A tape was recorded with n rows. A schedule runs it with k n rows, for k stacked masks.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from captum_ablate.ablation.weights import Weights
 
 @dataclass
 class Step:
-    """An operator ready to run: its arguments with the places of slots, and the slots that nobody reads after it.
+    """An operator ready to run: its arguments, the ``places`` of slots among them, and the slots that die after it.
 
-    Where ``site`` is set it is no operator: that site is ablated, and slot ``place`` holds its activation.
+    If ``site`` is set, the step is the ablation of that site, and slot ``place`` holds its activation.
     """
 
     func: Any
@@ -35,7 +35,7 @@ class Step:
     dies: list[int] = field(default_factory=list)
 
     def run(self, slots: list[Any]) -> None:
-        """Run the operator on ``slots``, and put its results there."""
+        """Run the operator on ``slots``, and store its results there."""
         if self.nested:
             args = [_filled(a, slots) for a in self.args]
             result = self.func(*args, **{k: _filled(a, slots) for k, a in self.kwargs.items()})
@@ -53,7 +53,7 @@ class Step:
 
 
 class Values:
-    """The tensors of a tape that are no results of its operators, in the memory format of a strategy."""
+    """A tape's tensors that are not results of its operators, in the memory format of a strategy."""
 
     def __init__(self, tape: Tape, weights: Weights, *, channels_last: bool) -> None:
         self.tape, self.weights, self.channels_last = tape, weights, channels_last
@@ -70,12 +70,12 @@ class Values:
         return value
 
     def argument(self, value: Any) -> Any:
-        """Return an argument of an operator; a tensor among them (a folded weight) in the memory format."""
+        """Return an operator's argument; a tensor (a folded weight) in the strategy's memory format."""
         is_weight = isinstance(value, Tensor) and value.ndim == 4 and self.channels_last
         return self.weights.channels_last(value) if is_weight else value
 
     def constant(self, argument: Any) -> Tensor | None:
-        """Return the value of an argument that neither inputs nor ablation reach, else None."""
+        """Return the value of an argument that depends on neither inputs nor ablation, else None."""
         if isinstance(argument, Ref):
             return self.value(argument.slot, 1) if argument.slot in self.tape.constants else None
         found = self.argument(argument)
@@ -85,14 +85,14 @@ class Values:
 
 @dataclass
 class Schedule:
-    """The steps for one number of stacked masks, and the values that they read, by slot (None: a step gives it)."""
+    """The steps for one number of stacked masks, and the values that they read, by slot (None: a step's result)."""
 
     steps: list[Step]
     values: list[Any]
 
     @classmethod
     def of(cls, ops: Sequence[Op], values: Values, k: int = 1, mine: Collection[int] = ()) -> Schedule:
-        """Return the schedule of ``ops`` for k n rows; ``mine`` are slots given at the start, free to be written to."""
+        """Return the schedule of ``ops`` for k n rows; ``mine`` are slots of the start that may be overwritten."""
         tape = values.tape
         outputs = {x.slot for x in tape.outputs[0] if isinstance(x, Ref)}
         known: list[Any] = [None] * len(tape.specs)
@@ -102,11 +102,11 @@ class Schedule:
         return cls([_step(op, number, memory, values, k) for number, op in enumerate(ops)], known)
 
     def place(self, site: int) -> int:
-        """Return where a site is ablated."""
+        """Return the number of the step that ablates a site."""
         return next(number for number, step in enumerate(self.steps) if step.site == site)
 
     def filled(self, given: Mapping[int, Tensor]) -> list[Any]:
-        """Return all slots as they are before the first step: the values, and what is ``given``."""
+        """Return all slots before the first step: the values, and what is ``given``."""
         slots = list(self.values)
         for slot, value in given.items():
             slots[slot] = value
@@ -114,7 +114,7 @@ class Schedule:
 
 
 class _Memory:
-    """Which slots share memory, and when it is read for the last time."""
+    """Find which slots share memory, and which operator reads it last."""
 
     def __init__(self, ops: Sequence[Op], outputs: set[int], mine: Collection[int]) -> None:
         self._root: dict[int, int] = {slot: slot for slot in mine}
@@ -134,7 +134,7 @@ class _Memory:
         self._outputs = outputs
 
     def is_free(self, slot: int, number: int) -> bool:
-        """Tell whether the memory of a slot is made here, and operator ``number`` is the last to read it."""
+        """Tell whether a step made the memory of a slot, and operator ``number`` is the last to read it."""
         root = self._root.get(slot, -1)
         return root not in self._kept and self._last.get(root) == number
 
@@ -142,7 +142,7 @@ class _Memory:
         return self._root.get(slot, -1)
 
     def dying(self, op: Op, number: int) -> list[int]:
-        """Return the slots that operator ``number`` reads last."""
+        """Return the slots that nobody reads after operator ``number``."""
         own = [s for s in dict.fromkeys(op.reads) if self._last_own[s] == number and s in self._root]
         unread = [s for s in op.outs if s is not None and s not in self._last_own]
         return [s for s in own + unread if s not in self._outputs]
@@ -152,7 +152,7 @@ def _step(op: Op, number: int, memory: _Memory, values: Values, k: int) -> Step:
     func, args = op.func, [values.argument(a) for a in op.args]
     if op.site is not None:
         return Step(None, [], {}, [], False, op.outs, op.site, args[0].slot, memory.dying(op, number))
-    if op.name in ("view", "_unsafe_view"):  # memory may lie otherwise than when it was recorded
+    if op.name in ("view", "_unsafe_view"):  # the memory layout may differ from the recorded one
         func = torch.ops.aten.reshape.default
     if k > 1:
         args = _scaled(op, args, values.tape, k)
@@ -164,7 +164,7 @@ def _step(op: Op, number: int, memory: _Memory, values: Values, k: int) -> Step:
 
 
 def _written_over(op: Op, number: int, args: list[Any], memory: _Memory, tape: Tape) -> tuple[Any, list[Any]]:
-    """Return the operator that writes its result over an argument whose memory is free, else the operator itself."""
+    """Return the in-place twin that overwrites an argument whose memory is free, else the operator itself."""
     twin, out = _in_place(op), op.outs[0]
     if twin is None or op.kwargs:
         return op.func, args
@@ -184,24 +184,24 @@ def _written_over(op: Op, number: int, args: list[Any], memory: _Memory, tape: T
 
 
 _SIZES = {"view": 1, "_unsafe_view": 1, "reshape": 1, "expand": 1, "new_zeros": 1, "new_ones": 1, "new_full": 1}
-"""Operators with sizes among their arguments, and where."""
+"""Operators with sizes among their arguments, and the place of these."""
 
 
 def _scaled(op: Op, args: list[Any], tape: Tape, k: int) -> list[Any]:
-    """Return the arguments for k n rows: sizes that count rows grow."""
+    """Return the arguments for k n rows: sizes that count rows are multiplied by k."""
     place, n = _SIZES.get(op.name), tape.rows
     if place is None or len(args) <= place or not args[place]:
         return args
     sizes = list(args[place])
     if n == 1 and op.name in ("view", "_unsafe_view", "reshape"):
-        sizes[0] *= k if sizes[0] > 0 else 1  # one sample: whatever comes first grows
+        sizes[0] *= k if sizes[0] > 0 else 1  # one sample: the first size always counts rows
     elif holds_rows(tape.specs[op.reads[0]].shape, n) and holds_rows((sizes[0],), n):
         sizes[0] *= k
     return [*args[:place], sizes, *args[place + 1 :]]
 
 
 def holds_rows(shape: Sequence[int], n: int) -> bool:
-    """Tell whether the first axis of a tensor may be that of n samples, or of several rows for each."""
+    """Tell whether the first axis of a shape may be that of n samples, or of several rows for each of them."""
     return len(shape) > 0 and (shape[0] == n or (n > 1 and shape[0] > 0 and shape[0] % n == 0))
 
 
@@ -226,5 +226,5 @@ def _filled(value: Any, slots: list[Any]) -> Any:
 
 
 def in_channels_last(value: Tensor) -> Tensor:
-    """Return ``value`` with its channels next to each other in memory, where it is an image."""
+    """Return ``value`` in channels-last memory format if it has four axes, else as it is."""
     return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value

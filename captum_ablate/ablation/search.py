@@ -1,4 +1,4 @@
-"""The search for the way in which a tape runs fastest here: ways are tried on masks whose results are used."""
+"""Choose the fastest strategy for a tape. Candidates are timed on masks that are needed anyway."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from captum_ablate.ablation.strategy import Strategy
 from captum_ablate.ablation.tape import Tape
 
 FASTER = 0.95
-"""A change is taken if it takes at most this share of the time."""
+"""Largest share of the time that a candidate may take to be chosen."""
 
 SLOWER = 1.05
-"""A change that takes more than this share of the time when it runs first is given up."""
+"""Share of the time above which a candidate is dropped after its first run."""
 
 WORTH = 2
-"""Masks whose time an update of the first affine operator must save on the first batch to be tried."""
+"""Number of masks whose time the incremental update must save on the first batch to be tried."""
 
 CLOSE = TOLERANCE / 5
-"""What a change may differ by where it is tried: other masks round worse, and must still be within ``TOLERANCE``."""
+"""Largest difference of a candidate in the search: other masks may round worse and must stay within ``TOLERANCE``."""
 
 STACK_BYTES = 2**28
-"""Memory of the largest tensor of a stacked run: 256 MiB."""
+"""Largest memory of one tensor in a stacked run: 256 MiB."""
 
 LARGEST_STACK = 64
 
 SMALL = 2**21
-"""Numbers that a run behind the layer touches: with fewer, nothing is measured, masks are stacked until it is as much.
-So small networks run the same way every time."""
+"""Numbers that one run of the suffix touches, below which nothing is timed: masks are stacked up to this size instead.
+So small networks always run with the same strategy."""
 
 
 _DECIDE = frozenset(
@@ -49,11 +49,11 @@ _DECIDE = frozenset(
     argsort kthvalue median bucketize searchsorted quantize_per_tensor fake_quantize_per_tensor_affine_cachemask
     """.split()  # noqa: SIM905
 )
-"""Operators that jump: what rounds by 1e-7 before them may differ by much behind."""
+"""Discontinuous operators: a rounding of 1e-7 before them may become a large difference after them."""
 
 
 class Search:
-    """Runs the masks of a batch, each once, while strategies are tried one after the other."""
+    """Run the masks of a batch, each once, while one strategy after the other is tried."""
 
     def __init__(self, plan: Plan, ready: Ready) -> None:
         self.plan, self.ready = plan, ready
@@ -98,7 +98,7 @@ class Search:
         return strategy, set(numbers[:k])
 
     def _rewritten(self, seconds: float, mask: Tensor, truth: Any) -> tuple[Strategy, float]:
-        """Try what is read alone, channels-last memory and folding; return what is best, and its seconds for a mask."""
+        """Try narrowing, channels-last memory and folding; return the best strategy and its seconds a mask."""
         best = Strategy()
         if narrowed(self.tape) is not self.tape:
             candidate = Strategy(narrowed=True)
@@ -113,24 +113,24 @@ class Search:
         return best, seconds
 
     def _trial(self, candidate: Strategy, mask: Tensor, truth: Any, limit: float) -> float | None:
-        """Return the seconds that a strategy takes, None where it fails or gives other outputs."""
+        """Return the seconds that a strategy takes, or None if it fails or returns other outputs."""
         try:
             program = self.ready.program(candidate)
-            program.schedule(1)  # weights are made ready outside the time
+            program.schedule(1)  # prepare weights outside the timed run
             took, outputs = self._timed(lambda: program.one(mask))
             if took > SLOWER * limit or not equal(outputs, truth, CLOSE):
                 return None
             again, outputs = self._timed(lambda: program.one(torch.zeros_like(mask)))
             if not equal(outputs, class_outputs(self.ready.taken.outputs), CLOSE):
                 return None
-        except (RuntimeError, ValueError, IndexError):  # no such kernel for this memory format, say
+        except (RuntimeError, ValueError, IndexError):  # for example no kernel for this memory format
             return None
         return min(took, again)
 
     def _updated(
         self, best: Strategy, seconds: float, truth: Any, numbers: Sequence[int]
     ) -> Any:  # a generator that returns (strategy, numbers done)
-        """Try updates of the first affine operator; the last mask of the walk is a result, if it is one of these."""
+        """Try incremental updates of the first affine operator; yield the outputs of those ``numbers`` that it ran."""
         updated = replace(best, incremental=True)
         found = self._walked(updated, truth) if self._updates_pay(updated, seconds) else None
         if found is None:
@@ -143,7 +143,7 @@ class Search:
     def _updates_pay(self, strategy: Strategy, seconds: float) -> bool:
         """Tell whether updating the first affine operator for one more group is cheaper than computing it.
 
-        It must save the time of ``WORTH`` masks over the plan, ``seconds`` each: finding out costs as much.
+        Over the plan it must save ``WORTH`` masks of ``seconds`` each, the cost of trying it.
         """
         chain = self.plan.chains[self.plan.where[self.plan.half][0]]
         counts = (0, *chain.counts)
@@ -151,7 +151,7 @@ class Search:
         try:
             program = self.ready.program(strategy)
             whole, update = 0.0, 0.0
-            k = min(4, len(self.plan), self._most_masks)  # stacked, as it would be
+            k = min(4, len(self.plan), self._most_masks)  # stacked, as in a real run
             for step in program.steps:
                 state = step.start(ablated=False)
                 own = state.mask.repeat(k, 1)
@@ -164,9 +164,9 @@ class Search:
         return bool(program.steps) and update <= 0.8 * whole and saved >= WORTH * seconds
 
     def _walked(self, strategy: Strategy, truth: Any) -> dict[int, Any] | None:
-        """Return the outputs for the half-way mask of a chain and the last that is reached, None if not as plainly.
+        """Return the outputs for a chain's half-way mask and the last mask of its walk, or None if they differ.
 
-        Rounding adds up along the walk, and a deep network makes more of it.
+        They must agree with the plain tape: rounding adds up along the walk, and a deep network amplifies it.
         """
         half, chain = self.plan.half, self.plan.where[self.plan.half][0]
         program = self.ready.program(strategy)
@@ -181,11 +181,11 @@ class Search:
     def _stacked(
         self, best: Strategy, seconds: float, numbers: Sequence[int]
     ) -> Any:  # a generator that returns (strategy, numbers done)
-        """Try stacks, each larger than the last while it pays."""
+        """Try stacks of masks, each larger than the last while that pays."""
         done: set[int] = set()
         k = 1 if best.incremental else 4
         if self.device.type == "cpu" and not best.incremental and 2 * _read(self.tape) < _made(self.tape):
-            return best, done  # what is computed outweighs what is read: nothing to share between masks
+            return best, done  # computing outweighs reading weights, so masks have nothing to share
         while k <= min(LARGEST_STACK, self._most_masks) and len(numbers) - len(done) >= 2 * k:
             candidate = replace(best, stack=k)
             program = self.ready.program(candidate)
@@ -199,7 +199,7 @@ class Search:
                 break
             pays = k == 1 or took / k <= FASTER * seconds
             if not pays and best.is_exact:
-                break  # what was stacked is computed again, so that every bit agrees
+                break  # run the stacked masks again, so that every bit agrees
             yield from found
             done.update(chunk)
             if not pays:
@@ -215,7 +215,7 @@ class Search:
 
 
 def agree(ready: Ready, plan: Plan, numbers: Sequence[int], outputs: Any) -> bool:
-    """Tell whether the first and the last of stacked masks are as alone: samples must not mix across masks."""
+    """Tell whether the first and the last stacked mask equal their own runs: samples must not mix across masks."""
     n = ready.tape.rows
     for k in {0, len(numbers) - 1}:
         own = tree_map(lambda x, k=k: x[k * n : (k + 1) * n] if isinstance(x, Tensor) else x, outputs)
@@ -225,14 +225,14 @@ def agree(ready: Ready, plan: Plan, numbers: Sequence[int], outputs: Any) -> boo
 
 
 def is_precise(tape: Tape) -> bool:
-    """Whether rounding is far below what outputs are held to: not so for half precision, nor where numbers decide."""
+    """Tell whether a tape rounds far below the tolerance: not in half precision, nor with discontinuous operators."""
     wide = (torch.float32, torch.float64)
     smooth = all(op.name not in _DECIDE for op in tape.ops)
     return smooth and all(not s.dtype.is_floating_point or s.dtype in wide for s in tape.specs)
 
 
 def size_of(tape: Tape) -> int:
-    """Return how many numbers a run of a tape touches."""
+    """Return how many numbers one run of a tape touches."""
     return _made(tape) + _read(tape)
 
 
@@ -242,7 +242,7 @@ def _made(tape: Tape) -> int:
 
 
 def _read(tape: Tape) -> int:
-    """Return how many numbers of weights they read."""
+    """Return how many numbers of weights the operators read."""
     return sum(tape.values[slot].numel() for slot in tape.constants)
 
 

@@ -1,8 +1,8 @@
-"""What treats units separately behind the layer: it runs once, and the mask is applied behind it, to the same bit.
+"""Move the mask past operators that act on each unit alone. They run once; the result is bit-identical.
 
-With h such a run of operators, ``h(where(mask, reference, activation)) = where(mask', h(reference), h(activation))``:
-activation functions, batch norm in evaluation mode, pooling, depthwise convolutions, additions of what the ablation
-does not reach, flattening.
+With h a run of such operators, ``h(where(mask, reference, activation)) = where(mask', h(reference), h(activation))``.
+They are activation functions, batch norm in evaluation mode, pooling, depthwise convolutions, flattening, and additions
+of what does not depend on the ablation.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from captum_ablate.ablation.tape import Op, Ref, Tape
 
 @dataclass(frozen=True)
 class Axis:
-    """The axis of a tensor along which units lie; ``owner [size]`` is the unit of each index, -1 for none.
+    """A tensor's axis of units; ``owner [size]`` is the unit of each index, or -1 for none.
 
-    Where every element of several axes is a unit, ``dim`` is 0 and ``owner`` is empty.
+    If every element of several axes is a unit, ``dim`` is 0 and ``owner`` is empty.
     """
 
     dim: int
@@ -36,7 +36,7 @@ class Axis:
 
 @dataclass
 class Separated:
-    """Slots whose values are known for intact and for ablated units, and the operators that are done with."""
+    """Slots whose values are known for intact and for ablated units, and the numbers of the operators ``done``."""
 
     device: torch.device
     done: set[int] = field(default_factory=set)
@@ -45,7 +45,7 @@ class Separated:
     ablated: dict[int, Tensor] = field(default_factory=dict)
 
     def mixed(self, slot: int, masks: Tensor, *, channels_last: bool = False, by_row: bool = False) -> Tensor:
-        """Return a slot's value for ``masks [k, units]``, k times the rows; ``by_row``: a mask for each row."""
+        """Return a slot's value for ``masks [k, units]``, k times the rows, or with one mask a row (``by_row``)."""
         intact, ablated, axis = self.intact[slot], self.ablated[slot], self.slots[slot]
         if axis.dim == 0:
             spread = masks.reshape(len(masks), 1, *intact.shape[1:])
@@ -65,7 +65,7 @@ class Separated:
 
 
 def separable(ops: list[Op], tape: Tape, site: Site, activation: Tensor, reference: Tensor) -> Separated:
-    """Run whatever treats the units of the first site separately, on ``activation`` and on ``reference``."""
+    """Run the operators that act on each unit of the first site alone, on ``activation`` and on ``reference``."""
     found = Separated(activation.device)
     first = ops[0].outs[0]
     assert first is not None
@@ -96,7 +96,7 @@ def separable(ops: list[Op], tape: Tape, site: Site, activation: Tensor, referen
 
 
 def _forget_unread(found: Separated, ops: list[Op], tape: Tape) -> None:
-    """Keep only what a later operator reads."""
+    """Keep only the slots that a later operator reads."""
     read = {slot for number, op in enumerate(ops) if number not in found.done for slot in op.reads}
     read |= {x.slot for x in tape.outputs[0] if isinstance(x, Ref)}
     for slot in [slot for slot in found.slots if slot not in read]:
@@ -131,7 +131,7 @@ def _run(op: Op, values: dict[int, Tensor], tape: Tape) -> Tensor:
 
 
 def _axis_after(op: Op, axes: dict[int, Axis], tape: Tape) -> Axis | None:
-    """Return the axis of units of the result, or None where the operator does not treat units separately."""
+    """Return the result's axis of units, or None if the operator does not act on each unit alone."""
     rule = _RULES.get(op.name)
     out = op.outs[0]
     assert out is not None

@@ -1,4 +1,4 @@
-"""Where units are ablated: one tensor of a layer's output (or input), reached by a hook that is registered last."""
+"""A site, where units are ablated: one tensor of a layer's output (or input), replaced by a hook registered last."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captum_ablate.statistics.activations import layer_inputs, tensor_parts
 
 @dataclass(frozen=True)
 class Site:
-    """Part ``element`` of the tensors that ``layer`` gives (or receives: ``at_input``), with its axis of units."""
+    """Tensor ``element`` of those that ``layer`` returns (or receives: ``at_input``), with its axis of units."""
 
     layer: nn.Module
     name: str
@@ -24,17 +24,17 @@ class Site:
     at_input: bool = False
     element: int = 0
     units: slice = field(default_factory=lambda: slice(None))
-    """Where its units stand among those of all sites."""
+    """The place of its units among those of all sites."""
 
     def part(self, output: Any) -> Tensor:
-        """Return the tensor in question."""
+        """Return the site's tensor of an output."""
         parts = tensor_parts(output, self.name)
         if self.element >= len(parts):
-            raise ValueError(f"layer {self.name!r} gives {len(parts)} tensors; there is no number {self.element}")
+            raise ValueError(f"layer {self.name!r} returns {len(parts)} tensors; there is no number {self.element}")
         return parts[self.element]
 
     def with_part(self, output: Any, new: Tensor) -> Any:
-        """Return the output with ``new`` in the place of the tensor in question."""
+        """Return the output with ``new`` in the place of the site's tensor."""
         if isinstance(output, Tensor):
             return new
         parts = list(output)
@@ -44,7 +44,7 @@ class Site:
 
     @contextmanager
     def hooked(self, replace: Callable[[Any], Any]) -> Iterator[list[int]]:
-        """Hook the layer: ``replace(output) -> output``. Yields a list that gets one entry per run of the layer."""
+        """Hook the layer with ``replace(output) -> output``, and yield a list that grows by one with each run."""
         runs: list[int] = []
 
         def after(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -69,7 +69,7 @@ class Site:
     def ablated(self, activation: Tensor, mask: Tensor, replaced: Tensor) -> Tensor:
         """Return a new tensor: ``replaced`` where ``mask`` is set, ``activation`` elsewhere.
 
-        ``mask`` is ``[units]``, or ``[n, units]`` for a mask of its own for each sample.
+        ``mask`` is ``[units]``, or ``[n, units]``, one row a sample.
         """
         rows = mask if mask.ndim == 2 else mask[None]
         return torch.where(self.axis.spread(rows, activation.shape), replaced, activation)

@@ -1,4 +1,4 @@
-"""The way to the layer: the calls that modules receive, walked alike in recording and in replay."""
+"""The path of module calls that leads to the layer, followed alike in a recording and in a replay."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import nn
 from captum_ablate.ablation.site import Site
 
 Path = tuple[int, ...]
-"""Where the layer is called: the number of the call in each frame, from the outermost call down to the layer's."""
+"""Where the layer is called: the number of the call in each frame, from the outermost frame to the layer's."""
 
 
 class CannotReplay(Exception):
-    """A replay is not possible, or did not come out as recorded; the message is the reason."""
+    """A replay is not possible, or differs from the recording. The message is the reason."""
 
 
 class PathFinder:
-    """Watches a forward pass for the path of calls that leads to the layer."""
+    """Watch a forward pass for the path of calls that leads to the layer."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
         self._counts = [0]
 
     def call(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Count the call in its frame, and open a frame of its own."""
+        """Count the call in its frame, and open a new frame for it."""
         self._counts[-1] += 1
         self._counts.append(0)
         try:
@@ -35,12 +35,12 @@ class PathFinder:
             self._counts.pop()
 
     def at_layer(self) -> None:
-        """Note the path: the layer is running now."""
+        """Note the path while the layer runs."""
         self.path = tuple(count - 1 for count in self._counts[:-1])
 
 
 class Stage(ABC):
-    """The frames of the layer's ancestors, walked alike in recording and in replay."""
+    """Follow the frames of the layer's ancestors, alike in a recording and in a replay."""
 
     def __init__(self, site: Site, path: Path) -> None:
         self.site, self.path = site, path
@@ -72,14 +72,14 @@ class Stage(ABC):
 
     @abstractmethod
     def is_inside(self) -> bool:
-        """Tell whether a call from an ancestor is under way, whose own calls are its own affair."""
+        """Tell whether a call from an ancestor is running; the calls inside it are not followed."""
 
     @abstractmethod
     def before_layer(
         self, place: tuple[int, int], original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any
     ) -> Any:
-        """Return what a call from an ancestor returns; ``place`` is its frame and number."""
+        """Return the result of an ancestor's call before the layer; ``place`` is its frame and number."""
 
     @abstractmethod
     def at_layer(self, original: Callable[..., Any], module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Return what the layer's call returns."""
+        """Return the result of the layer's call."""

@@ -1,4 +1,4 @@
-"""Whether a model is still as it was: what its modules hold, beside what their forward passes compute."""
+"""Find out whether a model has changed: its attributes, weights, buffers, hooks and autocast settings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.d
 
 
 DEEP = 4
-"""How deep containers and plain objects among the attributes are looked into."""
+"""Depth up to which containers and plain objects among the attributes are read."""
 FEW = 64
-"""Numbers of a tensor or array that are looked at: writes through ``.data`` leave no other trace."""
+"""Numbers of a tensor or array that are read: writes through ``.data`` leave no other trace."""
 
 
 def state_of(model: nn.Module) -> list[Any]:
-    """Return what changes when an attribute, what it holds, a weight or a buffer changes, or a hook comes or goes.
+    """Return a list that changes when an attribute, its content, a weight, a buffer or the set of hooks changes.
 
-    Tensors count by identity, by how often they were written to, and by some of their numbers; other objects by what
-    they hold. Globals, closures, and what lies deeper than ``DEEP``, are not seen. It is one flat list: thousands of
-    nested ones would keep Python's garbage collector busy.
+    Tensors count by identity, version and some of their numbers, other objects by their content. Globals, closures and
+    what lies deeper than ``DEEP`` do not count. The list is flat, because thousands of nested ones would keep Python's
+    garbage collector busy.
     """
     everywhere = nn.modules.module
     found: list[Any] = [torch.get_default_dtype(), *_casts()]
@@ -47,7 +47,7 @@ def _casts() -> list[Any]:
 
 
 def _mark(value: Any, deep: int, found: list[Any]) -> None:
-    """Append what tells a value from others, and how many parts follow where it has parts."""
+    """Append what tells a value from others, and for a container the number of its parts."""
     if isinstance(value, PLAIN):
         found += (type(value), value)
         return
@@ -73,7 +73,7 @@ def _mark(value: Any, deep: int, found: list[Any]) -> None:
 
 
 def _some(tensor: Tensor) -> bytes | None:
-    """Return a few numbers of a tensor on the CPU, bit by bit."""
+    """Return a few numbers of a tensor on the CPU as bytes."""
     n = tensor.numel()
     if tensor.device.type != "cpu" or n == 0 or tensor.layout is not torch.strided or tensor.is_quantized:
         return None

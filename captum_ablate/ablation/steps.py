@@ -1,4 +1,4 @@
-"""After how many ablated units a curve is looked at."""
+"""The counts of ablated units at which a curve is measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import numpy as np
 
 
 def checked_steps(steps: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
-    """Return ``steps`` as the evaluator keeps it: a number, counts in ascending order, or None for every count."""
+    """Return ``steps`` checked: a number, ascending counts, or None for every count.
+
+    Raises:
+        ValueError: if steps are below 1 or not whole.
+        TypeError: if steps are no int, sequence or None.
+    """
     if steps is None:
         return None
     if isinstance(steps, (int, np.integer)) and not isinstance(steps, bool):
@@ -16,7 +21,7 @@ def checked_steps(steps: int | Sequence[int] | None) -> int | tuple[int, ...] | 
             raise ValueError(f"steps must be at least 1, a sequence of counts, or None for every count; got {steps}")
         return int(steps)
     try:
-        counts = [int(count) for count in steps]  # type: ignore[union-attr]  # TypeError says so below
+        counts = [int(count) for count in steps]  # type: ignore[union-attr]  # TypeError is translated below
         whole = all(int(count) == count for count in steps)  # type: ignore[union-attr]
     except TypeError as error:
         raise TypeError(f"steps must be an int, a sequence of counts, or None; got {steps!r}") from error
@@ -26,7 +31,11 @@ def checked_steps(steps: int | Sequence[int] | None) -> int | tuple[int, ...] | 
 
 
 def counts_of(steps: int | tuple[int, ...] | None, units: int) -> tuple[int, ...]:
-    """Return the counts of units ablated after step 0, ascending; the last is all units."""
+    """Return the ascending counts of ablated units after step 0. The last one is all ``units``.
+
+    Raises:
+        ValueError: if a count exceeds ``units``.
+    """
     if steps is None:
         return tuple(range(1, units + 1))
     if isinstance(steps, int):

@@ -1,4 +1,4 @@
-"""A tape: operators on slots, which runs again without the model's Python code; and how operators are noted."""
+"""A tape: a list of operators on slots that runs again without the model's Python code; and how it is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from captum_ablate.ablation.slots import Slots, Spec
 
 @dataclass(frozen=True)
 class Ref:
-    """Stands for a tensor among the arguments of an operator."""
+    """Stand for a tensor among an operator's arguments."""
 
     slot: int
 
@@ -39,13 +39,13 @@ class Op:
 
     @cached_property
     def reads(self) -> list[int]:
-        """The slots that it reads."""
+        """The slots that the operator reads."""
         return [ref.slot for ref in leaves_in((self.args, self.kwargs), Ref)]
 
 
 @dataclass(frozen=True)
 class Tape:
-    """``ops`` on slots, and ``values`` of the slots that no ablation reaches; ``outputs`` as leaves and structure."""
+    """``ops`` on slots, ``values`` of slots that no ablation reaches, and ``outputs`` as leaves and structure."""
 
     ops: list[Op]
     values: dict[int, Tensor]
@@ -58,10 +58,10 @@ class Tape:
 def noted(
     func: Any, reads: tuple[Any, Any], outs: tuple[int | None, ...], targets: list[Tensor], tensors: Any, slots: Slots
 ) -> list[Op]:
-    """Return what runs in the place of an operator that was called with ``tensors`` and wrote to ``targets``.
+    """Return the tape's operators for one that was called with ``tensors`` and wrote to ``targets``.
 
-    An operator that writes keeps the type of what it writes to; its twin may give another (``gt``, or ``add`` of a
-    wider tensor), so a cast follows it.
+    An in-place operator keeps the type of its target. Its functional twin may return another type (``gt``, or ``add``
+    of a wider tensor), so a cast follows.
     """
     if not targets:
         return [Op(func, *reads, outs)]
@@ -83,11 +83,11 @@ _OF_OTHER_TYPE = frozenset(
 )
 
 LAYOUTS = ("as_strided", "as_strided_")
-"""Operators that tell where numbers lie in memory."""
+"""Operators that depend on where numbers lie in memory."""
 
 
 def results_of(result: Any) -> list[Any]:
-    """Return what an operator gave, as a list."""
+    """Return an operator's results as a list."""
     return list(result) if isinstance(result, (tuple, list)) else [result]
 
 
@@ -98,10 +98,10 @@ def written_tensors(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
 
 
 def without_layout(func: Any, args: Any, strides: Sequence[int]) -> tuple[Any, Any]:
-    """Return the operator and its arguments; ``as_strided`` that moves no number becomes ``alias``.
+    """Return the operator and its arguments; an ``as_strided`` that moves no number becomes ``alias``.
 
-    ``strides`` are those of its argument before it ran. Pooling channels-last images to one position calls it; noted as
-    it is, it would hold the sizes and the memory layout of this one run.
+    ``strides`` are those of its argument before the call. Pooling channels-last images to one position calls
+    ``as_strided``, which would fix the sizes and the memory layout of this one run.
     """
     if name_of(func) in LAYOUTS:
         source, sizes, new = args[:3]
@@ -113,7 +113,7 @@ def without_layout(func: Any, args: Any, strides: Sequence[int]) -> tuple[Any, A
 
 
 def is_random(func: Any, args: Any, kwargs: Any) -> bool:
-    """Tell whether an operator draws random numbers; attention does where some of it is dropped out."""
+    """Tell whether an operator draws random numbers. Attention does so only with dropout."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
     arguments = func._schema.arguments
@@ -122,23 +122,23 @@ def is_random(func: Any, args: Any, kwargs: Any) -> bool:
 
 
 def why_not_noted(func: Any, args: Any, kwargs: Any, targets: list[Tensor], leaves: list[Any]) -> str | None:
-    """Return why an operator cannot run again from a tape, None where it can."""
+    """Return why an operator cannot run from a tape, or None if it can."""
     if name_of(func) in LAYOUTS:
         return "as_strided reads memory by its layout"
     if func.namespace not in ("aten", "prims") or name_of(func) == "_pack_padded_sequence":
-        return f"{func} may give a shape that follows from numbers"
-    is_attention = name_of(func).startswith("_scaled_dot_product")  # its numbers are lengths
+        return f"{func} may return a shape that depends on numbers"
+    is_attention = name_of(func).startswith("_scaled_dot_product")  # the numbers that it returns are lengths
     if not is_attention and not all(isinstance(leaf, Tensor) or leaf is None for leaf in leaves):
-        return f"{func} gives Python numbers, or a list of lists"
+        return f"{func} returns Python numbers, or a list of lists"
     if is_random(func, args, kwargs) or torch.Tag.dynamic_output_shape in func.tags:
-        return f"{func} is random, or gives a shape that follows from numbers"
+        return f"{func} is random, or returns a shape that depends on numbers"
     if targets and (len(targets) != 1 or len(leaves) != 1 or leaves[0] is not targets[0] or functional(func) is None):
-        return f"{func} writes into memory in a way that has no functional twin"
+        return f"{func} writes to memory and has no functional twin"
     return None
 
 
 def with_refs(value: Any, slot_of: Callable[[Tensor], int]) -> Any:
-    """Return the arguments of an operator with a ``Ref`` in the place of each tensor."""
+    """Return an operator's arguments with a ``Ref`` in the place of each tensor."""
     if isinstance(value, (tuple, list)):
         return type(value)(with_refs(x, slot_of) for x in value) if type(value) in (tuple, list) else value
     if isinstance(value, dict):
@@ -147,7 +147,7 @@ def with_refs(value: Any, slot_of: Callable[[Tensor], int]) -> Any:
 
 
 def slots_of(func: Any, targets: list[Tensor], leaves: list[Any], slots: Slots, level: int) -> tuple[int | None, ...]:
-    """Return the slots of what an operator gave, or wrote to."""
+    """Return the slots of an operator's results, or of what it wrote to."""
     is_view = signature_of(func)[0]
     written = {id(target): slots.written(target, level) for target in targets}
     return tuple(
@@ -168,7 +168,7 @@ def name_of(func: Any) -> str:
 
 
 def functional(func: Any) -> Any:
-    """Return the operator that gives what ``func`` writes, such as add for add_; None where there is none."""
+    """Return the operator that returns what ``func`` writes, such as add for add_, or None."""
     namespace, name = func._schema.name.split("::")
     if not name.endswith("_") or name.endswith("__"):
         return None

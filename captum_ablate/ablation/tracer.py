@@ -1,8 +1,11 @@
-"""What ran behind the layer, operator by operator: a tape, which runs again without the model's Python code.
+"""Trace the suffix: write a tape of the operators after the layer, which runs again without the model's Python code.
 
-A recorded forward pass notes every operator that depends on the ablated activations; whatever does not is a value. The
-tape is refused, with the reason, where Python could have looked at those numbers (a branch, a printout, a conversion to
-numpy), where an operator is random, and where memory is written by one way and read by another: modules replay then.
+A recorded forward pass notes every operator that depends on the ablated activations. Everything else is a value. The
+tape is refused, with a reason, and modules are replayed instead, in these cases:
+
+- Python may have read such numbers: a branch, a printout, a conversion to numpy.
+- An operator is random.
+- One tensor writes to memory that another tensor reads.
 """
 
 from __future__ import annotations
@@ -32,13 +35,13 @@ from captum_ablate.ablation.tape import (
 )
 
 _SIZED = frozenset("expand repeat zeros ones full empty arange new_zeros new_ones new_full new_empty".split())  # noqa: SIM905
-"""Operators that make sizes, perhaps the batch's, out of nothing: what they give is no constant."""
+"""Operators whose results may have the batch's size without reading it, so they are no constants."""
 
 
 class Tracer:
-    """Notes operators while the forward pass that is recorded runs, from the first ablated activation on.
+    """Note the operators of a recorded forward pass, from the first ablated activation on.
 
-    ``beside`` hears of all others: what runs before the layer, or beside it.
+    All others go to ``prefix``: what runs before the layer, or parallel to it.
     """
 
     def __init__(self, rows: int, prefix: PrefixTracer) -> None:
@@ -47,9 +50,9 @@ class Tracer:
         self.ops: list[Op] = []
         self.values: dict[int, Tensor] = {}
         self.slots, self.prefix = prefix.slots, prefix
-        self._used: list[tuple[int, int, int]] = []  # storage, version and slot of every value that was read
-        self._copied: set[int] = set()  # values that are copies, made before the memory was written to
-        self._strides: Sequence[int] = ()  # of the argument of an operator that changes them, before
+        self._used: list[tuple[int, int, int]] = []  # storage, version and slot of every value read
+        self._copied: set[int] = set()  # slots of values copied before their memory was overwritten
+        self._strides: Sequence[int] = ()  # strides of the argument of an ``as_strided``, before it runs
         self.paused = False
 
     @property
@@ -58,11 +61,11 @@ class Tracer:
         return bool(self.ops)
 
     def refuse(self, reason: str) -> None:
-        """Give the tape up."""
+        """Give up the tape."""
         self.reason = self.reason or reason
 
     def ablated(self, site: int, activation: Tensor, result: Tensor) -> None:
-        """Note the ablation of a site: ``activation`` goes in, ``result`` (a new tensor) comes out."""
+        """Note the ablation of a site, from ``activation`` to the new tensor ``result``."""
         if self.reason is None:
             if not self.ops:
                 self.prefix.note_activation(activation)
@@ -70,7 +73,7 @@ class Tracer:
             self.ops.append(Op(None, (Ref(source),), {}, (self.slots.made(result, LAYER),), site))
 
     def before(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Take a copy of what an operator is about to write into, if the tape needs the old content."""
+        """Copy what an operator will overwrite, if the tape needs the old content."""
         if name_of(func) in LAYOUTS:
             self._strides = args[0].stride()
         if self.reason is not None or not self.ops or self.paused:
@@ -86,7 +89,7 @@ class Tracer:
                     self._copied.add(slot)
 
     def after(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        """Take in an operator that has run."""
+        """Note an operator that has run."""
         if self.reason is not None or self.paused:
             return
         func, args = without_layout(func, args, self._strides)
@@ -109,22 +112,22 @@ class Tracer:
         self.ops += noted(func, reads, outs, targets, (args, kwargs), self.slots)
 
     def _made_by_python(self) -> None:
-        """Take in a tensor made of Python's numbers: of a list of tensors, say, which are looked at unseen."""
-        reason = "a tensor is made of Python's numbers"
+        """Note a tensor made from Python's numbers: making it from a list of tensors reads them unseen."""
+        reason = "a tensor is made from Python's numbers"
         if self.started:
             self.refuse(reason)
         self.prefix.refuse(reason)
 
     def looked_at(self, tensor: Tensor | None, method: str) -> None:
-        """Take in that Python looked at the numbers of ``tensor`` (None: of some tensor, in another thread)."""
+        """Note that Python read the numbers of ``tensor`` (None: of some tensor, in another thread)."""
         level = LAYER if tensor is None else self.slots.level_of(tensor)
         if self.started and self.reason is None and level == LAYER:
-            self.refuse(f"Python looks at numbers that follow from the ablation ({method})")
+            self.refuse(f"Python reads numbers that depend on the ablation ({method})")
         if level >= DATA:
-            self.prefix.refuse(f"Python looks at numbers that follow from the inputs ({method})")
+            self.prefix.refuse(f"Python reads numbers that depend on the inputs ({method})")
 
     def finish(self, outputs: Any) -> Tape | str:
-        """Return the tape of a pass that gave ``outputs``, or the reason why there is none."""
+        """Return the tape of a pass that returned ``outputs``, or the reason why there is none."""
         leaves, spec = tree_flatten(outputs)
         refs = [Ref(self._slot(leaf)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         if any(not isinstance(leaf, (Ref, bool, int, float, str, type(None))) for leaf in refs):
@@ -142,28 +145,28 @@ class Tracer:
     def _note_independent(
         self, func: Any, args: Any, kwargs: Any, targets: list[Tensor], result: Any, level: int
     ) -> None:
-        """Take in an operator that does not depend on the ablation: what it gives is a value."""
+        """Note an operator that does not depend on the ablation: its results are values."""
         leaves = results_of(result)
         reads = self.prefix.reads(func, args, kwargs, targets, leaves, level)
         for target in targets:
             if storage_of(target) in self.slots.dependent:
-                self.refuse("memory behind the layer is overwritten")
+                self.refuse("memory of the suffix is overwritten")
         given = DATA if name_of(func) in _SIZED else level
         outs = slots_of(func, targets, leaves, self.slots, given)
         self.prefix.note(func, reads, outs, targets, (args, kwargs))
 
     def _slot(self, tensor: Tensor) -> int:
-        """Return the slot of a tensor that is read; one never seen before is a value from outside."""
+        """Return the slot of a tensor that is read. A tensor never seen before is a value from outside."""
         slots, key = self.slots, storage_of(tensor)
         slot = slots.slot_of(tensor)
         if slot is None:
             if key in slots.dependent:
-                self.refuse("memory behind the layer is read by a tensor that no operator gave, or written by another")
+                self.refuse("a tensor that no operator returned reads memory of the suffix, or writes to it")
             if type(tensor) not in (Tensor, nn.Parameter) or (key == 0 and tensor.numel() > 0):
                 self.refuse(f"a tensor of type {type(tensor).__name__} without plain memory takes part")
             is_held = key in slots.weights or key in slots.held
             if not is_held and not slots.is_stale(tensor):
-                self.refuse("a tensor takes part that no operator gave, and no module holds")
+                self.refuse("a tensor takes part that no operator returned and no module holds")
             slot = slots.seen(tensor, CONSTANT if key in slots.weights else DATA)
         if slots.levels[slot] < LAYER:
             self.values.setdefault(slot, tensor)

@@ -1,4 +1,4 @@
-"""The checks before use: the model repeats itself, and what runs again gives what a full forward pass gives."""
+"""Check before use that the model repeats itself, and that a replay equals a full forward pass."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from captum_ablate.inputs.model import ForwardFunc, has_hooks
 from captum_ablate.inputs.unchanged import unchanged
 
 TRIAL_SAMPLES = 2
-"""Samples of the checks before use: enough for a network that mixes samples to show it."""
+"""Samples of the checks before use: enough to find a network that mixes samples."""
 
 
 class Trial:
-    """Finds the way to the layer and tries it out, once per shape of inputs; ``why_no_tape`` where modules replay."""
+    """Find the path to the layer and try a replay, once a shape of inputs; ``why_no_tape`` if modules must replay."""
 
     def __init__(self, passes: FullPasses, plan: Plan, weights: Weights) -> None:
         self._passes, self._plan, self._weights = passes, plan, weights
@@ -36,35 +36,35 @@ class Trial:
         self._tried: set[tuple[Any, ...]] = set()
         self.why_no_tape: str | None = None
         if isinstance(passes.forward_func, nn.Module) and has_hooks(passes.forward_func):
-            self.why_no_tape = "modules have hooks, which are to see what happens"
+            self.why_no_tape = "modules have hooks, which must see their calls"
 
     def of(self, batch: Batch, first: int, seen: Probe | None) -> None:
-        """Make the trial on a few samples of ``batch``: those of the probe ``seen`` where they have that shape."""
+        """Try a few samples of ``batch``, or those of the probe ``seen`` if their shape is the same."""
         key = _input_shapes(batch)
         if key in self._tried:
             return
         forward_func, sites = self._passes.forward_func, self._passes.sites
         known = seen if seen is not None and _input_shapes(seen.batch) == key else None
         try:
-            with unchanged(forward_func):  # what a model keeps from its first call is to come from a whole batch
+            with unchanged(forward_func):  # what a model keeps from its first call must come from a whole batch
                 few = batch.take(slice(TRIAL_SAMPLES))
                 self._check(known or probe(forward_func, sites, few), first)
-        except Exception:  # a model made for one batch size, say
+        except Exception:  # for example a model made for one batch size
             self._check(probe(forward_func, sites, batch), first)
         self._tried.add(key)
 
     def record(self, batch: Batch, first: int, *, with_prefix: bool = False) -> Recording:
-        """Return ``batch`` recorded, by a way to the layer that was tried out."""
+        """Return ``batch`` recorded, by a path to the layer that was tried."""
         passes = self._passes
         assert self._path is not None
         try:
             return record(passes.forward_func, passes.sites, batch, self._path, with_prefix=with_prefix)
-        except CannotReplay:  # the way to the layer depends on the data
+        except CannotReplay:  # the path to the layer depends on the data
             self._check(probe(passes.forward_func, passes.sites, batch), first)
             return record(passes.forward_func, passes.sites, batch, self._path, with_prefix=with_prefix)
 
     def _check(self, seen: Probe, first: int) -> None:
-        """Check that the model repeats itself, and that a half-ablated replay is a full forward pass."""
+        """Check that the model repeats itself, and that a half-ablated replay equals a full forward pass."""
         passes = self._passes
         seen = passes.put_in_order(seen)
         batch, self._path = seen.batch, seen.path
@@ -92,21 +92,21 @@ def _why_not_equal(ready: Ready, mask: Tensor, full: Any) -> str | None:
         wrong = difference(again, full)
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"the operators behind the layer, run again, differ from a full forward pass by {wrong:.2g}"
+    return f"the operators after the layer, run again, differ from a full forward pass by {wrong:.2g}"
 
 
 def check_replay(replayed: Any, full: Any) -> None:
-    """Raise if a replay is no full forward pass."""
+    """Raise if a replay differs from a full forward pass."""
     if not equal(replayed, full):
         raise CannotReplay(f"a replay differs from the full forward pass by {difference(replayed, full):.2g}")
 
 
 def probe_few(forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch) -> Probe:
-    """Run a few samples of ``batch`` through the model, or all where it does not take few; leave no trace."""
+    """Run a few samples of ``batch`` through the model, or all if it does not take few, and leave no trace."""
     with unchanged(forward_func):
         try:
             return probe(forward_func, sites, batch.take(slice(TRIAL_SAMPLES)))
-        except Exception:  # a model made for one batch size, or the user's mistake, which shows again
+        except Exception:  # a model made for one batch size, or the user's mistake, which the next pass raises again
             return probe(forward_func, sites, batch)
 
 

@@ -1,4 +1,4 @@
-"""Weights made ready once for all batches: batch norm folded into its convolution, channels-last memory format."""
+"""Prepare weights once for all batches: batch norm folded into its convolution, channels-last memory format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_ablate.ablation.tape import Op, Ref, Tape
 
 LARGEST = 2**27
-"""Numbers in a matrix of which a copy is made: 512 MiB in float32."""
+"""Most numbers in a matrix that is copied: 512 MiB in float32."""
 
 _EPS = {
     "native_batch_norm": 7,
@@ -20,11 +20,11 @@ _EPS = {
     "_native_batch_norm_legit_no_training": 6,
     "cudnn_batch_norm": 7,
 }
-"""Batch norms, and where their eps stands among the arguments."""
+"""Batch norms, and the place of eps among their arguments."""
 
 
 class Weights:
-    """What was made of the weights; it lives as long as an evaluation."""
+    """The prepared weights, which live as long as an evaluation."""
 
     def __init__(self) -> None:
         self._folded: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
@@ -40,7 +40,7 @@ class Weights:
         return self._channels_last[key][1]
 
     def by_rows(self, matrix: Tensor) -> Tensor:
-        """Return a matrix whose rows lie one after the other in memory: a few of them are gathered fast."""
+        """Return a matrix with contiguous rows, so that a few of them are gathered fast."""
         if matrix.is_contiguous() or matrix.numel() > LARGEST:
             return matrix
         key = matrix.data_ptr()
@@ -49,7 +49,7 @@ class Weights:
         return self._by_rows[key][1]
 
     def folded(self, tape: Tape) -> list[Op]:
-        """Return the operators, with every batch norm that alone follows a convolution folded into it."""
+        """Return the operators, with batch norms folded into their convolution if nothing else reads its result."""
         readers = Counter(slot for op in tape.ops for slot in op.reads)
         readers.update(x.slot for x in tape.outputs[0] if isinstance(x, Ref))
         made_by = {op.outs[0]: number for number, op in enumerate(tape.ops) if op.name == "convolution"}
@@ -69,7 +69,7 @@ class Weights:
         return [op for op in ops if op is not None]
 
     def _joined(self, convolution: Op, norm: Op, tape: Tape) -> Op | None:
-        """Return the convolution that does the work of both."""
+        """Return the convolution that includes the batch norm, or None if they cannot be joined."""
         training = False if norm.name.endswith("no_training") else norm.args[5]
         fixed = [*convolution.args[1:3], *norm.args[1:5]]
         if training or convolution.args[6] or any(isinstance(a, Ref) and a.slot not in tape.constants for a in fixed):

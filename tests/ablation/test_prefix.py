@@ -215,7 +215,7 @@ def test_rewritten_it_is_as_by_full_passes(kind: type[Before], monkeypatch: pyte
     data = batches([9] * 5)
     engine = check(network(kind), data, data)
     assert served(engine) == 4
-    assert "before the layer channels last, folded batch norm" in engine.description
+    assert "prefix channels last, folded batch norm" in engine.description
 
 
 class Changing:
