@@ -51,8 +51,8 @@ def dropout_capacity_bounds(neurons: int, bits: float, dropout: float | Sequence
     The layer has m independent neurons, channels of C bits each; D is the dropout rate. Theorem 3 of the supplement to
     Marshall and Kirchner (2024, arXiv 2401.17975): (1 - eps)(1 - D) C m <= capacity <= (1 - D) C m, with
     eps = -log2(1 - 2^-C), which vanishes for large C. A dropped symbol looks like the symbol 0; an erasure channel,
-    which marks it, reaches the upper bound. The supplement's proof gives (1 - D)(C - eps) m, here ``tight_low``, which
-    is reached by never sending the symbol 0 and is the tighter one for C > 1. No bound is below 0.
+    which marks it, reaches the upper bound. The supplement's proof has (1 - D)(C - eps) m, here ``tight_low``. A sender
+    that never uses the symbol 0 reaches it, and it is the tighter bound for C > 1. No bound is below 0.
 
     Args:
         neurons: m, the number of neurons.

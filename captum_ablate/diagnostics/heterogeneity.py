@@ -55,8 +55,8 @@ def exponents_differ(spectra: Sequence[ActivationSpectrum]) -> Heterogeneity:
     repeats another (dropout in evaluation mode, a scaled copy) adds no degree of freedom. The test is ours.
 
     Raises:
-        ValueError: if a spectrum has no bootstrapped exponent, if they come from several calls or fit ranges, or if
-            there are too many layers for the groups or the replicates.
+        ValueError: if a spectrum has no bootstrapped exponent, if the spectra differ in samples or fit range, or if
+            they are too many for the groups or the replicates.
 
     Example:
         >>> import torch

@@ -74,7 +74,7 @@ class LevelSlices:
 
     @property
     def association(self) -> Tensor:
-        """I(S; Y given bin) in bits, plug-in estimate, ``[bins]``: what the attribute tells of the class at a level."""
+        """I(S; Y given bin) in bits, plug-in estimate, ``[bins]``: information of the attribute about the class."""
         joint = self.counts.double() / self.n[:, None, None]
         product = joint.sum(dim=2, keepdim=True) * joint.sum(dim=1, keepdim=True)
         ratio = torch.where(joint > 0, joint / product, 1.0)

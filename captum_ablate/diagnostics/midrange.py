@@ -108,7 +108,7 @@ def midrange(
 ) -> MidRange:
     r"""Return the samples in the mid-range of each class's logit, :math:`M_c = \{i : lo_c \le l_{ic} \le hi_c\}`.
 
-    O'Mahony et al. (arXiv 2411.10019) look at mid-range logits. Their abstract, all that we had, does not define them,
+    O'Mahony et al. (arXiv 2411.10019) examine mid-range logits. Their abstract, all that we had, does not define them,
     so the three modes are ours. With ``band=(a, b)``, fractions of 1, the band of a class lies
 
     - "quantile": between the a and b quantiles of the logit over all samples. With many balanced classes these are

@@ -132,7 +132,7 @@ def levels(slices: LevelSlices, class_names: Sequence[str] | None, attribute_nam
     for ax in axes:
         lightly_framed(ax, "y")
     axes[-1].set_xlabel("activation of the unit, by level")
-    figure.suptitle("What stands at each level of the unit", x=0.02, ha="left", fontweight="bold")
+    figure.suptitle("Samples at each level of the unit", x=0.02, ha="left", fontweight="bold")
     return figure
 
 

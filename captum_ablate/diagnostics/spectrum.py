@@ -144,7 +144,7 @@ class ActivationSpectrum:
     def verdict(self) -> str:
         """ "smooth", "non-smooth" or "undecided", by the interval against the threshold; "refused" without a fit.
 
-        It tells how the spectrum would continue. The network itself, if it has ReLUs, is differentiable almost
+        The verdict is about how the spectrum would continue. A network of ReLUs itself is differentiable almost
         everywhere.
         """
         if self.refusal is not None:
@@ -250,7 +250,7 @@ def activation_spectrum(
     the whole. After Marshall and Kirchner (2024, arXiv 2401.17975).
 
     Args:
-        layer: a module or its dotted name. A list of them shares one pass and one bootstrap, and gives a list.
+        layer: a module or its dotted name. A list of them shares one pass and one bootstrap.
         data: inputs alone, ``(inputs, target)``, or an iterable of batches with or without labels. Labels are ignored.
         fit_range: first and last rank of the fit, from 1; by default 10 .. min(rank / 2, 500), and at least half a
             decade. A layer too narrow for it, or samples too few to resample it, get no fit but a reason, ``refusal``.
