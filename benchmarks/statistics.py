@@ -32,8 +32,8 @@ from captum_ablate import (
     LayerSelectivityActivity,
     attribute_together,
 )
-from captum_ablate.statistics.class_statistics import ActivationTable
-from captum_ablate.statistics.gathering import Request, TableRequest
+from captum_ablate.statistics.requests import Request, TableRequest
+from captum_ablate.statistics.table import ActivationTable
 
 LIMITS = {1: 1.15, 4: 1.30}
 """What a pass may cost, as a multiple of the bare one, by the number of layers."""

@@ -14,7 +14,7 @@ from captum_ablate.ablation.site import Site
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import layer_pass
+from captum_ablate.statistics.activations import activations
 
 DONORS = 256
 """Number of ranking samples that ``resample`` draws from: no donor dominates, and they fit into memory."""
@@ -85,7 +85,7 @@ def learn(
     fit = fit_of(reference, site.axis, seed)
     if fit is None:
         return plain_reference(reference)
-    for _, (parts,) in layer_pass(forward_func, [site.layer], batches, torch.clone, at_input=site.at_input):
+    for _, (parts,) in activations(forward_func, [site.layer], batches, torch.clone, at_input=site.at_input):
         fit.add(parts[site.element])
     return fit.finish()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from captum_ablate.attr.base import LayerDatasetAttribution
-from captum_ablate.statistics.class_statistics import ClassMoments
+from captum_ablate.statistics.moments import ClassMoments
 
 
 class LayerMeanActivity(LayerDatasetAttribution):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,8 +25,8 @@ from captum_ablate.inputs.model import (
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.gathering import MomentsRequest, Request, Statistic
-from captum_ablate.statistics.one_pass import Found, Wanted, gather
+from captum_ablate.statistics.collect import LayerRequest, LayerStatistics, collect
+from captum_ablate.statistics.requests import MomentsRequest, Request, Statistic
 
 
 class LayerDatasetAttribution(LayerAttribution):
@@ -141,21 +140,21 @@ class LayerDatasetAttribution(LayerAttribution):
             found = self._look(batches, at_input=attribute_to_layer_input, show_progress=show_progress)
         return self.results(found, per_class=per_class, keepdim=keepdim)
 
-    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[Found]:
+    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
         """Return the shapes and the requested statistics of the tensors of each layer."""
-        start = partial(with_progress, batches, self.get_name(), show_progress)
-        return gather(self.forward_func, self.wanted(self.layers), start, at_input=at_input)
+        shown = with_progress(batches, self.get_name(), show_progress)
+        return collect(self.forward_func, self.layer_requests(), shown, at_input=at_input)
 
     @property
     def layers(self) -> list[nn.Module]:
         """The layers, in a list also where there is one."""
         return list(self.layer) if isinstance(self.layer, list) else [self.layer]
 
-    def wanted(self, layers: Sequence[nn.Module]) -> list[Wanted]:
-        """Return what is asked of a pass over the activations of ``layers``."""
-        return [Wanted(layer, self.axis, tuple(self.requests)) for layer in layers]
+    def layer_requests(self) -> list[LayerRequest]:
+        """Return what is asked of a pass over the activations, for each layer."""
+        return [LayerRequest(layer, self.axis, tuple(self.requests)) for layer in self.layers]
 
-    def results(self, found: Sequence[Found], *, per_class: bool = False, keepdim: bool = False) -> Any:
+    def results(self, found: Sequence[LayerStatistics], *, per_class: bool = False, keepdim: bool = False) -> Any:
         """Return the scores: a tuple for a layer with a tuple of tensors, a list for a list of layers."""
         device = device_of(self.forward_func)
         for layer, one in zip(self.layers, found, strict=True):

@@ -15,9 +15,9 @@ from torch import Tensor
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.model import ForwardFunc, Layer
 from captum_ablate.inputs.warnings import warn
-from captum_ablate.statistics.class_statistics import ClassHistogram
-from captum_ablate.statistics.gathering import HistogramRequest, Request
+from captum_ablate.statistics.histogram import ClassHistogram
 from captum_ablate.statistics.quantiser import Quantiser
+from captum_ablate.statistics.requests import HistogramRequest, Request
 
 EMPTY_BITS = 0.01
 """A unit with less entropy than this tells nothing under its quantiser."""

@@ -23,8 +23,8 @@ from captum_ablate.inputs.model import as_model, layer_name, refuse_training_mod
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import layer_pass
-from captum_ablate.statistics.class_statistics import ClassMoments
+from captum_ablate.statistics.activations import output_shapes
+from captum_ablate.statistics.moments import ClassMoments
 
 SAMPLES_AT_A_TIME = 64
 """Path methods run every sample some 50 times at once, so tensors are split finer here than for a forward pass."""
@@ -165,8 +165,8 @@ class SampleScoring:
     def _layer_shapes(self, batch: Batch) -> list[torch.Size]:
         """Run the model once; return the shapes that attributions of one score per unit must have."""
         at_input = bool(self.kwargs.get("attribute_to_layer_input", False))
-        _, (parts,) = next(layer_pass(self.forward_func, [self.layer], [batch], _shape, at_input=at_input))
-        return list(parts)
+        (shapes,) = output_shapes(self.forward_func, [self.layer], [batch], at_input=at_input)
+        return shapes
 
     def _attribute(self, batch: Batch) -> tuple[Tensor, ...]:
         kwargs = dict(self.kwargs)
@@ -295,7 +295,3 @@ def _check_attribution(attribution: Any) -> None:
 
 def _takes_any(parameters: Any) -> bool:
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-
-
-def _shape(part: Tensor) -> torch.Size:
-    return part.shape

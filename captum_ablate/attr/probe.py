@@ -14,8 +14,8 @@ from torch import Tensor
 
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.model import ForwardFunc, Layer
-from captum_ablate.statistics.class_statistics import ActivationTable
-from captum_ablate.statistics.gathering import Request, TableRequest
+from captum_ablate.statistics.requests import Request, TableRequest
+from captum_ablate.statistics.table import ActivationTable
 
 STRENGTHS = tuple(10.0**k for k in (-4, -3, -2, -1, 0, 1))
 """Values of C among which cross-validation chooses; beyond 10 a standardised probe is hardly regularised."""

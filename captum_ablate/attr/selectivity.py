@@ -12,9 +12,9 @@ from captum_ablate.attr.base import LayerDatasetAttribution, SelectivityFactory
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc, Layer
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.class_statistics import ClassMoments
-from captum_ablate.statistics.gathering import MomentsRequest, Request, Statistic
-from captum_ablate.statistics.one_pass import Found
+from captum_ablate.statistics.collect import LayerStatistics
+from captum_ablate.statistics.moments import ClassMoments
+from captum_ablate.statistics.requests import MomentsRequest, Request, Statistic
 
 
 class LayerClassSelectivity(LayerDatasetAttribution):
@@ -100,7 +100,7 @@ class LayerSelectivityActivity(LayerDatasetAttribution):
     def score_per_class(self, moments: ClassMoments, *selectivity: Statistic) -> Tensor:
         return (self.selectivity.score_per_class(*selectivity) * moments.absolute_means).clamp(min=0)
 
-    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[Found]:
+    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
         if self.selectivity.streams:
             return super()._look(batches, at_input=at_input, show_progress=show_progress)
         activity = LayerMeanActivity(self.forward_func, self.layers)
@@ -108,6 +108,6 @@ class LayerSelectivityActivity(LayerDatasetAttribution):
         means = activity._look(batches, at_input=at_input, show_progress=show_progress)
         own = self.selectivity._look(batches, at_input=at_input, show_progress=show_progress)
         return [
-            Found(mean.shapes, tuple((*m, *s) for m, s in zip(mean.statistics, one.statistics, strict=True)))
+            LayerStatistics(mean.shapes, tuple((*m, *s) for m, s in zip(mean.statistics, one.statistics, strict=True)))
             for mean, one in zip(means, own, strict=True)
         ]

@@ -10,7 +10,7 @@ from captum_ablate.inputs.batches import UnpackBatch, batches_of_call
 from captum_ablate.inputs.model import refuse_training_mode
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.unchanged import unchanged
-from captum_ablate.statistics.one_pass import gather
+from captum_ablate.statistics.collect import collect
 
 
 def attribute_together(
@@ -58,20 +58,15 @@ def attribute_together(
         for attribution in attributions.values():
             attribution.check_per_class()
     sharing = {name: a for name, a in attributions.items() if a.streams}
-    wanted = {name: a.wanted(a.layers) for name, a in sharing.items()}
+    wanted = {name: a.layer_requests() for name, a in sharing.items()}
     layers = [layer for a in sharing.values() for layer in a.layers]
     results = {}
     if sharing:
         with unchanged(first.forward_func, batches.owner, *layers):
             refuse_training_mode(first.forward_func, *layers)
-            found = iter(
-                gather(
-                    first.forward_func,
-                    [one for own in wanted.values() for one in own],
-                    lambda: with_progress(batches, f"{len(sharing)} attributions", show_progress),
-                    at_input=attribute_to_layer_input,
-                )
-            )
+            requests = [one for own in wanted.values() for one in own]
+            shown = with_progress(batches, f"{len(sharing)} attributions", show_progress)
+            found = iter(collect(first.forward_func, requests, shown, at_input=attribute_to_layer_input))
         for name, attribution in sharing.items():
             own = [next(found) for _ in wanted[name]]
             results[name] = attribution.results(own, per_class=per_class, keepdim=keepdim)

@@ -13,9 +13,9 @@ from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, layer_name
 from captum_ablate.inputs.progress import with_progress
-from captum_ablate.statistics.activations import layer_pass
-from captum_ablate.statistics.class_statistics import ClassMoments
-from captum_ablate.statistics.one_pass import Found
+from captum_ablate.statistics.activations import output_shapes
+from captum_ablate.statistics.collect import LayerStatistics
+from captum_ablate.statistics.moments import ClassMoments
 
 
 class LayerUnitAblation(LayerDatasetAttribution):
@@ -49,10 +49,9 @@ class LayerUnitAblation(LayerDatasetAttribution):
     def score_per_class(self, deficits: ClassMoments) -> Tensor:
         return deficits.means
 
-    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[Found]:
+    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
         batches.refuse_one_shot("unit ablation looks at the layer first, then ablates")
-        taken = layer_pass(self.forward_func, self.layers, batches, _shape_of, at_input=at_input)
-        shapes = next(parts for _, parts in taken)
+        shapes = output_shapes(self.forward_func, self.layers, batches, at_input=at_input)
         found = []
         for layer, parts in zip(self.layers, shapes, strict=True):
             name = layer_name(self.forward_func, layer)
@@ -60,7 +59,7 @@ class LayerUnitAblation(LayerDatasetAttribution):
             deficits = [
                 self._deficits(site, shape, batches, show_progress) for site, shape in zip(sites, parts, strict=True)
             ]
-            found.append(Found(tuple(parts), tuple((one,) for one in deficits)))
+            found.append(LayerStatistics(tuple(parts), tuple((one,) for one in deficits)))
         return found
 
     def _deficits(self, site: Site, shape: torch.Size, batches: Batches, show_progress: bool) -> ClassMoments:
@@ -70,7 +69,3 @@ class LayerUnitAblation(LayerDatasetAttribution):
         measured = engine.run(with_progress(batches, self.get_name(), show_progress))
         deficits = (measured.intact - measured.values).to(torch.float64)  # [units, n]
         return ClassMoments.of(deficits.T.contiguous(), measured.target)
-
-
-def _shape_of(part: Tensor) -> torch.Size:
-    return part.shape

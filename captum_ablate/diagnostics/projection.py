@@ -20,7 +20,7 @@ from captum_ablate.diagnostics import pictures
 from captum_ablate.inputs.batches import Batch, as_batches, as_tuple
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import pooled_pass
+from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.intervals import Interval, mean_interval
 
 Path = Callable[[int], Any]
@@ -180,8 +180,8 @@ def random_projection_test(
             _check_inputs(inputs, count)
             batch = Batch(inputs, torch.zeros(count, dtype=torch.int64))
             batches = as_batches(batch, forward_func=model, batch_size=batch_size)
-            passes = pooled_pass(model, [module], batches, axis)
-            codes.append(torch.cat([pooled[0].values for pooled in passes]))
+            passes = pooled_activations(model, [module], batches, axis)
+            codes.append(torch.cat([first.values for ((first, *_),) in passes]))
     distances = pdist(_flat(as_tuple(path(max(frames)))))
     return RandomProjections.of(name, codes, frames, distances, projections=projections, seed=seed)
 

@@ -16,7 +16,7 @@ from captum_ablate.diagnostics.labelled import labels, rows, same_length
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.progress import with_progress
-from captum_ablate.statistics.activations import layer_pass
+from captum_ablate.statistics.activations import activations
 
 STRENGTHS = tuple(10.0**k for k in (-4, -3, -2, -1, 0, 1))
 """Values of C among which cross-validation chooses."""
@@ -71,7 +71,7 @@ def head_table(
     features, logits, target = [], [], []
     with borrowed(model, batches.owner):
         shown = with_progress(batches, f"features of {name}", show_progress)
-        inputs = layer_pass(model, [layer], shown, _copy, at_input=True)
+        inputs = activations(model, [layer], shown, _copy, at_input=True)
         for batch, ((received, *_),) in inputs:
             with torch.no_grad():
                 output = layer(received)

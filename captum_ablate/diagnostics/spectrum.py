@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import inf, isfinite, nan
 from typing import Any
 
@@ -42,7 +43,7 @@ from captum_ablate.inputs.model import (
 )
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import pooled_pass
+from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.covariance import processes
 from captum_ablate.statistics.intervals import LEVEL, Interval
 
@@ -283,16 +284,18 @@ def activation_spectrum(
     layers = [find_layer(model, one) for one in named]
     axis = UnitAxis.of(unit_dim, layer_mask)
     batches = unlabelled_batches(data, forward_func=model, batch_size=batch_size, unpack_batch=unpack_batch)
-    shapes: list[Any] = []
     with borrowed(model, batches.owner, *layers):
-        passes = pooled_pass(model, layers, with_progress(batches, "spectrum", show_progress), axis, shapes=shapes)
-        grouped = grouped_covariances((part.values for part in pooled) for pooled in passes)
+        passes = pooled_activations(model, layers, with_progress(batches, "spectrum", show_progress), axis)
+        first = next(passes)
+        grouped = grouped_covariances(
+            (part.values for parts in pooled for part in parts) for pooled in chain([first], passes)
+        )
     if processes() > 1:
         grouped = [one.all_reduced() for one in grouped]
     outputs, results = iter(grouped), []  # one output per layer, or several where it returns a tuple
-    for module, parts in zip(layers, shapes, strict=True):
+    for module, parts in zip(layers, first, strict=True):
         name = layer_name(model, module)
-        warn_of_positions(module, name, unit_dim, parts[0])
+        warn_of_positions(module, name, unit_dim, parts[0].shape)
         spectra = tuple(
             ActivationSpectrum.of(
                 name,

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,7 @@ from captum_ablate.attr.per_sample import SAMPLES_AT_A_TIME, SampleScoring, unit
 from captum_ablate.inputs.batches import Batch, Batches, check_classes
 from captum_ablate.inputs.model import ForwardFunc, Layer, find_layer, layer_name
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import check_activations, layer_pass, pool
-from captum_ablate.statistics.class_statistics import Pooled
-from captum_ablate.statistics.gathering import Gathering, Request
+from captum_ablate.statistics.collect import LayerRequest, collect
 
 
 @dataclass(frozen=True)
@@ -126,16 +125,16 @@ class Ranker:
         return Ranking(scores, self.failed, None if fit is None else fit.finish())
 
     def _one_pass(self, batches: Batches, fit: ReferenceFit | None, scores: dict[str, Tensor]) -> None:
-        requests: set[Request] = {r for m in self.statistical.values() for r in m.requests}
-        gathering = Gathering(requests)
+        """Fill ``scores`` from one pass: statistics, per-sample scorings and ``fit`` hear the same batches.
 
-        def add(part: Tensor) -> tuple[Tensor, int, torch.Size]:
-            if fit is not None:
-                fit.add(part)
-            return pool(part, self.axis)
+        Of a layer with a tuple of tensors only the first counts, the one that is ablated.
+        """
+        own = [method.requests for method in self.statistical.values()]
+        requests = [LayerRequest(self.layer, self.axis, tuple(one)) for one in own or [()]]
+        numbers = count()
 
-        for number, (batch, pooled) in enumerate(self._pooled(batches, add)):
-            gathering.add([pooled])
+        def score_samples(batch: Batch) -> None:
+            number = next(numbers)
             for name in list(self.by_sample):
                 try:
                     _seed_everything(self.seed, number)
@@ -144,10 +143,12 @@ class Ranker:
                 except Exception as error:
                     self._fail(name, error)
                     del self.by_sample[name]
-        (statistics,) = gathering.finish(lambda: ([p] for _, p in self._pooled(batches, self._pool)))
-        for name, method in self.statistical.items():
+
+        listeners = {} if fit is None else {self.layer: fit.add}
+        answers = collect(self.forward_func, requests, batches, element=0, on_output=listeners, on_batch=score_samples)
+        for (name, method), answer in zip(self.statistical.items(), answers, strict=False):
             try:
-                found = [statistics[r] for r in method.requests]
+                (found,) = answer.statistics
                 check_classes(found[0].classes)
                 scores[name] = method.score(*found)
             except Exception as error:
@@ -155,23 +156,6 @@ class Ranker:
         for name, scoring in self.by_sample.items():
             found_scores = scoring.scores()
             scores[name] = found_scores[0] if isinstance(found_scores, tuple) else found_scores
-
-    def _pool(self, part: Tensor) -> tuple[Tensor, int, torch.Size]:
-        return pool(part, self.axis)
-
-    def _pooled(self, batches: Batches, take: Any) -> Iterator[tuple[Batch, Pooled]]:
-        """Yield each batch with the pooled activations of the layer's first tensor, the one that is ablated."""
-        first: list[Tensor] = []
-
-        def take_first(part: Tensor) -> Any:
-            first.append(part)
-            return take(part) if len(first) == 1 else None
-
-        for number, (batch, (parts,)) in enumerate(layer_pass(self.forward_func, [self.layer], batches, take_first)):
-            first.clear()
-            values, positions, _ = parts[0]
-            check_activations(values, len(batch.target), self.name, number)
-            yield batch, Pooled(values, batch.target.cpu(), positions)
 
 
 def _seed_everything(*seed: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,21 @@ from captum_ablate.inputs.batches import Batch
 from captum_ablate.inputs.calling import Caller, call
 from captum_ablate.inputs.model import ForwardFunc, instead_of, layer_name
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.class_statistics import Pooled, check_finite, check_rows
 
 Take = Callable[[Tensor], Any]
+
+
+class PooledBatch(NamedTuple):
+    """Pooled activations of a batch: ``values [n, units]``, ``target [n]``, positions averaged into each value.
+
+    ``shape`` is that of the tensor before pooling. On any device; float64, or the layer's own type where nothing was
+    averaged.
+    """
+
+    values: Tensor
+    target: Tensor
+    positions: int
+    shape: torch.Size
 
 
 def tensor_parts(output: Any, layer: str) -> tuple[Tensor, ...]:
@@ -41,32 +53,33 @@ def layer_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ..
     return (*args, *kwargs.values())
 
 
-def layer_pass(
+def activations(
     forward_func: ForwardFunc,
     layers: Sequence[nn.Module],
     batches: Iterable[Batch],
     take: Take | Sequence[Take],
     *,
     at_input: bool = False,
+    element: int | None = None,
 ) -> Iterator[tuple[Batch, list[list[Any]]]]:
     """Yield each batch with ``take(tensor)`` for every tensor of each layer's output (or input).
 
     ``take``, one function or one per layer, runs inside the hook, before later operations can write into the tensor.
-    Each layer must run exactly once in a forward pass.
+    Each layer must run exactly once in a forward pass. ``element`` takes that tensor of each output alone.
     """
     names = [layer_name(forward_func, layer) for layer in layers]
     takes = [take] * len(layers) if callable(take) else list(take)
     run = Caller(forward_func)
     for number, batch in enumerate(batches):
         own = [partial(_with_shape, take) for take in takes] if number == 0 else takes
-        with _taking(layers, names, own, at_input) as taken, torch.no_grad():
+        with _taking(layers, names, own, at_input, element) as taken, torch.no_grad():
             run(batch)
         for layer, name, calls in zip(layers, names, taken, strict=True):
             check_calls(forward_func, layer, name, len(calls), partial(call, forward_func, batch))
         parts = [calls[0] for calls in taken]
         if number == 0:
             shapes = [[shape for shape, _ in of_layer] for of_layer in parts]
-            check_samples_first(forward_func, layers, names, batch, shapes, at_input=at_input)
+            check_samples_first(forward_func, layers, names, batch, shapes, at_input=at_input, element=element)
             parts = [[value for _, value in of_layer] for of_layer in parts]
         yield batch, parts
 
@@ -83,13 +96,14 @@ def check_samples_first(
     shapes: Sequence[Sequence[torch.Size]],
     *,
     at_input: bool = False,
+    element: int | None = None,
 ) -> None:
     """Raise if a layer has its positions first, as many as there are samples: a pass with one sample less tells."""
     n = len(batch.target)
     if n < 2 or not any(len(s) > 2 and s[0] == s[1] == n for of_layer in shapes for s in of_layer):
         return
     try:
-        with _taking(layers, names, [_shape] * len(layers), at_input) as taken, torch.no_grad():
+        with _taking(layers, names, [_shape] * len(layers), at_input, element) as taken, torch.no_grad():
             call(forward_func, batch.take(slice(n - 1)))
     except Exception:  # a model made for one batch size
         return
@@ -109,13 +123,14 @@ def _shape(part: Tensor) -> torch.Size:
 
 @contextmanager
 def _taking(
-    layers: Sequence[nn.Module], names: Sequence[str], takes: Sequence[Take], at_input: bool
+    layers: Sequence[nn.Module], names: Sequence[str], takes: Sequence[Take], at_input: bool, element: int | None
 ) -> Iterator[list[list[list[Any]]]]:
     taken: list[list[list[Any]]] = [[] for _ in layers]
     handles = []
 
     def note(name: str, take: Take, calls: list[list[Any]], output: Any) -> None:
-        calls.append([take(part) for part in tensor_parts(output, name)])
+        parts = tensor_parts(output, name)
+        calls.append([take(part) for part in (parts if element is None else parts[element : element + 1])])
 
     for layer, name, take, calls in zip(layers, names, takes, taken, strict=True):
         noting = partial(note, name, take, calls)
@@ -150,39 +165,61 @@ def check_calls(forward_func: ForwardFunc, layer: nn.Module, name: str, calls: i
     )
 
 
-def pooled_pass(
+def pooled_activations(
     forward_func: ForwardFunc,
     layers: Sequence[nn.Module],
     batches: Iterable[Batch],
     axis: UnitAxis,
     *,
     at_input: bool = False,
-    shapes: list[list[torch.Size]] | None = None,
-) -> Iterator[list[Pooled]]:
-    """Yield for each batch the pooled activations of every tensor of every layer, in one list.
+) -> Iterator[list[list[PooledBatch]]]:
+    """Yield for each batch, for each layer, the pooled activations of every tensor of its output, checked.
 
-    ``shapes`` (an empty list) is filled with the shape of each tensor, per layer, at the first batch.
+    Values are float64, on the CPU.
     """
-    passes = layer_pass(forward_func, layers, batches, lambda part: pool(part, axis), at_input=at_input)
     names = [layer_name(forward_func, layer) for layer in layers]
-    for number, (batch, per_layer) in enumerate(passes):
-        if shapes is not None and not shapes:
-            shapes.extend([shape for _, _, shape in parts] for parts in per_layer)
+    take = partial(_pool, axis)
+    for number, (batch, taken) in enumerate(activations(forward_func, layers, batches, take, at_input=at_input)):
         target = batch.target.cpu()
-        pooled = []
-        for name, parts in zip(names, per_layer, strict=True):
-            for values, positions, _ in parts:
+        for name, parts in zip(names, taken, strict=True):
+            for values, _, _ in parts:
                 check_activations(values, len(target), name, number)
-                pooled.append(Pooled(values, target, positions))
-        yield pooled
+        yield [[PooledBatch(values, target, *rest) for values, *rest in parts] for parts in taken]
 
 
-def pool(part: Tensor, axis: UnitAxis) -> tuple[Tensor, int, torch.Size]:
-    """Return the pooled values ``[n, units]`` (float64, on the CPU), the positions pooled, and the shape."""
+def _pool(axis: UnitAxis, part: Tensor) -> tuple[Tensor, int, torch.Size]:
     return axis.pool(part).cpu().to(torch.float64), axis.positions(part.shape), part.shape
+
+
+def output_shapes(
+    forward_func: ForwardFunc, layers: Sequence[nn.Module], batches: Iterable[Batch], *, at_input: bool = False
+) -> list[list[torch.Size]]:
+    """Return the shape of every tensor of each layer's output (or input), from the first of ``batches``."""
+    _, shapes = next(activations(forward_func, layers, batches, _shape, at_input=at_input))
+    return shapes
 
 
 def check_activations(values: Tensor, n: int, name: str, number: int) -> None:
     """Raise if activations ``[n, units]`` are not one row per sample, or not finite."""
     check_rows(values, n, name)
     check_finite(values, name, number)
+
+
+def check_rows(values: Tensor, n: int, name: str) -> None:
+    """Raise if activations ``[n, units]`` of layer ``name`` are not one row per sample."""
+    if len(values) != n:
+        raise ValueError(
+            f"layer {name!r} gives {len(values)} rows for {n} samples; the first axis of its output must be the samples"
+        )
+
+
+def check_finite(values: Tensor, name: str, number: int) -> None:
+    """Raise if activations ``[n, units]`` of layer ``name`` in batch ``number`` are not finite."""
+    if bool(torch.stack(torch.aminmax(values)).isfinite().all()):  # NaN is the smallest and the largest where it is
+        return
+    bad = (~torch.isfinite(values)).any(0).nonzero().flatten().tolist()
+    raise ValueError(
+        f"layer {name!r} has NaN or infinite activations in batch {number}, unit {bad[0]}"
+        + (f" and {len(bad) - 1} more" if len(bad) > 1 else "")
+        + "; check the inputs and the weights of the model"
+    )

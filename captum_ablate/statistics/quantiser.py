@@ -8,7 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_ablate.statistics.class_statistics import ValueRange
+
+@dataclass(frozen=True)
+class ValueRange:
+    """Smallest and largest pooled activation of the whole layer, and whether a value pools several positions."""
+
+    low: float
+    high: float
+    has_positions: bool
+
+    @classmethod
+    def of(cls, values: Tensor, positions: int) -> ValueRange:
+        """Return the range of one batch, ``values [n, units]``."""
+        return cls(float(values.min()), float(values.max()), positions > 1)
+
+    def __add__(self, other: ValueRange) -> ValueRange:
+        return ValueRange(
+            min(self.low, other.low), max(self.high, other.high), self.has_positions or other.has_positions
+        )
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import pooled_pass
-from captum_ablate.statistics.class_statistics import ActivationTable
+from captum_ablate.statistics.activations import pooled_activations
+from captum_ablate.statistics.table import ActivationTable
 
 
 def activation_table(
@@ -49,5 +49,5 @@ def activation_table(
     module, axis = find_layer(model, layer), UnitAxis.of(unit_dim, layer_mask)
     batches = as_batches(data, forward_func=model, batch_size=batch_size, unpack_batch=unpack_batch)
     with borrowed(model, module, batches.owner):
-        parts = [pooled[0] for pooled in pooled_pass(model, [module], batches, axis)]
+        parts = [first for ((first, *_),) in pooled_activations(model, [module], batches, axis)]
     return ActivationTable(torch.cat([part.values for part in parts]), torch.cat([part.target for part in parts]))

@@ -16,8 +16,9 @@ from torch.nn.functional import one_hot
 from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly, subtitle
 from captum_ablate.inputs.batches import as_target, check_classes
 from captum_ablate.inputs.warnings import warn
-from captum_ablate.statistics.class_statistics import ActivationTable, ClassHistogram, ValueRange
-from captum_ablate.statistics.quantiser import Quantiser
+from captum_ablate.statistics.histogram import ClassHistogram
+from captum_ablate.statistics.quantiser import Quantiser, ValueRange
+from captum_ablate.statistics.table import ActivationTable
 
 BIAS_BITS = 0.1
 """A larger expected bias of the plug-in estimate would pass for synergy."""

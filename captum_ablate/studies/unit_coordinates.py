@@ -14,9 +14,9 @@ from captum_ablate.inputs.batches import UnpackBatch, as_batches, check_classes
 from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.warnings import warn
-from captum_ablate.statistics.activations import pooled_pass
-from captum_ablate.statistics.class_statistics import ClassMoments
-from captum_ablate.statistics.gathering import MomentsRequest, collect
+from captum_ablate.statistics.collect import LayerRequest, collect
+from captum_ablate.statistics.moments import ClassMoments
+from captum_ablate.statistics.requests import MomentsRequest
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,9 @@ class UnitCoordinates:
         batches = as_batches(ranking_data, forward_func=forward_func, batch_size=batch_size, unpack_batch=unpack_batch)
         shown = with_progress(batches, "activity by class", show_progress)
         with borrowed(forward_func, layer, batches.owner):
-            found = collect(lambda: pooled_pass(forward_func, [layer], shown, evaluator.axes[0]), [MomentsRequest()])
-        moments = found[0][MomentsRequest()]  # of a tuple output, the first tensor: the one that is ablated
+            request = LayerRequest(layer, evaluator.axes[0], (MomentsRequest(),))
+            (found,) = collect(forward_func, [request], shown, element=0)  # of a tuple, the tensor that is ablated
+        ((moments,),) = found.statistics
         assert isinstance(moments, ClassMoments)
         check_classes(moments.classes)
         _warn_of_negative(moments)

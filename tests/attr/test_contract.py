@@ -167,7 +167,7 @@ def test_a_one_shot_generator_is_fine_where_one_pass_will_do(dense, dense_data, 
 
 
 def test_a_one_shot_generator_is_refused_where_a_second_pass_is_needed(dense, dense_data, monkeypatch):
-    monkeypatch.setattr("captum_ablate.statistics.gathering.TABLE_BYTES", 10)
+    monkeypatch.setattr("captum_ablate.statistics.unit_statistics.TABLE_BYTES", 10)
     batches = zip(dense_data[0].split(25), dense_data[1].split(25), strict=True)
     with pytest.raises(ValueError, match=r"one-shot generator, and more than one pass.*pass a list of batches"):
         LayerMutualInformation(dense, "0", bins=4).attribute(batches)
@@ -185,7 +185,7 @@ def test_two_passes_give_what_one_pass_gives(digits_net, small_digits, monkeypat
     x, y = small_digits
     attribution = cls(digits_net, ["conv1", "relu3"], bins=5)
     once = attribution.attribute(x, target=y, batch_size=40)
-    monkeypatch.setattr("captum_ablate.statistics.gathering.TABLE_BYTES", 10)
+    monkeypatch.setattr("captum_ablate.statistics.unit_statistics.TABLE_BYTES", 10)
     twice = attribution.attribute(x, target=y, batch_size=40)
     default = cls(digits_net, "conv1").attribute(x, target=y, batch_size=40)
     monkeypatch.undo()
@@ -203,7 +203,7 @@ def test_two_passes_give_what_one_pass_gives(digits_net, small_digits, monkeypat
     ],
 )
 def test_what_needs_all_activations_at_once_says_so_beyond_its_budget(dense, dense_data, monkeypatch, factory):
-    monkeypatch.setattr("captum_ablate.statistics.gathering.TABLE_BYTES", 10)
+    monkeypatch.setattr("captum_ablate.statistics.unit_statistics.TABLE_BYTES", 10)
     with pytest.raises(ValueError, match=r"exceeds its budget of .* GiB.*use fewer samples, or bins="):
         factory(dense, "0").attribute(dense_data[0], target=dense_data[1])
 
@@ -216,7 +216,7 @@ def test_statistics_that_stream_do_not_care_about_the_budget(dense, dense_data, 
         LayerMutualInformation(dense, "0", threshold=0.1),
     ]
     before = [a.attribute(b for b in [(x, y)]) for a in attributions]
-    monkeypatch.setattr("captum_ablate.statistics.gathering.TABLE_BYTES", 10)
+    monkeypatch.setattr("captum_ablate.statistics.unit_statistics.TABLE_BYTES", 10)
     for attribution, scores in zip(attributions, before, strict=True):
         torch.testing.assert_close(attribution.attribute(b for b in [(x, y)]), scores, rtol=0, atol=0)
 

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captum_ablate.inputs import units as units_file
 from captum_ablate.inputs.units import UnitAxis
 
 
@@ -99,3 +100,22 @@ def test_a_layer_mask_that_is_no_grouping_is_refused(mask, message):
 def test_a_layer_mask_of_another_width_is_refused_with_both_numbers():
     with pytest.raises(ValueError, match=r"one group number for each of the 3 indices.*got 2"):
         UnitAxis.of(1, torch.tensor([0, 1])).pool(torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("block", [1, 100, 2**17])
+@pytest.mark.parametrize(
+    ("shape", "unit_dim"), [((9, 4, 5, 3), 1), ((9, 5, 6), -1), ((9, 4), 1), ((9, 3, 4, 2, 2), 2), ((9, 4, 5, 3), None)]
+)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pooling_in_blocks_is_the_float64_mean(monkeypatch, block, shape, unit_dim, channels_last):
+    monkeypatch.setattr(units_file, "BLOCK", block)
+    output = 1e3 * torch.randn(shape)
+    if channels_last and len(shape) == 4:
+        output = output.to(memory_format=torch.channels_last)
+    axis = UnitAxis.of(unit_dim)
+    kept = axis.shape(shape)
+    dims = [d for d in range(1, len(shape)) if kept[d] == 1]
+    wide = output.double()
+    expected = (wide.mean(dims) if dims else wide).flatten(1)
+    torch.testing.assert_close(axis.pool(output), expected, rtol=1e-13, atol=1e-10)
+    torch.testing.assert_close(axis.total(output), expected * axis.positions(shape), rtol=1e-13, atol=1e-10)

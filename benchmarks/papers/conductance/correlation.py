@@ -19,7 +19,7 @@ from benchmarks.papers.common.scale import Scale
 from benchmarks.papers.conductance.methods import BATCH, METHODS
 from benchmarks.papers.conductance.subjects import Subject
 from captum_ablate.inputs.batches import as_batches
-from captum_ablate.statistics.activations import layer_pass
+from captum_ablate.statistics.activations import activations
 from captum_ablate.statistics.intervals import Floats, mean_interval
 from captum_ablate.studies import (
     DeficitCorrelation,
@@ -70,7 +70,7 @@ def at_baseline(subject: Subject, layer: nn.Module) -> Tensor:
     """Return the output of the layer for the baseline of the path, the zero image."""
     image = torch.zeros_like(images("cifar10").evaluate.images[:1])
     batches = as_batches((image, torch.zeros(1, dtype=torch.int64)), forward_func=subject.network)
-    _, ((activation,),) = next(layer_pass(subject.network, [layer], batches, torch.clone))
+    _, ((activation,),) = next(activations(subject.network, [layer], batches, torch.clone))
     baseline: Tensor = activation
     return baseline
 

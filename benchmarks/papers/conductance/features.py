@@ -21,7 +21,7 @@ from benchmarks.papers.conductance.subjects import Subject, of_classes, per_clas
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import as_batches
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import pooled_pass
+from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies import FeatureSelection, feature_selection, resampled_interval, sample_scores
 from captum_ablate.studies.feature_selection import largest_class_mean
@@ -278,4 +278,5 @@ def _per_cent(interval: Interval) -> Interval:
 
 def _pooled(subject: Subject, layer: torch.nn.Module, data: tuple[Tensor, Tensor]) -> Tensor:
     batches = as_batches(data, forward_func=subject.network)
-    return torch.cat([p[0].values for p in pooled_pass(subject.network, [layer], batches, UnitAxis())])
+    passes = pooled_activations(subject.network, [layer], batches, UnitAxis())
+    return torch.cat([first.values for ((first, *_),) in passes])

@@ -1,0 +1,155 @@
+"""The requested statistics of one set of units, summed up batch by batch while a pass is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_ablate.statistics.activations import PooledBatch, check_finite, check_rows
+from captum_ablate.statistics.chunks import Chunk, Chunks, joined
+from captum_ablate.statistics.histogram import ClassHistogram
+from captum_ablate.statistics.moments import ClassMoments
+from captum_ablate.statistics.quantiser import ValueRange
+from captum_ablate.statistics.requests import (
+    HistogramRequest,
+    MomentsRequest,
+    Request,
+    Statistic,
+    TableRequest,
+    needs_table,
+)
+from captum_ablate.statistics.table import ActivationTable
+
+TABLE_BYTES = 2**30
+"""Memory budget of a table of pooled activations: 1 GiB holds 250,000 samples of 512 units."""
+
+
+class UnitStatistics:
+    """Sums of one set of units: ``add`` each batch, then ask for ``statistics``.
+
+    Edges that depend on the range of the data need every batch twice. The first pass keeps the activations for them,
+    up to ``TABLE_BYTES``; beyond, ``needs_second_pass`` says that each batch has to come through ``add_again``.
+    """
+
+    def __init__(self, requests: Iterable[Request], layer: str) -> None:
+        self._requests, self._layer = tuple(dict.fromkeys(requests)), layer
+        self._chunks, self._units, self._has_positions, self._batches = Chunks(), -1, False, 0
+        self._moments: ClassMoments | None = None
+        self._span: ValueRange | None = None
+        self._histograms: dict[Request, ClassHistogram] = {}
+        self._table: list[Chunk] | None = []
+        self._table_bytes = 0
+
+    def add(self, batch: PooledBatch) -> None:
+        """Take one batch in, checked: one row per sample, one number of units, finite."""
+        units = batch.values.shape[1]
+        check_rows(batch.values, len(batch.target), self._layer)
+        if self._units not in (-1, units):
+            raise ValueError(
+                f"the number of units changes between batches, from {self._units} to {units}; "
+                "choose the axis of the units with unit_dim (-1 for tokens of varying number)"
+            )
+        self._units = units
+        self._has_positions |= batch.positions > 1
+        self._count(self._chunks.add(batch))
+
+    def add_again(self, batch: PooledBatch) -> None:
+        """Take one batch of the second pass in."""
+        self._count_again(self._chunks.add(batch))
+
+    def needs_second_pass(self) -> bool:
+        """Count what has come, and tell whether every batch has to come again."""
+        self._count(self._chunks.rest())
+        return self._table is None and any(True for _ in self._histogram_requests(fixed=False))
+
+    def statistics(self) -> dict[Request, Statistic]:
+        """Return the statistics by request."""
+        if self._table is None:
+            self._count_again(self._chunks.rest())
+        else:
+            self._count(self._chunks.rest())
+            self._count_table(self._table)
+        done: dict[Request, Statistic] = dict(self._histograms)
+        for request in self._requests:
+            if isinstance(request, MomentsRequest):
+                assert self._moments is not None
+                done[request] = self._moments
+            elif isinstance(request, TableRequest):
+                done[request] = self._whole_table()
+        return done
+
+    def _count(self, chunk: Chunk | None) -> None:
+        """Take in what needs one look at the data."""
+        if chunk is None:
+            return
+        values, labels, _ = chunk
+        low, high = (float(end) for end in torch.aminmax(values))  # NaN is both ends where there is one
+        if not (isfinite(low) and isfinite(high)):
+            for number, batch in enumerate(values.split(chunk.sizes), self._batches):
+                check_finite(batch, self._layer, number)
+        self._batches += len(chunk.sizes)
+        self._span = _plus(self._span, ValueRange(low, high, self._has_positions))
+        if MomentsRequest() in self._requests:
+            self._moments = _plus(self._moments, ClassMoments.of(values, labels, nonnegative=low >= 0))
+        for request in self._histogram_requests(fixed=True):
+            self._add_to_histogram(request, chunk, self._edges(request))
+        if self._table is not None and self._wants_table:
+            self._table.append(chunk)
+            self._table_bytes += values.numel() * values.element_size()
+            if self._table_bytes > TABLE_BYTES:
+                self._drop_table()
+
+    def _count_again(self, chunk: Chunk | None) -> None:
+        """Take in what needs to know the range of the data first."""
+        if chunk is not None:
+            for request in self._histogram_requests(fixed=False):
+                self._add_to_histogram(request, chunk, self._edges(request))
+
+    def _count_table(self, table: list[Chunk]) -> None:
+        for request in self._histogram_requests(fixed=False):
+            whole = self._whole_table().values if request.quantiser.needs_table else None
+            edges = self._edges(request, whole)
+            for chunk in table:
+                self._add_to_histogram(request, chunk, edges)
+
+    def _whole_table(self) -> ActivationTable:
+        assert self._table
+        values, labels, _ = zip(*self._table, strict=True)
+        return ActivationTable(tuple(values), joined([one.target for one in labels]))
+
+    @property
+    def _wants_table(self) -> bool:
+        return TableRequest() in self._requests or any(True for _ in self._histogram_requests(fixed=False))
+
+    def _histogram_requests(self, fixed: bool) -> Iterator[HistogramRequest]:
+        for request in self._requests:
+            if isinstance(request, HistogramRequest) and (request.quantiser.fixed is not None) == fixed:
+                yield request
+
+    def _edges(self, request: HistogramRequest, table: Tensor | None = None) -> Tensor:
+        assert self._span is not None
+        edges = request.quantiser.edges_for(self._span, table)
+        if edges.ndim == 2 and len(edges) != self._units:
+            raise ValueError(f"threshold must have one value for each of the {self._units} units; got {len(edges)}")
+        return edges
+
+    def _add_to_histogram(self, request: Request, chunk: Chunk, edges: Tensor) -> None:
+        part = ClassHistogram.of(chunk.values, chunk.labels, edges)
+        self._histograms[request] = _plus(self._histograms.get(request), part)
+
+    def _drop_table(self) -> None:
+        if any(needs_table(request) for request in self._requests):
+            raise ValueError(
+                f"the table of pooled activations exceeds its budget of {TABLE_BYTES / 2**30:.3g} GiB, and a probe or "
+                'quantile edges (threshold="median", edges="mass") need it whole: use fewer samples, or '
+                'bins= with edges="width", which streams'
+            )
+        self._table = None
+
+
+def _plus(total: Any, part: Any) -> Any:
+    return part if total is None else total + part
