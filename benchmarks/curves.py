@@ -42,7 +42,7 @@ def compare(case: Case, options: Options) -> dict[str, object]:
         "hook loop, s": float(np.median(times["plain"])),
         "ours, s": float(np.median(times["ours"])),
         "ratio": float(np.median(times["plain"] / times["ours"])),
-        "way": results["ours"].engine,
+        "execution": results["ours"].engine,
     }
 
 

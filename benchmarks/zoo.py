@@ -1,9 +1,9 @@
 """Every classification network of torchvision against full forward passes with a hook (``python -m benchmarks.zoo``).
 
-Weights are random, images are noise of the least size that the network takes, from 64 px on. Four inner layers per
-network are ablated in a random order; per sample, the label's logit under the evaluator is held against what an
-independent hook gives: ``torch.where(mask, reference, activation)``. Results are kept in the cache folder, network by
-network: a sweep that was stopped goes on where it was, smallest network first.
+Weights are random. Images are noise of the smallest size that the network takes, from 64 px on. Four inner layers of
+each network are ablated in a random order. For each sample the evaluator's logit of the label is compared with that of
+an independent hook, ``torch.where(mask, reference, activation)``. The cache folder keeps the results of each network,
+so a stopped sweep resumes where it was. The smallest network comes first.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from torch.nn.modules.module import (
 from benchmarks.tables import markdown
 from captum_ablate import CumulativeAblationEvaluator
 
-CACHE = Path.home() / ".cache" / "captum_ablate" / "zoo.csv"
+CACHE = Path.home() / ".cache" / "captum_ablate" / "torchvision.csv"
 SIDES = (64, 70, 75, 96, 128, 160, 192, 224, 256)
 LAYERS, CLASSES = 4, 10
 IMAGES, BATCH = 11, 4
-"""The first batch is recorded, in the next the part before the layer may run as a tape; the last is smaller."""
+"""The first batch is recorded, in the next one the prefix tape may run, and the last one is smaller."""
 IMAGES_OF_LARGE, LARGE = 2, 30_000_000
 """Networks with more parameters than this get fewer images, in one batch."""
 STEPS, STEPS_AT_END, CHECKED = 4, 20, 4
-"""The last layer has enough steps for the closed form to pay; so many of the steps are checked."""
+"""The last layer has enough steps for the closed form to pay. ``CHECKED`` of the steps are checked."""
 TOLERANCE = 1e-5
-"""Of the largest logit: what the closed form, another memory format or a folded batch norm may differ by."""
+"""Largest difference of an inexact execution (closed form, folded batch norm, ...), as a share of the largest logit."""
 VISIBLE = 1e-4
-"""Of the largest intact logit: an ablation that changes less could hide an error, and proves nothing."""
+"""Share of the largest intact logit below which an ablation proves nothing, since it could hide an error."""
 OPERATIONS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm, nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish)
 COUNTED = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -60,10 +60,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one layer.
+    """The result of one layer.
 
-    ``difference`` is that of the label's logit as a fraction of the largest logit, of the step or intact, at worst over
-    steps and images; ``effect`` the largest change by ablation as a fraction of the largest intact logit.
+    ``difference`` is the largest one of the label's logit over steps and samples, as a share of the largest logit, of
+    the step or intact. ``effect`` is the largest change by ablation, as a share of the largest intact logit.
     """
 
     network: str
@@ -75,7 +75,7 @@ class Row:
     units: int = 0
     reference: str = ""
     result: str = ""
-    way: str = ""
+    execution: str = ""
     difference: float = np.nan
     effect: float = np.nan
     hooks_left: int = 0
@@ -89,7 +89,7 @@ def names() -> list[str]:
 
 
 def size_of(name: str) -> tuple[int, int]:
-    """Return the number of parameters, and the least side of an image that the network takes, found by trial."""
+    """Return the number of parameters, and the smallest side of an image that the network takes, found by trial."""
     for side in SIDES:
         try:
             with _without_memory(), torch.no_grad():
@@ -102,10 +102,10 @@ def size_of(name: str) -> tuple[int, int]:
 
 
 def network(name: str, side: int, seed: int = 0, images: int = IMAGES) -> tuple[nn.Module, Tensor]:
-    """Return a network of random weights and noise images, with an effect of every unit upon the logits.
+    """Return a network of random weights in which every unit affects the logits, and noise images.
 
-    What torchvision starts at a constant (a head of zeros, layer scales of 1e-6, biases) is drawn at random, and batch
-    norm takes its statistics from the images: else nothing that is ablated could be seen behind it.
+    Parameters that torchvision sets to a constant (a head of zeros, layer scales of 1e-6, biases) are drawn at random.
+    Batch norm takes its statistics from the images. Otherwise ablations would not show in the logits.
     """
     torch.manual_seed(seed)
     model = _build(name, side).eval()
@@ -128,8 +128,8 @@ def network(name: str, side: int, seed: int = 0, images: int = IMAGES) -> tuple[
 def choose_layers(model: nn.Module, x: Tensor, first: int = 0) -> list[Layer]:
     """Return layers from a tenth of the depth to its end, operations and whole blocks in turn (``first``: 0 or 1).
 
-    A layer is a candidate where it runs once in a forward pass, gives ``[n, ...]``, and is not what gives the logits.
-    Depth is its place among the calls. Units are along the last axis of tokens and of channels-last maps, else axis 1.
+    A candidate runs once in a forward pass, returns ``[n, ...]``, and does not return the logits. Depth is its place
+    among the calls. Units lie along the last axis of tokens and of channels-last maps, else along axis 1.
     """
     candidates = _candidates(model, x)
     kinds = [[c for c in candidates if c[1] == kind] for kind in (False, True)]
@@ -157,7 +157,7 @@ def check(name: str, *, layers: int = LAYERS) -> Iterator[Row]:
 
 
 def _compare(model: nn.Module, x: Tensor, layer: Layer, reference: str, steps: int) -> dict[str, Any]:
-    """Return the columns of a row that the comparison with full forward passes gives."""
+    """Return the columns of a row: the comparison with full forward passes."""
     module = model.get_submodule(layer.name)
     with torch.no_grad():
         target = model(x).argmax(dim=1)
@@ -184,7 +184,7 @@ def _compare(model: nn.Module, x: Tensor, layer: Layer, reference: str, steps: i
     except Exception as error:  # a refusal is a result of the sweep
         reason = f"{type(error).__name__}: {error}"
         left = _traces(model) - before
-        return {"units": units, "reference": reference, "result": "refused", "way": reason, "hooks_left": left}
+        return {"units": units, "reference": reference, "result": "refused", "execution": reason, "hooks_left": left}
     seconds, left = time.perf_counter() - start, _traces(model) - before
     start = time.perf_counter()
     checked = torch.linspace(0, len(curve.n_ablated) - 1, CHECKED + 1).round().long().unique()
@@ -198,7 +198,7 @@ def _compare(model: nn.Module, x: Tensor, layer: Layer, reference: str, steps: i
         "units": units,
         "reference": reference,
         "result": result,
-        "way": curve.engine,
+        "execution": curve.engine,
         "difference": difference,
         "effect": float((values[1:] - values[0]).abs().max() / largest[0]),
         "hooks_left": left,
@@ -216,7 +216,7 @@ def _by_hooks(
     reference: str,
     dim: int,
 ) -> Tensor:
-    """Return the logits ``[steps + 1, n, classes]``, by one full forward pass with a hook per step and batch."""
+    """Return the logits ``[steps + 1, n, classes]`` of one full forward pass with a hook for each step and batch."""
     whole = torch.cat([_activation(model, module, part) for part in x.split(BATCH)])
     others = [d for d in range(whole.ndim) if d != dim % whole.ndim]
     mean = whole.double().mean(others, keepdim=True).to(whole.dtype)
@@ -255,7 +255,7 @@ def _activation(model: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _without_memory() -> Iterator[None]:
-    """Make modules whose parameters and buffers have a shape alone."""
+    """Make modules whose parameters and buffers have a shape but no memory."""
 
     def bare(_module: nn.Module, _name: str, value: Any) -> Any:
         if isinstance(value, nn.Parameter):
@@ -317,34 +317,34 @@ def _traces(model: nn.Module) -> int:
 
 
 def table_of(rows: pd.DataFrame) -> str:
-    """Return the sweep in a few lines: how many layers came out how, and each exception with its reason."""
+    """Return a summary of the sweep: the number of layers by result, and each exception with its reason."""
     done = rows[rows.result != "not run"]
-    ways = done.way.str.replace(r" \(.*", "", regex=True).where(done.result != "refused", "refused")
-    counts = pd.crosstab(ways, done.result)
-    engine = ways.isin(["replay", "closed form"]) & (done.result != "wrong")
-    detailed = done.way[ways == "replay"].str.replace(r"\d+ masks", "masks", regex=True).value_counts()
+    executions = done.execution.str.replace(r" \(.*", "", regex=True).where(done.result != "refused", "refused")
+    counts = pd.crosstab(executions, done.result)
+    engine = executions.isin(["replay", "closed form"]) & (done.result != "wrong")
+    detailed = done.execution[executions == "replay"].str.replace(r"\d+ masks", "masks", regex=True).value_counts()
     lines = [
         f"{done.network.nunique()} networks, {len(done)} layers, {done.type.nunique()} types of module; "
         f"{100 * engine.mean():.1f} % right by replay or closed form",
         "",
         markdown(counts.reset_index()),
         "",
-        "By way of replay: " + "; ".join(f"{way}: {count}" for way, count in detailed.items()) + ".",
+        "Replays: " + "; ".join(f"{execution}: {count}" for execution, count in detailed.items()) + ".",
         "",
-        f"Hooks left: {int(done.hooks_left.sum())}. Layers whose ablation changes the logits by less than {VISIBLE:g}: "
-        f"{int((done.effect < VISIBLE).sum())}. Largest difference: {done.difference.max():.1e} of the "
+        f"Hooks left: {int(done.hooks_left.sum())}. Layers whose ablation changes the logits by less than {VISIBLE:g} "
+        f"of the largest: {int((done.effect < VISIBLE).sum())}. Largest difference: {done.difference.max():.1e} of the "
         "largest logit, of the step or intact.",
     ]
     odd = rows[
         rows.result.isin(["wrong", "refused", "not run"])
-        | rows.way.str.contains("hook loop")
+        | rows.execution.str.contains("hook loop")
         | (rows.effect < VISIBLE)
         | (rows.hooks_left > 0)
     ]
     if len(odd):
         lines += ["", "Exceptions:", ""]
     lines += [
-        f"- {r.network} {r.layer} ({r.type}, {r.reference}): {r.result}, {r.way}, difference {r.difference:.1e}, "
+        f"- {r.network} {r.layer} ({r.type}, {r.reference}): {r.result}, {r.execution}, difference {r.difference:.1e}, "
         f"effect {r.effect:.1e}, hooks left {r.hooks_left}"
         for r in odd.itertuples()
     ]
@@ -352,24 +352,26 @@ def table_of(rows: pd.DataFrame) -> str:
 
 
 def page_of(rows: pd.DataFrame) -> str:
-    """Return the whole sweep as a page: what it found, and one line for each network."""
+    """Return the whole sweep as a page: the summary, and one line for each network."""
     lines = []
     for (name, parameters, side), layers in rows.groupby(["network", "parameters", "side"]):
         found = [
-            f"`{r.layer}` ({r.type}, {r.reference}): {r.result}, {r.way}" if r.layer else f"{r.result}: {r.way}"
+            f"`{r.layer}` ({r.type}, {r.reference}): {r.result}, {r.execution}"
+            if r.layer
+            else f"{r.result}: {r.execution}"
             for r in layers.itertuples()
         ]
         lines.append({"network": name, "parameters, M": parameters / 1e6, "px": side, "layers": "<br>".join(found)})
     return (
         "# Torchvision's networks against plain hooks\n\n"
-        f"`python -m benchmarks.zoo` (`make zoo`): random weights, {IMAGES} images in batches of {BATCH} "
-        f"({IMAGES_OF_LARGE} for networks of more than {LARGE / 1e6:.0f} million parameters) of the least size that a "
-        "network takes, four inner layers each, units ablated in a random order in "
-        f"{STEPS} steps ({STEPS_AT_END} at the last layer). The label's logit of each sample is held "
-        "against full forward passes with an independent hook, "
-        "`torch.where(mask, reference, activation)`, at the intact network and four of the steps.\n\n"
+        "`python -m benchmarks.zoo` (`make zoo`) runs this sweep. Weights are random. Each network gets "
+        f"{IMAGES} images in batches of {BATCH} ({IMAGES_OF_LARGE} images if it has more than {LARGE / 1e6:.0f} "
+        "million parameters), of the smallest size that it takes. The units of four inner layers are ablated in a "
+        f"random order, in {STEPS} steps ({STEPS_AT_END} at the last layer). For each sample, the label's logit of the "
+        "intact network and of four steps is compared with that of full forward passes with an independent hook, "
+        "`torch.where(mask, reference, activation)`.\n\n"
         f"{table_of(rows)}\n\n"
-        "By network: layer (type, reference values): result, way taken.\n\n"
+        "Each entry is a layer (its type, the reference): the result, and the execution.\n\n"
         f"{markdown(pd.DataFrame(lines))}\n"
     )
 
@@ -383,11 +385,11 @@ def sweep(chosen: Sequence[str], state: Path, budget_gb: float) -> pd.DataFrame:
         needed = 1 + 2.5 * parameters * 4 / 1e9  # weights, their start, and what the allocator keeps
         start = time.perf_counter()
         if needed > min(budget_gb, _available_gb()):
-            new = [Row(name, parameters, side, "", result="not run", way=f"needs {needed:.0f} GB")]
+            new = [Row(name, parameters, side, "", result="not run", execution=f"needs {needed:.0f} GB")]
         else:
             new = list(check(name))
         pd.concat([kept(state), pd.DataFrame([asdict(row) for row in new])]).to_csv(state, index=False)
-        results = ", ".join(f"{row.layer} {row.result} ({row.way})" for row in new)
+        results = ", ".join(f"{row.layer} {row.result} ({row.execution})" for row in new)
         print(
             f"{name} ({parameters / 1e6:.0f} M, {side} px, {time.perf_counter() - start:.0f} s): {results}", flush=True
         )
@@ -397,7 +399,7 @@ def sweep(chosen: Sequence[str], state: Path, budget_gb: float) -> pd.DataFrame:
 
 
 def kept(state: Path) -> pd.DataFrame:
-    """Return the rows that a sweep has left in ``state``."""
+    """Return the rows of earlier sweeps in the file ``state``."""
     if not state.exists():
         return pd.DataFrame(columns=[field.name for field in fields(Row)])
     texts = [field.name for field in fields(Row) if field.type == "str"]
@@ -414,7 +416,7 @@ def _available_gb() -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run or continue the sweep, and print what came out."""
+    """Run or resume the sweep, and print its summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="*", help="names of networks; all of them by default")
     parser.add_argument("--state", type=Path, default=CACHE, help="the CSV file of results")

@@ -1,4 +1,4 @@
-"""A sample of torchvision's networks: what the evaluator gives is what full forward passes with a plain hook give."""
+"""A sample of torchvision's networks: the evaluator equals full forward passes with a plain hook."""
 
 from __future__ import annotations
 
@@ -9,33 +9,26 @@ import pytest
 import torch
 from torch import nn
 
-zoo = pytest.importorskip("benchmarks.zoo", reason="the benchmarks are not beside the tests")
+zoo = pytest.importorskip("benchmarks.zoo", reason="the benchmarks are not installed with the tests")
 
-SAMPLE = (
-    "squeezenet1_1",
-    "shufflenet_v2_x0_5",
-    "mnasnet0_5",
-    "mobilenet_v3_small",
-    "regnet_y_400mf",
-    "resnet18",
-    "efficientnet_b0",
-    "googlenet",
-)
+FAST = ("squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5", "mobilenet_v3_small")
+SLOW = ("regnet_y_400mf", "resnet18", "efficientnet_b0", "googlenet")
+"""Residual and inception networks, whose families ``tests/ablation/test_families.py`` always runs."""
 
 
-@pytest.mark.parametrize("name", SAMPLE)
-def test_ablated_outputs_are_those_of_plain_hooks(name):
+@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def test_ablated_outputs_equal_plain_hooks(name):
     rows = list(zoo.check(name))
 
     assert len(rows) == zoo.LAYERS
     for row in rows:
         assert row.result in ("to the bit", "to 1e-5"), row
-        assert row.way.startswith(("replay", "closed form")), row
-        assert row.effect > zoo.VISIBLE, f"nothing is proven where the ablation cannot be seen: {row}"
+        assert row.execution.startswith(("replay", "closed form")), row
+        assert row.effect > zoo.VISIBLE, f"an ablation without effect proves nothing: {row}"
         assert row.hooks_left == 0, row
 
 
-def test_the_sweep_sees_an_evaluator_that_is_wrong(monkeypatch):
+def test_the_sweep_finds_a_wrong_evaluator(monkeypatch):
     evaluate = zoo.CumulativeAblationEvaluator.evaluate
 
     def wrong(self, scores, data):
@@ -52,7 +45,7 @@ def test_the_sweep_sees_an_evaluator_that_is_wrong(monkeypatch):
     assert found["difference"] > 1e-4
 
 
-def test_layers_are_inner_ones_that_run_once_spread_over_the_depth():
+def test_chosen_layers_run_once_and_spread_over_the_depth():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -70,12 +63,14 @@ def test_layers_are_inner_ones_that_run_once_spread_over_the_depth():
     assert {layer.unit_dim for layer in layers} == {1}
 
 
-def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+def test_a_stopped_sweep_resumes_where_it_was(tmp_path, monkeypatch, capsys):
     asked = []
 
     def check(name):
         asked.append(name)
-        yield zoo.Row(name, 1, 64, "layer", "Conv2d", result="to the bit", way="replay", effect=1.0, difference=0.0)
+        yield zoo.Row(
+            name, 1, 64, "layer", "Conv2d", result="to the bit", execution="replay", effect=1.0, difference=0.0
+        )
 
     monkeypatch.setattr(zoo, "check", check)
     monkeypatch.setattr(zoo, "size_of", lambda name: ({"alexnet": 2, "resnet18": 1, "vit_h_14": 10**12}[name], 64))
