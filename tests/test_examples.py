@@ -1,4 +1,4 @@
-"""The examples in the docstrings run and print what they say."""
+"""The examples in the docstrings run as they stand, without the names of their module, and print what they say."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ MODULES = [module.name for module in walk_packages(captum_ablate.__path__, "capt
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
 def test_the_examples_of_a_module_run(name):
     torch.manual_seed(0)
-    failed, _ = doctest.testmod(import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    failed, _ = doctest.testmod(import_module(name), globs={}, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failed == 0

@@ -98,6 +98,7 @@ def participation_ratio(eigenvalues: Tensor) -> float:
 
     Example:
         >>> import torch
+        >>> from captum_ablate import participation_ratio
         >>> participation_ratio(torch.tensor([2.0, 2.0, 2.0, 0.0]))
         3.0
     """

@@ -1,4 +1,7 @@
-"""What the ablation papers compute on top of deficit curves: pure functions and frozen results, for any model."""
+"""What the ablation papers ask beyond deficit curves, a file for each question, for any model.
+
+Each study is a function that returns a frozen result; the result has ``to_frame`` and ``plot``.
+"""
 
 from captum_ablate.studies.activation_table import activation_table
 from captum_ablate.studies.balance import bias_balanced
@@ -11,7 +14,12 @@ from captum_ablate.studies.deficit_correlation import (
     unit_drops,
 )
 from captum_ablate.studies.division_of_labour import DivisionOfLabour, division_of_labour, labour_of, plot_labour
-from captum_ablate.studies.feature_selection import FeatureSelection, feature_selection, plot_feature_selections
+from captum_ablate.studies.feature_selection import (
+    FeatureSelection,
+    feature_selection,
+    plot_feature_selections,
+    resampled_interval,
+)
 from captum_ablate.studies.group_deficits import GroupDeficits
 from captum_ablate.studies.information import InformationPlane, PairwiseSynergy, information_plane, pairwise_synergy
 from captum_ablate.studies.interaction_regression import InteractionRegression, interaction_regression
@@ -19,7 +27,6 @@ from captum_ablate.studies.layer_curves import LayerCurves, gap_share, layer_cur
 from captum_ablate.studies.planes import AblationGrid, ClassDeficits, class_deficits, class_planes
 from captum_ablate.studies.rank_agreement import RankAgreement, rank_agreement
 from captum_ablate.studies.redundancy import Redundancy, redundancy
-from captum_ablate.studies.resampled import resampled_interval
 from captum_ablate.studies.sample_scores import sample_scores
 from captum_ablate.studies.tiling import Group
 from captum_ablate.studies.units_to_flip import FlipCounts, plot_flips, units_to_flip

@@ -39,6 +39,7 @@ def activation_table(
         ValueError: if the model is in training mode, or the layer runs more or less than once.
 
     Example:
+        >>> import torch
         >>> from captum_ablate.studies import activation_table
         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 20), torch.nn.ReLU(), torch.nn.Linear(20, 2)).eval()
         >>> table = activation_table(model, "1", (torch.randn(60, 8), torch.arange(60) % 2))

@@ -18,27 +18,32 @@ def bias_balanced(model: nn.Module, next_layer: Layer, units: Tensor | Sequence[
 
     .. math:: b \leftarrow b + \sum_{u \in S} W_{:,u}\, m_u, \qquad W_{:,u} \leftarrow 0
 
-    ``next_layer`` is the ``Linear`` or convolution that reads the units directly (or flattened), ``means [units]``
-    the mean activation m of every unit (``LayerMeanActivity`` gives it; zeros cut units out with nothing made up for).
     The copy computes what the model computes under ablation with the mean as reference. "Bias balancing" is named in
     the first version of Amjad, Liu and Geiger (arXiv 1804.06679 v1); the formula is our reading.
+
+    Args:
+        model: stays as it is.
+        next_layer: the ``Linear`` or convolution that reads the units directly (or flattened).
+        units: indices of the units to cut out.
+        means: mean activation m of every unit, ``[units]``, such as the scores of ``LayerMeanActivity``. Zeros cut
+            units out and leave the bias.
+
+    Raises:
+        TypeError: if ``next_layer`` is neither ``Linear`` nor a convolution.
+        ValueError: if no bias can make up for the units (groups, zero padding, a computed weight), or numbers do not
+            fit.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate.studies import bias_balanced
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).eval()
+        >>> smaller = bias_balanced(model, "2", [0, 3], torch.zeros(6))
+        >>> smaller[2].weight[:, [0, 3]].abs().max().item()
+        0.0
     """
     module = find_layer(model, next_layer)
     name = layer_name(model, module)
-    if not isinstance(module, (nn.Linear, _ConvNd)) or getattr(module, "transposed", False):
-        raise TypeError(
-            f"next_layer must be a Linear or a convolution, which a bias can balance; {name!r} is a "
-            f"{type(module).__name__}"
-        )
-    if isinstance(module, _ConvNd):
-        if module.groups != 1:
-            raise ValueError(f"a convolution with groups cannot be balanced; {name!r} has {module.groups}")
-        padded = any(module.padding) if not isinstance(module.padding, str) else module.padding == "same"
-        if bool(torch.any(means != 0)) and padded and module.padding_mode == "zeros":
-            raise ValueError(
-                f"{name!r} pads with zeros, so a unit's mean reaches its border less than its middle and no bias can "
-                "make up for it; use the evaluator with reference='mean', which is exact"
-            )
+    _check_balanceable(module, name, means)
     copy = deepcopy(model)
     edited: Any = find_layer(copy, name)
     weight = edited._parameters.get("weight")
@@ -64,3 +69,21 @@ def bias_balanced(model: nn.Module, next_layer: Layer, units: Tensor | Sequence[
         wide[:, index] = 0
         weight.copy_(wide.reshape(weight.shape))
     return copy
+
+
+def _check_balanceable(module: nn.Module, name: str, means: Tensor) -> None:
+    """Raise if no bias of ``module`` can make up for units at their means."""
+    if not isinstance(module, (nn.Linear, _ConvNd)) or getattr(module, "transposed", False):
+        raise TypeError(
+            f"next_layer must be a Linear or a convolution, which a bias can balance; {name!r} is a "
+            f"{type(module).__name__}"
+        )
+    if isinstance(module, _ConvNd):
+        if module.groups != 1:
+            raise ValueError(f"a convolution with groups cannot be balanced; {name!r} has {module.groups}")
+        padded = any(module.padding) if not isinstance(module.padding, str) else module.padding == "same"
+        if bool(torch.any(means != 0)) and padded and module.padding_mode == "zeros":
+            raise ValueError(
+                f"{name!r} pads with zeros, so a unit's mean reaches its border less than its middle and no bias can "
+                "make up for it; use the evaluator with reference='mean', which is exact"
+            )

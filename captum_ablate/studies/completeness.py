@@ -25,7 +25,10 @@ SMALLEST_CHANGE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Completeness:
-    """``total [n]``: sum of the attributions of all units; ``change [n]``: F(x) - F(x'); ``delta`` is what is left."""
+    """Sums of attributions beside what they should add up to, in units of the output.
+
+    ``total [n]`` is the sum over all units, ``change [n]`` is F(x) - F(x').
+    """
 
     name: str
     total: Tensor
@@ -68,15 +71,29 @@ def completeness_delta(
 ) -> Completeness:
     """Return how far the attributions of a layer are from adding up to F(x) - F(x'), per sample.
 
-    Conductance is complete in the limit of many steps, for a layer that every path from the input to the output passes
-    (Dhamdhere, Sundararajan and Yan, arXiv 1805.12233). A layer beside a skip connection is no such cut.
+    Conductance is complete in the limit of many steps (Dhamdhere, Sundararajan and Yan, arXiv 1805.12233). Every path
+    from the input to the output must pass the layer; a layer beside a skip connection is no such cut.
 
     Args:
-        attribution: such as ``LayerConductance(model, layer)``; gets the baselines if it takes any.
+        attribution: such as ``LayerConductance(model, layer)``; it receives the baselines if it takes any.
         inputs: ``[n, ...]``, or a tuple of such.
         baselines: x', as in Captum: numbers or tensors, one for each input; None is zero.
         target: class of each sample ``[n]``, or one output index for all.
+        additional_forward_args: further arguments of the model, as in Captum.
         attribute_kwargs: further arguments of ``attribute``, such as ``n_steps=500, method="riemann_trapezoid"``.
+
+    Raises:
+        ValueError: if baselines do not fit the inputs, the model is in training mode, or its output is not
+            ``[n, classes]``.
+
+    Example:
+        >>> import torch
+        >>> from captum.attr import LayerConductance
+        >>> from captum_ablate import completeness_delta
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).eval()
+        >>> found = completeness_delta(LayerConductance(model, model[1]), torch.randn(8, 4), 0, target=1)
+        >>> found.delta.shape
+        torch.Size([8])
     """
     inputs = as_tuple(inputs)
     forward_func, n = as_model(attribution.forward_func), len(inputs[0])
@@ -97,13 +114,13 @@ def completeness_delta(
         total = sum((_sum(part, n) for part in as_tuple(parts)), start=torch.zeros(n, dtype=torch.float64))
         with torch.no_grad():
             at_input, at_start = (
-                _of(class_outputs(call(forward_func, Batch(x, labels, extra))), labels) for x in (inputs, start)
+                _output(class_outputs(call(forward_func, Batch(x, labels, extra))), labels) for x in (inputs, start)
             )
     return Completeness(type(attribution).__name__, total, at_input - at_start)
 
 
 def plot_completeness(results: Mapping[str, Completeness], ax: Any = None) -> Any:
-    """Draw sums of attributions against changes of the output: complete ones lie on the line; return the axes."""
+    """Draw sums of attributions against changes of the output; return the axes. Complete ones lie on the line."""
     if ax is None:
         _, ax = plt.subplots(figsize=(5.6, 5.0), layout="constrained")
     changes = torch.cat([r.change for r in results.values()])
@@ -122,6 +139,7 @@ def plot_completeness(results: Mapping[str, Completeness], ax: Any = None) -> An
 
 
 def _baselines(inputs: tuple[Tensor, ...], baselines: Any) -> tuple[Tensor, ...]:
+    """Return one baseline per input, of the input's shape."""
     given = (0,) * len(inputs) if baselines is None else as_tuple(baselines)
     if len(given) != len(inputs):
         raise ValueError(f"baselines must be one for each of the {len(inputs)} inputs; got {len(given)}")
@@ -136,14 +154,16 @@ def _baselines(inputs: tuple[Tensor, ...], baselines: Any) -> tuple[Tensor, ...]
 
 
 def _sum(part: Tensor, n: int) -> Tensor:
+    """Return the sum of each sample's attributions, float64 ``[n]``."""
     if not isinstance(part, Tensor) or len(part) != n:
         got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
         raise ValueError(f"attribute must return one attribution for each of the {n} samples; got {got}")
     return part.detach().double().cpu().flatten(1).sum(dim=1)
 
 
-def _of(outputs: Any, target: Tensor) -> Tensor:
+def _output(outputs: Any, target: Tensor) -> Tensor:
+    """Return each sample's output of its ``target [n]``, float64 ``[n]``."""
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(f"the model must give one output per class, [n, classes]; got {got}")
+        raise ValueError(f"the model must return one output per class, [n, classes]; got {got}")
     return outputs.double().gather(1, target[:, None])[:, 0].cpu()

@@ -1,4 +1,4 @@
-"""Does a unit's score tell what its ablation costs: per image, the rank correlation of scores with measured drops."""
+"""Does a unit's score tell what its ablation costs: per sample, the rank correlation of scores with measured drops."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies.sample_scores import sample_scores
 
 ROUNDING = 1e-6
-"""Relative to the metric's size: outputs in float32 differ by so much between two ways to the same result."""
+"""Relative to the metric's size: outputs in float32 differ by so much between two executions of one network."""
 
 
 @dataclass(frozen=True, eq=False)
 class DeficitCorrelation:
-    """Spearman's correlation, per image, of unit scores with what each unit's own ablation takes from the metric.
+    """Spearman's correlation, per sample, of unit scores with what each unit's own ablation takes from the metric.
 
-    ``values [n]`` is NaN where all scores, or all drops, of an image are equal. ``scores [n, units]`` and
+    ``values [n]`` is NaN where all scores, or all drops, of a sample are equal. ``scores [n, units]`` and
     ``drops [n, units]`` are what was correlated.
     """
 
@@ -44,28 +44,35 @@ class DeficitCorrelation:
     metric: str
     reference: str
 
+    @classmethod
+    def of(
+        cls, scores: Tensor, drops: Tensor, *, name: str, layer: str, metric: str, reference: str
+    ) -> DeficitCorrelation:
+        """Correlate ``scores [n, units]`` with ``drops [n, units]``, sample by sample."""
+        return cls(name, spearman_rows(scores, drops), scores, drops, layer, metric, reference)
+
     @property
     def defined(self) -> Tensor:
-        """Whether an image has a correlation, ``[n]``."""
+        """Whether a sample has a correlation, ``[n]``."""
         return torch.isfinite(self.values)
 
     @property
     def mean(self) -> float:
-        """Mean over the images that have one."""
+        """Mean over the samples that have one."""
         return float(self.values[self.defined].mean())
 
     @property
     def interval(self) -> Interval:
-        """95 % interval of the mean over images."""
+        """95 % interval of the mean over samples."""
         return mean_interval(self.values[self.defined].numpy())
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per image: ``method, sample, spearman``."""
+        """Return one row per sample: ``method, sample, spearman``."""
         values = self.values.numpy()
         return pd.DataFrame({"method": self.name, "sample": range(len(values)), "spearman": values})
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the distribution over images; return the axes."""
+        """Draw the distribution over samples; return the axes."""
         return plot_correlations({self.name: self}, ax)
 
     def __repr__(self) -> str:
@@ -73,8 +80,8 @@ class DeficitCorrelation:
         undefined = len(self.values) - int(self.defined.sum())
         return (
             f"DeficitCorrelation({self.name!r}: mean Spearman {self.mean:.3f} [{low:.3f}, {high:.3f}] with the drop of "
-            f"the {self.metric.replace('_', ' ')}, {len(self.values):,} images, {undefined} without one; {self.layer}, "
-            f"{self.scores.shape[1]:,} units, {self.reference} reference)"
+            f"the {self.metric.replace('_', ' ')}, {len(self.values):,} samples, {undefined} without one; "
+            f"{self.layer}, {self.scores.shape[1]:,} units, {self.reference} reference)"
         )
 
 
@@ -94,10 +101,11 @@ def deficit_correlation(
     show_progress: bool = False,
     **attribute_kwargs: Any,
 ) -> DeficitCorrelation:
-    """Return per image Spearman's correlation of a per-sample Captum layer attribution with measured drops.
+    """Return per sample Spearman's correlation of a per-sample Captum layer attribution with measured drops.
 
-    The drop of unit u for image i is v_i - v_(i without u), v being the metric and u alone ablated. After the
-    correlation study of Dhamdhere, Sundararajan and Yan (arXiv 1805.12233); Spearman and the mean over images are ours.
+    The drop of unit u for sample i is v_i - v_(i without u), v being the metric and u alone ablated. After the
+    correlation study of Dhamdhere, Sundararajan and Yan (arXiv 1805.12233). Spearman and the mean over samples are
+    ours.
 
     Args:
         attribution: such as ``LayerConductance(model, layer)``.
@@ -105,9 +113,28 @@ def deficit_correlation(
         metric: "logit" (of the label), "log_likelihood", "margin", or ``f(outputs, target) -> [n]``.
         reference: what stands in an ablated unit's place, as in the evaluator.
         target: the output that is attributed; the default fits the metrics, which look at the label.
-        drops: what ``unit_drops`` gave for this layer, data, metric and reference, to save measuring it again for
-            every attribution.
+        positions: a sample's attribution of a unit is the "sum" over positions, or the "mean".
+        drops: ``[n, units]`` from ``unit_drops`` for this layer, data, metric and reference, to measure them once for
+            several attributions.
+        unit_dim: axis of the units; None for every value a unit.
+        layer_mask: groups of values that are one unit, as in the attributions.
+        batch_size: samples at a time where data are tensors.
+        unpack_batch: turns a batch of another form into ``Batch(inputs, target)``.
+        show_progress: show a progress bar.
         attribute_kwargs: further arguments of ``attribute``, such as ``n_steps=20``.
+
+    Raises:
+        ValueError: if ``drops`` do not fit the scores, the model is in training mode, or the data can be read once
+            only.
+
+    Example:
+        >>> import torch
+        >>> from captum.attr import LayerConductance
+        >>> from captum_ablate import deficit_correlation
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).eval()
+        >>> data = torch.randn(30, 4), torch.arange(30) % 2
+        >>> deficit_correlation(LayerConductance(model, model[1]), data).values.shape
+        torch.Size([30])
     """
     options: dict[str, Any] = {
         "unit_dim": unit_dim,
@@ -122,13 +149,12 @@ def deficit_correlation(
         drops = unit_drops(forward_func, attribution.layer, data, metric=metric, reference=reference, **options)
     if drops.shape != scores.shape:
         raise ValueError(
-            f"drops must have one value per image and unit, {list(scores.shape)} here; got {list(drops.shape)}"
+            f"drops must have one value per sample and unit, {list(scores.shape)} here; got {list(drops.shape)}"
         )
-    return DeficitCorrelation(
+    return DeficitCorrelation.of(
+        scores,
+        drops,
         name=type(attribution).__name__,
-        values=spearman_rows(scores, drops),
-        scores=scores,
-        drops=drops,
         layer=layer_name(forward_func, attribution.layer),
         metric=metric_name(metric),
         reference=reference_name(reference),
@@ -150,7 +176,18 @@ def unit_drops(
 ) -> Tensor:
     """Return what the metric of each sample loses when a unit alone is ablated, ``[n, units]`` float64.
 
-    What is within ``ROUNDING`` of the metric's size is 0, so that units without an effect tie.
+    What is within ``ROUNDING`` of the metric's size is 0, so that units without an effect tie. Arguments are those of
+    ``deficit_correlation``.
+
+    Raises:
+        ValueError: if the model is in training mode, or the data can be read once only.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate.studies import unit_drops
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).eval()
+        >>> unit_drops(model, "1", (torch.randn(8, 4), torch.arange(8) % 2)).shape
+        torch.Size([8, 6])
     """
     forward_func = as_model(forward_func)
     layer = find_layer(forward_func, layer)
@@ -174,7 +211,13 @@ def unit_drops(
 def spearman_rows(a: Tensor, b: Tensor) -> Tensor:
     """Return Spearman's correlation of each row of ``a [n, units]`` with that of ``b [n, units]``, ``[n]``.
 
-    Equal values share their mean rank; a row without any difference has none (NaN).
+    Equal values share their mean rank. Where all values of a row are equal, there is no correlation (NaN).
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate.studies import spearman_rows
+        >>> spearman_rows(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[5.0, 9.0, 7.0]])).tolist()
+        [0.5]
     """
     ranks = [stats.rankdata(x.numpy(), axis=1) for x in (a, b)]
     first, second = (r - r.mean(axis=1, keepdims=True) for r in ranks)
@@ -184,13 +227,13 @@ def spearman_rows(a: Tensor, b: Tensor) -> Tensor:
 
 
 def plot_correlations(results: Mapping[str, DeficitCorrelation], ax: Any = None) -> Any:
-    """Draw the distribution over images of several attributions, with mean and interval; return the axes."""
+    """Draw the distribution over samples of several attributions, with mean and interval; return the axes."""
     if ax is None:
         _, ax = plt.subplots(figsize=(8.0, 1.4 + 0.6 * len(results)), layout="constrained")
     shift = np.random.default_rng(0)
     for row, ((_, result), colour) in enumerate(zip(results.items(), cycle(COLOURS))):
         values = result.values[result.defined].numpy()
-        height = row + shift.uniform(-0.28, 0.28, len(values))  # spread out, so that images do not hide each other
+        height = row + shift.uniform(-0.28, 0.28, len(values))  # spread out, so that samples do not hide each other
         ax.plot(values, height, ".", color=colour, alpha=0.5, markersize=5.5, markeredgewidth=0)
         ax.hlines(row, *result.interval, color="black", linewidth=4, zorder=3)
         ax.plot(result.mean, row, "o", color="white", markeredgecolor="black", markersize=7, zorder=4)
@@ -200,7 +243,7 @@ def plot_correlations(results: Mapping[str, DeficitCorrelation], ax: Any = None)
     ax.set_ylim(len(results) - 0.5, -0.5)
     ax.set_xlim(-1, 1)
     one = next(iter(results.values()))
-    ax.set_xlabel(f"Spearman's correlation of score and drop of the {one.metric.replace('_', ' ')}, one point an image")
+    ax.set_xlabel(f"Spearman's correlation of score and drop of the {one.metric.replace('_', ' ')}, one point a sample")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="x", linewidth=0.5, alpha=0.4)
     ax.set_title(f"Does the score tell what ablation costs? {one.layer}", loc="left", fontweight="bold", fontsize=12)

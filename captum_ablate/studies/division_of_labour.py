@@ -45,7 +45,7 @@ class DivisionOfLabour:
         return torch.sign(self.positive - self.negative)
 
     def shares(self, at_least: int = 1) -> Tensor:
-        """Return the shares of the units with so many uses; a share of few uses is large by chance."""
+        """Return the shares of the units with ``at_least`` so many uses; a share of few uses is large by chance."""
         if at_least < 1:
             raise ValueError(f"at_least must be 1 or more; got {at_least}")
         return self.share[self.uses >= at_least]
@@ -85,22 +85,49 @@ def division_of_labour(
     """Return how each unit's attributions for the output ``target`` divide into positive and negative ones.
 
     After the sentiment network of Dhamdhere, Sundararajan and Yan (arXiv 1805.12233), where most filters were found to
-    support one sentiment; the share is ours. One output for all samples, because the label's own would mix sides.
-
-    Attributions of at most ``tolerance`` in absolute value count as zero. ``options`` go to ``sample_scores``.
+    support one sentiment. The share is ours.
 
     Where the outputs are linear in the layer (and for conductance the unit is above its value at the baseline), a
-    unit's sign is that of its weight and the share is 1 whatever was learned; look at an earlier layer.
+    unit's sign is that of its weight. The share is then 1 whatever was learned; look at an earlier layer.
+
+    Args:
+        attribution: such as ``LayerConductance(model, layer)``.
+        data: ``(inputs, target)``, or an iterable of batches ``(*inputs, labels)``.
+        target: index of one output for all samples, because each label's own output would mix sides.
+        tolerance: attributions of at most this absolute value count as zero.
+        options: those of ``sample_scores``.
+
+    Raises:
+        TypeError: if ``target`` is not an index.
+        ValueError: if ``tolerance`` is negative, or as ``sample_scores`` does.
+
+    Example:
+        >>> import torch
+        >>> from captum.attr import LayerConductance
+        >>> from captum_ablate import division_of_labour
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).eval()
+        >>> data = torch.randn(30, 4), torch.arange(30) % 2
+        >>> division_of_labour(LayerConductance(model, model[1]), data, target=1).share.shape
+        torch.Size([6])
     """
     if isinstance(target, bool) or not isinstance(target, int):
         raise TypeError(f"target must be the index of one output for all samples; got {target!r}")
-    return labour_of(
-        sample_scores(attribution, data, target=target, **options), tolerance=tolerance, name=type(attribution).__name__
-    )
+    scores = sample_scores(attribution, data, target=target, **options)
+    return labour_of(scores, tolerance=tolerance, name=type(attribution).__name__)
 
 
 def labour_of(scores: Tensor, *, tolerance: float = 0.0, name: str = "scores") -> DivisionOfLabour:
-    """Return the division of labour of attributions ``[n, units]`` for one output."""
+    """Return the division of labour of attributions ``scores [n, units]`` for one output.
+
+    Raises:
+        ValueError: if ``scores`` has another shape, or ``tolerance`` is negative.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate.studies import labour_of
+        >>> labour_of(torch.tensor([[1.0, -2.0], [3.0, 1.0], [2.0, -1.0]])).share.tolist()
+        [1.0, 0.6666666865348816]
+    """
     if scores.ndim != 2:
         raise ValueError(f"scores must be [n, units]; got {tuple(scores.shape)}")
     if not tolerance >= 0:
@@ -110,7 +137,10 @@ def labour_of(scores: Tensor, *, tolerance: float = 0.0, name: str = "scores") -
 
 
 def plot_labour(results: Mapping[str, DivisionOfLabour], ax: Any = None) -> Any:
-    """Draw the units of several attributions by the share of uses in which they speak for the output."""
+    """Draw the units of several attributions by the share of uses in which they speak for the output.
+
+    Return the axes.
+    """
     if ax is None:
         _, ax = plt.subplots(figsize=(7.0, 4.2), layout="constrained")
     bins = np.linspace(0, 1, 21)

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
@@ -19,8 +20,7 @@ from torch import Tensor
 
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import as_target, check_classes
-from captum_ablate.statistics.intervals import Interval
-from captum_ablate.studies.resampled import resampled_interval
+from captum_ablate.statistics.intervals import LEVEL, Floats, Interval
 
 MAX_ITERATIONS = 1000
 """Of the classifier's solver; some ten times what standardised features need."""
@@ -28,7 +28,7 @@ MAX_ITERATIONS = 1000
 
 @dataclass(frozen=True, eq=False)
 class FeatureSelection:
-    """``accuracy [k, splits]`` on held-out samples of a classifier that sees the ``k`` top units."""
+    """Accuracy on held-out samples of a classifier that sees the ``k`` top units, ``accuracy [k, splits]``."""
 
     name: str
     k: tuple[int, ...]
@@ -48,9 +48,12 @@ class FeatureSelection:
         return tuple(self._interval(row) for row in self.accuracy)
 
     def over(self, other: FeatureSelection) -> pd.DataFrame:
-        """Return how much more accurate than ``other`` on the same splits: a row per k, and one for their mean.
+        """Return the difference of the accuracies on the same splits: a row per k, and one for their mean.
 
         Columns: ``k`` (a number or "mean"), ``difference``, ``low``, ``high``, ``wins`` (splits at least as accurate).
+
+        Raises:
+            ValueError: if k or the splits differ.
         """
         same = (self.k, self.n_train, self.n_test, self.seed, self.accuracy.shape[1])
         theirs = (other.k, other.n_train, other.n_test, other.seed, other.accuracy.shape[1])
@@ -106,15 +109,29 @@ def feature_selection(
     """Return the accuracy of a multinomial logistic regression on the ``k`` top units, for random halves of the data.
 
     After the feature-selection study of Dhamdhere, Sundararajan and Yan (arXiv 1805.12233), whose classifier and splits
-    we do not know; ours: standardised features, L2 with C = 1, stratified halves, ``splits`` times.
+    we do not know. Ours: standardised features, L2 with C = 1, stratified halves, ``splits`` times.
 
     Args:
-        scores: ``[units]``, from other samples than these; or one row per sample, ``[n, units]`` such as
-            ``sample_scores`` gives: then each split ranks on its own training half, by the largest absolute class mean.
-        activations: ``[n, units]``, pooled over positions.
+        scores: ``[units]``, from other samples than these; or one row per sample, ``[n, units]``, such as those of
+            ``sample_scores``. Each split then ranks on its own training half, by the largest absolute class mean.
+        activations: ``[n, units]``, averaged over positions.
         target: class of each sample, ``[n]``.
         k: how many top units the classifier sees.
+        splits: how often the data are halved.
         seed: of splits and of ties; rankings with the same seed are compared on the same splits (``over``).
+        name: what tables and plots call the ranking.
+
+    Raises:
+        ValueError: if shapes do not fit, values are not finite, k is out of range, or a class has one sample only.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate.studies import feature_selection
+        >>> target = torch.arange(60) % 2
+        >>> activations = torch.randn(60, 4)
+        >>> activations[:, 3] = target  # the unit that tells the class
+        >>> feature_selection(torch.tensor([0, 1, 2, 3]), activations, target, k=[1]).mean.tolist()
+        [1.0]
     """
     scores, activations = torch.as_tensor(scores).detach().cpu(), torch.as_tensor(activations).detach().cpu().double()
     labels = as_target(target).cpu()
@@ -135,6 +152,20 @@ def feature_selection(
             accuracy[row, split] = classifier.score(features[np.ix_(test, top)], y[test])
     n_train, n_test = (len(part) for part in halves[0])
     return FeatureSelection(name, tuple(k), accuracy, n_train, n_test, seed)
+
+
+def resampled_interval(values: Floats, n_train: int, n_test: int) -> Interval:
+    """Return the corrected resampled t interval of the mean of ``values [splits]``.
+
+    The splits share their samples, so the variance of the mean is (1 / splits + n_test / n_train) s^2, not s^2 / splits
+    (Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003).
+    """
+    splits = len(values)
+    if splits < 2:
+        return Interval(np.nan, np.nan)
+    error = np.sqrt((1 / splits + n_test / n_train) * values.var(ddof=1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, splits - 1) * error)
+    return Interval(float(values.mean()) - half, float(values.mean()) + half)
 
 
 def largest_class_mean(scores: Tensor, target: Tensor) -> Tensor:

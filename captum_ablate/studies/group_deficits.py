@@ -88,12 +88,14 @@ class GroupDeficits:
             ValueError: if the grid has no group or the units of another layer, or the evaluator has several layers.
 
         Example:
+            >>> import torch
             >>> from captum_ablate import AblationGrid, CumulativeAblationEvaluator
-            >>> model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 2)).eval()
+            >>> layers = torch.nn.Linear(8, 20), torch.nn.ReLU(), torch.nn.Linear(20, 2)
+            >>> model = torch.nn.Sequential(*layers).eval()
             >>> data = torch.randn(60, 8), torch.arange(60) % 2
             >>> evaluator = CumulativeAblationEvaluator(model, "1", metric="logit")
             >>> grid = AblationGrid.of(evaluator, data, tiles=2, min_units=1)
-            >>> found = GroupDeficits.of(grid, evaluator, data, n_random=3)
+            >>> found = grid.deficits(evaluator, data, n_random=3)
             >>> found.excess.shape == (2, len(grid.groups))
             True
         """

@@ -104,6 +104,7 @@ def information_plane(
         ValueError: if the table does not fit, is not finite, or holds one class only.
 
     Example:
+        >>> import torch
         >>> from captum_ablate.studies import information_plane
         >>> plane = information_plane(torch.tensor([[0.0, 3.0], [0.0, 1.0], [2.0, 0.0], [1.0, 2.0]]), [0, 0, 1, 1])
         >>> plane.information.tolist()
@@ -190,6 +191,7 @@ def pairwise_synergy(
         ValueError: if the table does not fit, is not finite, or holds one class only.
 
     Example:
+        >>> import torch
         >>> from captum_ablate.studies import pairwise_synergy
         >>> bits = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).repeat(30, 1)
         >>> float(pairwise_synergy(bits, [0, 1, 1, 0] * 30, threshold=0.5).synergy[0, 1])

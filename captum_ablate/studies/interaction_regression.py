@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,15 +32,15 @@ ENDS = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
 
 @dataclass(frozen=True, eq=False)
 class InteractionRegression:
-    """Three nested linear models of the deficit D of groups of units, one row a group (of a class).
+    """Three nested linear models of the deficit D of groups of units, one row per group (of a class).
 
     With s and a the group's mean selectivity and activity, standardised, and n the logarithm of its size,
     M1: D ~ 1 + s + n; M2: D ~ 1 + s + a + n; M3: D ~ 1 + s + a + n + s a.
 
     ``models`` has a row per model: r2, adjusted_r2, aic, coefficients. ``product`` is the coefficient of s a in M3 with
-    ``product_interval``; ``r2_gain`` is R2(M3) - R2(M2) with ``r2_gain_interval`` (which cannot fall below 0); ``p`` is
-    Freedman and Lane's permutation p of the product, M3 against M2, two-sided. Intervals come from rows drawn
-    again within strata, with the standardisation held fixed.
+    ``product_interval``. ``r2_gain`` is R2(M3) - R2(M2) with ``r2_gain_interval``, which cannot fall below 0. ``p`` is
+    Freedman and Lane's permutation p of the product, M3 against M2, two-sided. Intervals come from rows resampled
+    within strata, with the standardisation held fixed.
     """
 
     models: pd.DataFrame
@@ -55,13 +55,63 @@ class InteractionRegression:
     response: str
     rows: pd.DataFrame
 
+    @classmethod
+    def of(
+        cls,
+        terms: Mapping[str, NDArray[np.float64]],
+        y: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        *,
+        strata: tuple[str, ...],
+        response: str,
+        permutations: int,
+        resamples: int,
+        seed: int,
+    ) -> InteractionRegression:
+        """Fit the models to the deficits ``y [n]`` of groups with these ``terms``, each ``[n]``.
+
+        ``numbers [n]`` is the number of each row's stratum.
+
+        Raises:
+            ValueError: if the rows cannot tell the product from the other terms.
+        """
+        designs = {name: np.column_stack([terms[term] for term in model]) for name, model in MODELS.items()}
+        fits = {name: fit(design, y) for name, design in designs.items()}
+        if fits["M3"].rank == fits["M2"].rank or len(y) <= fits["M3"].rank:
+            raise ValueError(
+                f"{len(y)} rows cannot tell the product from selectivity, activity and size; bring more groups "
+                "(smaller tiles, more classes)"
+            )
+        drawn = {name: bootstrap(x, y, numbers, resamples=resamples, seed=seed) for name, x in designs.items()}
+        intervals = {name: np.percentile(drawn[name][0], ENDS, axis=0) for name in MODELS}
+        product_low, product_high = intervals["M3"][:, -1]
+        gain_low, gain_high = np.nanpercentile(drawn["M3"][1] - drawn["M2"][1], ENDS)
+        fitted = {f"fitted {name}": found.fitted for name, found in fits.items()}
+        return cls(
+            models=_qualities(fits),
+            coefficients=_coefficients(fits, intervals),
+            product=float(fits["M3"].coefficients[-1]),
+            product_interval=Interval(float(product_low), float(product_high)),
+            r2_gain=fits["M3"].r2 - fits["M2"].r2,
+            r2_gain_interval=Interval(float(gain_low), float(gain_high)),
+            p=freedman_lane(designs["M2"], terms["product"], y, numbers, permutations=permutations, seed=seed),
+            permutations=permutations,
+            strata=strata,
+            response=response,
+            rows=pd.DataFrame({**terms, "deficit": y, **fitted}),
+        )
+
     @property
     def n(self) -> int:
-        """How many groups were fitted."""
+        """Number of groups fitted."""
         return len(self.rows)
 
     def aic_gain(self, over: str) -> float:
-        """Return AIC of model ``over`` minus that of M3: above 0, M3 is the better one."""
+        """Return the AIC of model ``over`` minus that of M3; above 0, M3 is the better one.
+
+        Raises:
+            ValueError: if ``over`` is no model.
+        """
         if over not in MODELS:
             raise ValueError(f"the models are {', '.join(MODELS)}; got {over!r}")
         aic = dict(zip(self.models.index, self.models["aic"].to_numpy(np.float64), strict=True))
@@ -115,7 +165,7 @@ class InteractionRegression:
         return ax
 
     def _predicted(self, selectivity: NDArray[np.float64], activity: float) -> NDArray[np.float64]:
-        """Return what M3 predicts of a group of mean log size."""
+        """Return the deficits that M3 predicts for ``selectivity [n]``, in a group of mean log size."""
         terms = dict(self.coefficients.query("model == 'M3'")[["term", "estimate"]].itertuples(index=False))
         size = float(self.rows["log size"].mean())
         flat = terms["constant"] + terms["activity"] * activity + terms["log size"] * size
@@ -145,7 +195,8 @@ def interaction_regression(
     """Regress the deficit of groups on selectivity, activity, their product and the logarithm of the group's size.
 
     The abstract of Hayne et al. (2022, arXiv 2211.04367) says that an interaction between selectivity and average
-    activity better predicts the deficits of groups of units; the models are our reading of it.
+    activity better predicts the deficits of groups of units. The models are our reading of it. Selectivity and activity
+    are standardised within ``network`` and ``layer``, before the product is formed.
 
     Args:
         frame: one row per group (and class), such as ``AblationGrid.deficits(...).to_frame()``.
@@ -153,44 +204,42 @@ def interaction_regression(
         selectivity: the column of group means of selectivity.
         activity: the column of group means of activity.
         size: the column of numbers of units.
-        strata: columns whose combinations rows are permuted and drawn again within; without, those of ``network``,
-            ``layer`` and ``class`` that the frame has. Selectivity and activity are standardised within ``network`` and
-            ``layer``, before the product is formed.
+        strata: columns whose combinations rows are permuted and resampled within. Without, those of ``network``,
+            ``layer`` and ``class`` that the frame has.
         permutations: of Freedman and Lane's test.
         resamples: of the bootstrap.
         seed: of both.
+
+    Raises:
+        TypeError: if ``frame`` is no DataFrame.
+        ValueError: if a column is missing, not finite or constant, or the rows cannot tell the product from the other
+            terms.
+
+    Example:
+        >>> import numpy as np, pandas as pd
+        >>> from captum_ablate import interaction_regression
+        >>> random = np.random.default_rng(0)
+        >>> s, a = random.normal(size=(2, 80))
+        >>> sizes = random.integers(3, 9, 80)
+        >>> frame = pd.DataFrame({"selectivity": s, "mean_activity": a, "n_units": sizes, "excess": s * a})
+        >>> found = interaction_regression(frame, permutations=99, resamples=50)
+        >>> round(float(found.models["r2"]["M3"]), 3), found.p
+        (1.0, 0.01)
     """
     _check_columns(frame, (response, selectivity, activity, size))
     for name, count in (("permutations", permutations), ("resamples", resamples)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"{name} must be an int of at least 1; got {count!r}")
     strata = _strata(frame, strata)
-    groups = _numbered(frame, strata)
-    terms = _terms(frame, selectivity, activity, size)
-    y = frame[response].to_numpy(np.float64)
-    designs = {name: np.column_stack([terms[term] for term in of]) for name, of in MODELS.items()}
-    fits = {name: fit(design, y) for name, design in designs.items()}
-    if fits["M3"].rank == fits["M2"].rank or len(y) <= fits["M3"].rank:
-        raise ValueError(
-            f"{len(y)} rows cannot tell the product from selectivity, activity and size; bring more groups (smaller "
-            "tiles, more classes)"
-        )
-    drawn = {name: bootstrap(design, y, groups, resamples=resamples, seed=seed) for name, design in designs.items()}
-    intervals = {name: np.percentile(drawn[name][0], ENDS, axis=0) for name in MODELS}
-    product_low, product_high = intervals["M3"][:, -1]
-    gain_low, gain_high = np.nanpercentile(drawn["M3"][1] - drawn["M2"][1], ENDS)
-    return InteractionRegression(
-        models=_qualities(fits),
-        coefficients=_coefficients(fits, intervals),
-        product=float(fits["M3"].coefficients[-1]),
-        product_interval=Interval(float(product_low), float(product_high)),
-        r2_gain=fits["M3"].r2 - fits["M2"].r2,
-        r2_gain_interval=Interval(float(gain_low), float(gain_high)),
-        p=freedman_lane(designs["M2"], terms["product"], y, groups, permutations=permutations, seed=seed),
-        permutations=permutations,
+    return InteractionRegression.of(
+        _terms(frame, selectivity, activity, size),
+        frame[response].to_numpy(np.float64),
+        _numbered(frame, strata),
         strata=strata,
         response=response,
-        rows=pd.DataFrame({**terms, "deficit": y, **{f"fitted {name}": found.fitted for name, found in fits.items()}}),
+        permutations=permutations,
+        resamples=resamples,
+        seed=seed,
     )
 
 
@@ -225,6 +274,7 @@ def _terms(frame: pd.DataFrame, selectivity: str, activity: str, size: str) -> d
 
 
 def _qualities(fits: dict[str, LinearFit]) -> pd.DataFrame:
+    """Return one row per model: r2, adjusted_r2, aic, coefficients."""
     rows = {
         name: {"r2": found.r2, "adjusted_r2": found.adjusted_r2, "aic": found.aic, "coefficients": found.rank}
         for name, found in fits.items()

@@ -1,4 +1,4 @@
-"""The same methods layer by layer, and with all layers' units ranked together: is a score comparable across layers?"""
+"""Is a score comparable across layers: the same methods layer by layer, and all layers' units ranked together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.evaluation.curve import DeficitCurve, Frozen
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.evaluation.plots import leaderboard_bars
-from captum_ablate.inputs.model import Layer, as_model, find_layer, layer_name
+from captum_ablate.inputs.batches import UnpackBatch
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, layer_name
 from captum_ablate.statistics.intervals import Interval, ratio_interval
 
 POOLED = "pooled"
@@ -77,25 +78,46 @@ def layer_curves(
     *,
     ranking_data: Any = None,
     pooled: bool = True,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+    show_progress: bool = False,
     **options: Any,
 ) -> LayerCurves:
     """Return the curves of each method on each layer alone, and on all ``layers`` together.
 
-    ``methods`` makes an attribution of a model and a layer (or a list of layers): a class such as
-    ``LayerMutualInformation``, or a function ``(model, layer) -> attribution or scores``. ``options`` are those of
-    ``CumulativeAblationEvaluator``. The protocol is that of Amjad, Liu and Geiger (IEEE TNNLS 2022).
+    The protocol is that of Amjad, Liu and Geiger (IEEE TNNLS 2022, arXiv 1804.06679).
+
+    Args:
+        forward_func: the model.
+        layers: at least one layer, as modules or dotted names.
+        methods: by name, what makes an attribution of a model and a layer (or a list of layers). A class such as
+            ``LayerMutualInformation``, or a function ``(model, layer) -> attribution or scores``.
+        data: what the rankings are evaluated on, as in the evaluator.
+        ranking_data: what the rankings are made on; without it, ``data``.
+        pooled: whether to rank the units of all layers together, too.
+        batch_size: samples at a time where data are tensors.
+        unpack_batch: turns a batch of another form into ``Batch(inputs, target)``.
+        show_progress: show progress bars.
+        options: those of ``CumulativeAblationEvaluator``.
+
+    Raises:
+        TypeError: if ``layers`` is no sequence, or an empty one.
+        ValueError: if two layers are the same, or one is named "pooled".
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import LayerMeanActivity
+        >>> from captum_ablate.studies import layer_curves
+        >>> layers = torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 5), torch.nn.ReLU()
+        >>> model = torch.nn.Sequential(*layers, torch.nn.Linear(5, 2)).eval()
+        >>> data = torch.randn(30, 4), torch.arange(30) % 2
+        >>> curves = layer_curves(model, ["1", "3"], {"activity": LayerMeanActivity}, data, n_random=2, steps=5)
+        >>> curves.to_frame()[["layer", "units"]].to_numpy().tolist()
+        [['1', 6], ['3', 5], ['pooled', 11]]
     """
     model = as_model(forward_func)
-    if isinstance(layers, (str, nn.Module)) or not layers:
-        raise TypeError(f"layers must be a sequence of at least one layer; got {layers!r}")
-    modules = [find_layer(model, layer) for layer in layers]
-    places: dict[str, Any] = {layer_name(model, module): module for module in modules}
-    if POOLED in places:
-        raise ValueError(f"a layer of the model is named {POOLED!r}, which is the name of the pooled order")
-    if len(places) != len(modules):
-        raise ValueError(f"layers must differ; got {', '.join(layer_name(model, module) for module in modules)}")
-    if pooled and len(modules) > 1:
-        places[POOLED] = modules
+    places = _places(model, layers, pooled)
+    options |= {"batch_size": batch_size, "unpack_batch": unpack_batch, "show_progress": show_progress}
     return LayerCurves(
         Frozen(
             {
@@ -108,10 +130,26 @@ def layer_curves(
     )
 
 
+def _places(model: ForwardFunc, layers: Sequence[Layer], pooled: bool) -> dict[str, Any]:
+    """Return by name the layers to evaluate alone, and under "pooled" the list of them all."""
+    if isinstance(layers, (str, nn.Module)) or not layers:
+        raise TypeError(f"layers must be a sequence of at least one layer; got {layers!r}")
+    modules = [find_layer(model, layer) for layer in layers]
+    places: dict[str, Any] = {layer_name(model, module): module for module in modules}
+    if POOLED in places:
+        raise ValueError(f"a layer of the model is named {POOLED!r}, which is the name of the pooled order")
+    if len(places) != len(modules):
+        raise ValueError(f"layers must differ; got {', '.join(layer_name(model, module) for module in modules)}")
+    if pooled and len(modules) > 1:
+        places[POOLED] = modules
+    return places
+
+
 def gap_share(curve: DeficitCurve) -> tuple[float, Interval]:
-    """Return the gap divided by the mean of v_i0 - v_iU, what is lost with every unit ablated, and its interval.
+    """Return the gap divided by the mean of v_i0 - v_iU, what is lost with every unit ablated, and its 95 % interval.
 
     Unlike a z score against random orders, whose spread shrinks with the number of units, it compares across layers.
+    Both are NaN where nothing is lost.
     """
     lost = (curve.values[0] - curve.values[-1]).numpy()
     return ratio_interval(curve.gap_areas.numpy(), lost)

@@ -50,7 +50,7 @@ def fit(terms: Floats, y: Floats) -> LinearFit:
 
 
 def bootstrap(terms: Floats, y: Floats, strata: Integers, *, resamples: int, seed: int) -> tuple[Floats, Floats]:
-    """Return coefficients ``[resamples, terms]`` and R2 ``[resamples]`` of fits to rows drawn again within strata."""
+    """Return coefficients ``[resamples, terms]`` and R2 ``[resamples]`` of fits to rows resampled within strata."""
     n, p = terms.shape
     random = np.random.default_rng(seed)
     weights = np.zeros((resamples, n))
@@ -72,8 +72,8 @@ def freedman_lane(
 ) -> float:
     """Return the two-sided permutation p of the term ``extra [n]`` beside the terms ``reduced [n, terms]``.
 
-    Freedman and Lane (1983): the residuals of the reduced model are permuted, here within ``strata [n]``, added to its
-    fitted values, and the full model is fitted again. Its statistic, \\|t\\| of the extra term, rises with the partial
+    Freedman and Lane (1983) permute the residuals of the reduced model, here within ``strata [n]``, add them to its
+    fitted values, and fit the full model again. Its statistic, \\|t\\| of the extra term, rises with the partial
     correlation of ``extra`` and y given ``reduced``, which needs no fit of the full model.
     p = (1 + #{permuted >= observed}) / (permutations + 1).
     """
@@ -81,7 +81,7 @@ def freedman_lane(
     basis = basis[:, np.abs(np.diag(upper)) > 1e-10 * np.abs(np.diag(upper)).max()]
 
     def rest(rows: Floats) -> Floats:
-        """Return what ``reduced`` leaves of ``rows [..., n]``."""
+        """Return the residuals of ``rows [..., n]`` on ``reduced``."""
         return rows - (rows @ basis) @ basis.T
 
     direction = rest(extra)

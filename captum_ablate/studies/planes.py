@@ -44,6 +44,7 @@ class AblationGrid(Tiling):
         ValueError: if x and y differ in length, are infinite or leave no unit, or an option is out of its range.
 
     Example:
+        >>> from captum_ablate import AblationGrid
         >>> grid = AblationGrid([0.1, 0.2, 0.9, 0.8], [1.0, 1.1, 5.0, 4.0], tiles=2, min_units=2)
         >>> [group.units.tolist() for group in grid.groups]
         [[0, 1], [2, 3]]
@@ -152,9 +153,9 @@ def class_deficits(
         ValueError: if no class is left, or the data are a one-shot generator.
 
     Example:
-        >>> from torch import nn
-        >>> from captum_ablate import CumulativeAblationEvaluator
-        >>> model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 2)).eval()
+        >>> import torch
+        >>> from captum_ablate import CumulativeAblationEvaluator, class_deficits, class_planes
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 20), torch.nn.ReLU(), torch.nn.Linear(20, 2)).eval()
         >>> data = torch.randn(60, 8), torch.arange(60) % 2
         >>> evaluator = CumulativeAblationEvaluator(model, "1", metric="logit")
         >>> planes = class_planes(evaluator, data, tiles=2, min_units=1)

@@ -22,10 +22,10 @@ Floats = NDArray[np.float64]
 class RankAgreement:
     """Spearman's ``rho`` of two scores with its bootstrap ``interval`` over units, and the overlap of their tops.
 
-    ``overlap`` is the share of one score's ``k`` top units that are also among the other's; ``chance`` = k / units is
-    what unrelated scores give on average, and ``overlap_p`` how often they give at least ours (hypergeometric).
+    ``overlap`` is the share of one score's ``k`` top units that are also among the other's. For unrelated scores it is
+    ``chance`` = k / units on average, and at least as large with probability ``overlap_p`` (hypergeometric).
     ``overlap_interval`` turns the exact interval of the odds ratio (Fisher's noncentral hypergeometric law) into
-    overlaps; it lies above ``chance`` where the two-sided exact test at 5 % rejects independence that way.
+    overlaps. It lies above ``chance`` where the two-sided exact test at 5 % rejects independence that way.
     """
 
     scores: Floats
@@ -39,12 +39,12 @@ class RankAgreement:
 
     @property
     def n(self) -> int:
-        """How many units were compared."""
+        """Number of units compared."""
         return len(self.scores)
 
     @property
     def chance(self) -> float:
-        """The overlap of unrelated scores on average."""
+        """Overlap of unrelated scores on average."""
         return self.k / self.n
 
     def to_frame(self) -> pd.DataFrame:
@@ -67,7 +67,7 @@ class RankAgreement:
         )
 
     def plot(self, ax: Axes | None = None, *, names: tuple[str, str] = ("score", "deficit")) -> Axes:
-        """Draw each unit's rank by one score against its rank by the other, the shared top set in red."""
+        """Draw each unit's rank by one score against that by the other, the shared top set in red; return the axes."""
         if ax is None:
             _, ax = plt.subplots(figsize=(5.4, 5.0), layout="constrained")
         first, second = (stats.rankdata(-values) for values in (self.scores, self.deficits))
@@ -107,14 +107,23 @@ def rank_agreement(
     """Compare two scores of the same units, such as a probe's ``[units]`` with measured deficits ``[units]``.
 
     Probe against ablation is the question of Hayne et al. (2022, arXiv 2211.04367); the two figures are our reading.
-    Noise in measured deficits draws ``rho`` towards 0: compare the deficits of two halves of the images as well.
+    Noise in measured deficits draws ``rho`` towards 0. Compare the deficits of two halves of the samples as well.
 
     Args:
         scores: ``[units]``, higher is more important.
-        deficits: the other score.
+        deficits: the other score, ``[units]``.
         top: the share of units in the two top sets, rounded up. Ties at their edge are broken at random.
         resamples: of the bootstrap over units (percentile interval).
         seed: of the bootstrap and the ties.
+
+    Raises:
+        ValueError: if a score is constant or not finite, the two differ in length, or there are fewer than 4 units.
+
+    Example:
+        >>> from captum_ablate import rank_agreement
+        >>> found = rank_agreement([1.0, 2.0, 3.0, 4.0, 5.0], [0.1, 0.3, 0.2, 0.4, 0.9], top=0.4)
+        >>> round(found.rho, 2), found.overlap
+        (0.9, 1.0)
     """
     a, b = _values(scores, "scores"), _values(deficits, "deficits")
     if len(a) != len(b):
@@ -145,6 +154,7 @@ def rank_agreement(
 
 
 def _values(values: Any, name: str) -> Floats:
+    """Return a score as float64 ``[units]``; raise where it is of another shape or not finite."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
     found = np.asarray(values, dtype=np.float64)
@@ -172,7 +182,7 @@ def _rank_correlations(a: Floats, b: Floats) -> Floats:
 
 
 def _overlap_interval(shared: int, k: int, n: int) -> Interval:
-    """Return the exact interval of the odds ratio of being in both top sets, as the overlap that each end gives."""
+    """Return the exact interval of the odds ratio of being in both top sets, as the overlap at each end."""
     table = [[shared, k - shared], [k - shared, n - 2 * k + shared]]
     ends = stats.contingency.odds_ratio(table, kind="conditional").confidence_interval(LEVEL)
 

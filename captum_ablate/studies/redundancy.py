@@ -1,4 +1,4 @@
-"""Redundancy: how much more a network loses than the deficits of single units, added up, foretell."""
+"""Do units back each other up: how much more a network loses than the deficits of single units, added up, predict."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly, su
 class Redundancy:
     """The curve ``score [steps+1]`` at ``fraction [steps+1]``, and ``predicted [steps+1]`` if units were independent.
 
-    ``value``, the area between them, is above 0 where units back each other up: alone, none is missed, together they
-    are. It is below 0 where units work jointly: each alone is missed as much as all. Both are in units of ``metric``.
+    All are in units of ``metric``. ``value``, the area between them, is above 0 where units back each other up: alone,
+    none is missed, together they are. It is below 0 where units work jointly: each alone is missed as much as all.
     """
 
     fraction: Tensor
@@ -58,11 +58,30 @@ def redundancy(curve: DeficitCurve, single_unit_deficits: Tensor, *, floor: floa
     .. math:: \hat{s}_k = \max\Big(s_\mathrm{floor},\; s_0 - \sum_{j \le k} d_{\pi_j}\Big), \qquad
               R = \int_0^1 (\hat{s}(f) - s(f))\, df
 
-    for the curve's order :math:`\pi`. The deficits must be measured as the curve is: same metric, reference and data,
-    by ``LayerUnitAblation(model, layer, reference=..., metric=...).attribute(data)``. ``floor`` is what the score
-    cannot fall below, by default the score with every unit ablated (for accuracy that is chance, as measured). A
-    network that fails with its first unit is at the floor at once, as predicted, so joint work shows only above it.
-    The rule is ours; Amjad, Liu and Geiger (IEEE TNNLS 2022) use the curves to form such hypotheses.
+    for the curve's order :math:`\pi`. The rule is ours; Amjad, Liu and Geiger (IEEE TNNLS 2022, arXiv 1804.06679) use
+    the curves to form such hypotheses. A network that fails with its first unit is at the floor at once, as predicted,
+    so joint work shows only above it.
+
+    Args:
+        curve: the deficit curve of any order of the units.
+        single_unit_deficits: ``[units]``, measured as the curve is: same metric, reference and data. Those are the
+            scores of ``LayerUnitAblation(model, layer, reference=..., metric=...)``.
+        floor: what the score cannot fall below, by default the score with every unit ablated. For accuracy that is
+            chance, as measured.
+
+    Raises:
+        ValueError: if the deficits have another shape, or are not finite.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import CumulativeAblationEvaluator, LayerUnitAblation
+        >>> from captum_ablate.studies import redundancy
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).eval()
+        >>> data = torch.randn(30, 4), torch.arange(30) % 2
+        >>> deficits = LayerUnitAblation(model, "1", metric="logit").attribute(data[0], target=data[1])
+        >>> curve = CumulativeAblationEvaluator(model, "1", metric="logit", steps=None).evaluate(deficits, data)
+        >>> abs(redundancy(curve, deficits, floor=-100.0).value) < 1e-5  # logits are linear in the units
+        True
     """
     deficits = torch.as_tensor(single_unit_deficits).detach().cpu().to(torch.float64)
     units = len(curve.order)

@@ -29,8 +29,30 @@ def sample_scores(
 ) -> Tensor:
     """Return the score of every unit for every sample, ``[n, units]`` float64; ``unit_scores`` averages the same.
 
-    A sample's attribution is summed over positions (``positions="mean"``: averaged). Arguments as in ``unit_scores``;
-    of a layer with a tuple of tensors the first counts, the one that the studies ablate.
+    Of a layer with a tuple of tensors the first counts, the one that the studies ablate.
+
+    Args:
+        attribution: any object with Captum's ``attribute``, such as ``LayerConductance(model, layer)``.
+        data: ``(inputs, target)``, or an iterable of batches ``(*inputs, labels)``.
+        target: the output that is attributed: "label", "prediction", an index, or None, as in ``unit_scores``.
+        positions: a sample's attribution of a unit is the "sum" over positions, or the "mean".
+        unit_dim: axis of the units; None for every value a unit.
+        layer_mask: groups of values that are one unit, as in the attributions.
+        batch_size: samples at a time where data are tensors.
+        unpack_batch: turns a batch of another form into ``Batch(inputs, target)``.
+        show_progress: show a progress bar.
+        attribute_kwargs: further arguments of ``attribute``, such as ``n_steps=20``.
+
+    Raises:
+        ValueError: if the model is in training mode, or the attribution has another shape than the layer.
+
+    Example:
+        >>> import torch
+        >>> from captum.attr import LayerConductance
+        >>> from captum_ablate.studies import sample_scores
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).eval()
+        >>> sample_scores(LayerConductance(model, model[1]), (torch.randn(8, 4), torch.arange(8) % 2)).shape
+        torch.Size([8, 6])
     """
     scoring = SampleScoring(
         attribution,

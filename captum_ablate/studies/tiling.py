@@ -46,6 +46,7 @@ class Tiling:
         ValueError: if x and y differ in length, are infinite or leave no unit, or an option is out of its range.
 
     Example:
+        >>> from captum_ablate.studies.tiling import Tiling
         >>> tiling = Tiling([0.1, 0.2, 0.9, 0.8], [1.0, 1.1, 5.0, 4.0], tiles=2, min_units=2)
         >>> [group.units.tolist() for group in tiling.groups]
         [[0, 1], [2, 3]]

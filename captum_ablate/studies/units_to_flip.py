@@ -1,4 +1,4 @@
-"""How few units carry a prediction: ablate each image's own top units until the predicted class changes."""
+"""How few units carry a prediction: ablate each sample's own top units until the predicted class changes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from captum_ablate.statistics.intervals import LEVEL, Interval
 
 @dataclass(frozen=True, eq=False)
 class FlipCounts:
-    """Units ablated when the prediction of each image changed.
+    """Number of units ablated when the prediction of each sample changed.
 
-    ``counts [n]``: the smallest k at which the largest output is another one than before; ``limit`` where that has not
-    happened yet, which ``censored [n]`` tells. ``predicted [n]`` is the class before, ``target [n]`` the label.
+    ``counts [n]`` is the smallest k at which the largest output is another one than before. Where that has not happened
+    within ``limit`` it is ``limit``, and ``censored [n]`` is True. ``predicted [n]`` is the class before, ``target
+    [n]`` the label.
     """
 
     name: str
@@ -51,12 +52,12 @@ class FlipCounts:
 
     @property
     def median(self) -> float:
-        """The least k at which half of the images have flipped; infinity where fewer have within ``limit``."""
+        """Least k at which half of the samples have flipped; infinity where fewer have within ``limit``."""
         return float(self._sorted[(len(self.counts) - 1) // 2])
 
     @property
     def median_interval(self) -> Interval:
-        """95 % interval of the median over images, from order statistics: no assumption on the distribution."""
+        """95 % interval of the median over samples, from order statistics: no assumption on the distribution."""
         n, ordered = len(self.counts), self._sorted
         below = int(stats.binom.ppf((1 - LEVEL) / 2, n, 0.5)) - 1  # P(X <= below) < 2.5 %
         if below < 0:
@@ -68,13 +69,13 @@ class FlipCounts:
         return np.sort(np.where(self.censored.numpy(), np.inf, self.counts.numpy().astype(np.float64)))
 
     def flipped(self, k: int) -> float:
-        """Return the share of images whose prediction changed with at most ``k`` units ablated."""
+        """Return the share of samples whose prediction changed with at most ``k`` units ablated."""
         if not 0 <= k <= self.limit:
             raise ValueError(f"k must be between 0 and the limit of {self.limit} units; got {k}")
         return float(((self.counts <= k) & ~self.censored).double().mean())
 
     def flipped_interval(self, k: int) -> Interval:
-        """Return the 95 % interval (Wilson) of ``flipped(k)`` over images."""
+        """Return the 95 % interval (Wilson) of ``flipped(k)`` over samples."""
         n = len(self.counts)
         found = stats.binomtest(round(self.flipped(k) * n), n).proportion_ci(LEVEL, method="wilson")
         return Interval(float(found.low), float(found.high))
@@ -82,7 +83,7 @@ class FlipCounts:
     def curve(self) -> pd.DataFrame:
         """Return one row per k from 0 to ``limit``: ``method, k, flipped, low, high``.
 
-        With one limit for all images, and none lost before it, this is one minus the estimate of Kaplan and Meier.
+        With one limit for all samples, and none lost before it, this is one minus the estimate of Kaplan and Meier.
         """
         intervals = [self.flipped_interval(k) for k in range(self.limit + 1)]
         return pd.DataFrame(
@@ -96,7 +97,7 @@ class FlipCounts:
         )
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per image: ``method, sample, target, predicted, units, censored``."""
+        """Return one row per sample: ``method, sample, target, predicted, units, censored``."""
         return pd.DataFrame(
             {
                 "method": self.name,
@@ -109,14 +110,14 @@ class FlipCounts:
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the share of flipped images against the number of units ablated; return the axes."""
+        """Draw the share of flipped samples against the number of units ablated; return the axes."""
         return plot_flips({self.name: self}, ax)
 
     def __repr__(self) -> str:
         low, high = self.median_interval
         return (
             f"FlipCounts({self.name!r}: median {self.median:g} [{low:g}, {high:g}] of {self.units:,} units, "
-            f"{int(self.censored.sum())} of {len(self.counts):,} images not flipped by {self.limit}; "
+            f"{int(self.censored.sum())} of {len(self.counts):,} samples not flipped by {self.limit}; "
             f"{' + '.join(self.layers)}, {self.reference} reference)"
         )
 
@@ -137,24 +138,41 @@ def units_to_flip(
     show_progress: bool = False,
     **attribute_kwargs: Any,
 ) -> FlipCounts:
-    """Return for each image how many of its own top units must be ablated to change the prediction.
+    """Return for each sample how many of its own top units must be ablated to change the prediction.
 
-    Units are ablated one more at a time in the descending order of the image's own scores. Implements the idea of the
-    ablation study of Dhamdhere, Sundararajan and Yan (arXiv 1805.12233); that the ranking is of the predicted class,
-    that the first change counts, and the limit are ours.
+    Units are ablated one more at a time in the descending order of the sample's own scores. To look at correct
+    predictions only, pass those samples. Implements the idea of the ablation study of Dhamdhere, Sundararajan and Yan
+    (arXiv 1805.12233). Ours are the ranking for the predicted class, the stop at the first change, and the limit.
 
     Args:
-        attribution: a per-sample Captum layer attribution, or a list of them, one per layer: then all units of all
-            layers are ranked together, which asks for scores in one unit, such as conductances.
+        attribution: a per-sample Captum layer attribution, or a list of them, one per layer. All units of all layers
+            are then ranked together, which asks for scores in one unit, such as conductances.
         data: ``(inputs, target)``, or an iterable of batches ``(*inputs, labels)``.
-        limit: ablate at most so many units; images that have not flipped by then are censored.
+        limit: ablate at most so many units; samples that have not flipped by then are censored.
         reference: what stands in an ablated unit's place, as in the evaluator; "mean" and "resample" learn from the
             same data.
         target: the output that is attributed, "prediction" or, as in ``unit_scores``, "label", an index or None.
-        positions: an image's attribution of a unit is the "sum" over positions, or the "mean".
+        positions: a sample's attribution of a unit is the "sum" over positions, or the "mean".
+        unit_dim: axis of the units; None for every value a unit.
+        layer_mask: groups of values that are one unit, as in the attributions.
+        seed: of the permutation of the units that breaks ties, and of the donors of "resample".
+        batch_size: samples at a time where data are tensors.
+        unpack_batch: turns a batch of another form into ``Batch(inputs, target)``.
+        show_progress: show a progress bar.
         attribute_kwargs: further arguments of ``attribute``, such as ``n_steps=20``.
 
-    Ties are broken by one seeded permutation of the units. To look at correct predictions only, pass those images.
+    Raises:
+        ValueError: if ``limit`` is no positive int, the attributions are of different models or of one layer, outputs
+            are not ``[n, classes]``, or the data can be read once only.
+
+    Example:
+        >>> import torch
+        >>> from captum.attr import LayerConductance
+        >>> from captum_ablate import units_to_flip
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).eval()
+        >>> data = torch.randn(30, 4), torch.arange(30) % 2
+        >>> units_to_flip(LayerConductance(model, model[1]), data, limit=6).counts.shape
+        torch.Size([30])
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise ValueError(f"limit must be an int of at least 1; got {limit!r}")
@@ -189,9 +207,9 @@ def units_to_flip(
 
 
 def plot_flips(results: Mapping[str, FlipCounts], ax: Any = None) -> Any:
-    """Draw the share of flipped images of several rankings against the units ablated; return the axes.
+    """Draw the share of flipped samples of several rankings against the units ablated; return the axes.
 
-    A band is the 95 % interval over images; the note at a curve's end says how many images have not flipped.
+    A band is the 95 % interval over samples; the note at a curve's end says how many samples have not flipped.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(8.0, 4.8), layout="constrained")
@@ -207,10 +225,10 @@ def plot_flips(results: Mapping[str, FlipCounts], ax: Any = None) -> Any:
     ax.set_xlim(0, max(r.limit for r in results.values()) + 0.5)
     ax.set_ylim(0, 1.02)
     ax.set_xlabel(f"units ablated, of {one.units:,} in {', '.join(one.layers)}")
-    ax.set_ylabel("share of images with\nanother prediction")
+    ax.set_ylabel("share of samples with\nanother prediction")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", linewidth=0.5, alpha=0.4)
-    ax.set_title("Images flipped by ablating their own top units", loc="left", fontweight="bold", fontsize=12)
+    ax.set_title("Samples flipped by ablating their own top units", loc="left", fontweight="bold", fontsize=12)
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, fontsize="small")
     return ax
 
@@ -233,7 +251,7 @@ def _largest(outputs: Any, n: int) -> Tensor:
     outputs = class_outputs(outputs)
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != n:
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise ValueError(f"the model must give one output per class, [n, classes] with n = {n}; got {got}")
+        raise ValueError(f"the model must return one output per class, [n, classes] with n = {n}; got {got}")
     if not bool(torch.isfinite(outputs).all()):
         raise ValueError("the model's outputs are NaN or infinite for some samples; check inputs and reference")
     return outputs.argmax(dim=1).cpu()

@@ -91,7 +91,7 @@ def test_drops_can_be_measured_once_for_all_attributions(digits_net, small_digit
     again = deficit_correlation(attribution, (x, y), metric="margin", reference="mean")
     assert torch.equal(known.values, again.values)
     assert known.metric == "margin"
-    with pytest.raises(ValueError, match=r"one value per image and unit, \[10, 8\] here; got \[10, 16\]"):
+    with pytest.raises(ValueError, match=r"one value per sample and unit, \[10, 8\] here; got \[10, 16\]"):
         deficit_correlation(LayerActivation(digits_net, digits_net.relu1), (x, y), drops=drops)
 
 
@@ -116,7 +116,7 @@ def test_images_without_a_correlation_are_counted_not_averaged():
     found = deficit_correlation(LayerActivation(net, net[0]), (x, [0, 0]))
     assert found.defined.tolist() == [True, False]
     assert found.mean == pytest.approx(1)
-    assert "2 images, 1 without one" in repr(found)
+    assert "2 samples, 1 without one" in repr(found)
 
 
 def test_frames_and_plots_show_every_image(digits_net, small_digits):

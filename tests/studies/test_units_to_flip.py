@@ -60,7 +60,7 @@ def test_images_that_do_not_flip_are_censored_at_the_limit():
     assert found.censored.tolist() == [True, True, False]
     assert found.median == math.inf
     assert found.flipped(4) == pytest.approx(1 / 3)
-    assert "2 of 3 images not flipped by 4" in repr(found)
+    assert "2 of 3 samples not flipped by 4" in repr(found)
 
 
 def test_ablating_everything_flips_nothing_where_the_rest_predicts_the_same():
