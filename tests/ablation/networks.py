@@ -1286,7 +1286,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     **_family(Vmapped, where=("before", "after")),
     **_family(MixesSamples, mix=MIXES),
 }
-"""Networks that must give what the hook loop gives, by name."""
+"""Networks whose curves must equal the hook loop's, by name."""
 
 
 # --- attention and recurrence ------------------------------------------------------------------------

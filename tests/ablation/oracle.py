@@ -17,7 +17,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, tor
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run in one thread: networks this small are faster so, and the same on every machine."""
+    """Run in one thread, where networks this small are faster, and the same on every machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -36,7 +36,7 @@ def check(
     sensitive: bool = True,
     **options: Any,
 ) -> Any:
-    """Evaluate a fresh model, hold the curve against the hook loop on its twin, and return the curve."""
+    """Evaluate a fresh model, compare the curve with the hook loop on its twin, and return the curve."""
     options = {"metric": "logit", "steps": None, "n_random": 0, "seed": 0, "batch_size": 3, **options}
     model, twin = build(), build()
     if scores is None:
@@ -45,7 +45,7 @@ def check(
     assert_order(curve, scores)
     expected = hook_loop(twin, layer, x, y, curve.order, curve.n_ablated, **for_oracle(options))
     if sensitive:
-        assert not torch.equal(expected[0], expected[-1]), "the network does not feel the ablation"
+        assert not torch.equal(expected[0], expected[-1]), "the ablation has no effect on the network"
     assert_matches(curve, expected, options.get("reference", "zero"), dtype_of(twin))
     return curve
 
@@ -217,7 +217,7 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 
 
 def assert_order(curve: Any, scores: Tensor) -> None:
-    """Hold order and counts against their definition: most important first, from nothing to everything."""
+    """Check order and counts: most important first, from nothing to everything."""
     order, counts = torch.as_tensor(curve.order), [int(k) for k in curve.n_ablated]
     assert sorted(order.tolist()) == list(range(len(scores)))
     assert bool((scores[order].diff() <= 0).all())
@@ -230,7 +230,7 @@ REWRITES = re.compile(
     r"\d+ masks stacked|(prefix )?channels last|folded batch norm|only the tokens that are read"
     r"|first affine operator updated incrementally"
 )
-"""What may change the rounding of a replay."""
+"""Rewrites that may change the rounding of a replay."""
 
 
 def is_exact(curve: Any, reference: Any = "zero") -> bool:
@@ -244,7 +244,7 @@ def is_exact(curve: Any, reference: Any = "zero") -> bool:
 
 
 def assert_matches(curve: Any, expected: Tensor, reference: Any = "zero", dtype: torch.dtype = torch.float32) -> None:
-    """Hold ``curve.values`` against the hook loop: bit by bit, or up to rounding if the engine names a rewrite."""
+    """Compare ``curve.values`` with the hook loop: bit by bit, or up to rounding if the engine names a rewrite."""
     assert curve.engine.startswith(("replay", "closed form", "hook loop")), curve.engine
     values = torch.as_tensor(curve.values).double()
     expected = expected.double()

@@ -1,4 +1,4 @@
-"""The closed form equals the hook loop where all that follows the layer is affine, and is not used elsewhere."""
+"""The closed form equals the hook loop if the whole suffix is affine, and is not used otherwise."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Tailed(nn.Module):
 
 
 class Tail(nn.Module):
-    """A tail that ends in a linear map, after ``between(a, h)``; what it needs, it takes from the arguments."""
+    """A tail ``between(a, h)`` that ends in a linear map."""
 
     def __init__(self, between: Callable[..., Tensor], width: int = CHANNELS, bias: bool = True) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ def written(a: Tensor) -> Tensor:
 
 
 def doubled_late(a: Tensor) -> Tensor:
-    """Double the activation where five of the eight channels are gone, unseen by a recorder of operators."""
+    """Double the activation if five of the eight channels are ablated, without an operator that is watched."""
     array = a.detach().numpy()
     gone = (array == 0).all((0, 2, 3)).mean()
     return torch.from_numpy(array * 2 if 0.6 < gone < 0.7 else array * 1)
@@ -200,7 +200,7 @@ NOT_AFFINE: dict[str, Callable[[], nn.Module]] = {
 }
 
 SOMETIMES_AFFINE = ("relu in small batches", "relu for some inputs")
-"""Of these some batches may be in closed form, and others must not."""
+"""Tails of which some batches have a closed form and others have none."""
 
 BATCH_AFFINE: dict[str, Callable[[], nn.Module]] = {
     "centred": partial(Tail, lambda _, a, h: pooled(a) - pooled(a).mean(0)),
@@ -209,7 +209,7 @@ BATCH_AFFINE: dict[str, Callable[[], nn.Module]] = {
     "cumulative": partial(Tail, lambda _, a, h: pooled(a).cumsum(0)),
     "sample weights": partial(Tail, lambda _, a, h: pooled(a) * torch.arange(1.0, len(a) + 1)[:, None]),
 }
-"""Tails that are affine, but in the whole batch, or with another map for each position in it."""
+"""Tails that are affine in the whole batch, or with another map for each position in it."""
 
 
 def below_zero(activation: Tensor, target: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ def images() -> tuple[Tensor, Tensor]:
 
 
 PLAIN = ("pool", "pool, no bias", "mean", "flatten", "average pool", "batch norm", "dropout")
-"""Affine tails for which the closed form is expected, not only allowed."""
+"""Affine tails for which the closed form must be used."""
 
 
 @pytest.mark.parametrize("reference", REFERENCES)
@@ -254,7 +254,7 @@ def test_closed_form_is_not_used_for_look_alikes(tail: str, reference: str) -> N
 
 @pytest.mark.parametrize("reference", ["zero", "tensor", "function"])
 @pytest.mark.parametrize("tail", SOMETIMES_AFFINE)
-def test_each_batch_is_looked_at_for_itself(tail: str, reference: str) -> None:
+def test_each_batch_is_checked_alone(tail: str, reference: str) -> None:
     x, y = images()
     build = partial(built, partial(Tailed, NOT_AFFINE[tail]))
     for size in (1, 2):
@@ -274,8 +274,8 @@ def test_tail_that_mixes_samples_equals_hook_loop(tail: str, reference: str) -> 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("tail", ["pool", "flatten"])
-def test_ties_of_equal_outputs_are_those_of_the_hook_loop(tail: str, bias: bool) -> None:
-    """All outputs are 0 (or the same bias) where everything is ablated: the largest is then the first class."""
+def test_ties_of_equal_outputs_equal_hook_loop(tail: str, bias: bool) -> None:
+    """If everything is ablated, all outputs are 0 or the same bias, and the first class is the largest."""
 
     def build() -> nn.Module:
         model = built(partial(Tailed, AFFINE[tail]))
@@ -292,8 +292,8 @@ def test_ties_of_equal_outputs_are_those_of_the_hook_loop(tail: str, bias: bool)
 
 @pytest.mark.parametrize("reference", REFERENCES)
 @pytest.mark.parametrize("tail", ["pool", "flatten", "convolution, batch norm"])
-def test_ties_of_twin_classes_are_those_of_the_hook_loop(tail: str, reference: str) -> None:
-    """Two classes have the same weights, so that at every step the first of them wins."""
+def test_ties_of_twin_classes_equal_hook_loop(tail: str, reference: str) -> None:
+    """Two classes have the same weights, so the first of them wins at every step."""
 
     def build() -> nn.Module:
         model = built(partial(Tailed, AFFINE[tail]))
@@ -333,7 +333,7 @@ def test_any_float_type_equals_hook_loop(dtype: torch.dtype) -> None:
 
 
 def test_large_activations_equal_hook_loop() -> None:
-    """A cumulative sum in float32 would lose the small units behind one unit of 1e6."""
+    """A cumulative sum in float32 would lose the small units after one unit of 1e6."""
 
     def build() -> nn.Module:
         model = built(partial(Tailed, AFFINE["pool"]))
@@ -344,7 +344,7 @@ def test_large_activations_equal_hook_loop() -> None:
     x, y = images()
     check(build, "layer", x, y, scores=torch.tensor([0.0, 1, 2, 9, 4, 5, 6, 7]))
     curve = check(build, "layer", x, y, scores=torch.tensor([0.0, 1, 2, 9, 4, 5, 6, 7]), metric="log_likelihood")
-    late = torch.as_tensor(curve.values)[2:]  # the large unit is gone from the first step on
+    late = torch.as_tensor(curve.values)[2:]  # the large unit is ablated from the first step on
     small = check(
         partial(built, partial(Tailed, AFFINE["pool"])),
         "layer",

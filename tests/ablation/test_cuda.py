@@ -1,7 +1,6 @@
-"""On a GPU: the same numbers as full forward passes there, and no step that waits for it. Skipped where there is none.
+"""On a GPU the numbers equal full forward passes, and no step waits for the GPU. Skipped if there is none.
 
-The convolutions are told not to round to TF32: those of another batch size would differ by 1e-3 then, and only what
-runs with the very same operators is equal.
+TF32 is off, because convolutions of another batch size would differ by 1e-3 with it.
 """
 
 from __future__ import annotations
@@ -48,17 +47,17 @@ def pictures():
 
 
 def network(name: str) -> nn.Module:
-    """A network of torchvision, on the GPU; a vision transformer of a small size."""
+    """Return one of torchvision's networks, or a small vision transformer, on the GPU."""
     if name == "vit":
         model: nn.Module = torchvision.models.VisionTransformer(SIDE, 16, 3, 4, 48, 96, num_classes=10)
-        nn.init.normal_(model.heads.head.weight, std=0.3)  # it begins with zeros
+        nn.init.normal_(model.heads.head.weight, std=0.3)  # torchvision sets it to zero
     else:
         model = getattr(torchvision.models, name)(num_classes=10)
     return model.eval().cuda()
 
 
 def hook_loop(model, layer, order, counts, batches, dim, reference=0.0) -> Tensor:
-    """Logits ``[steps, images, classes]`` of full forward passes with a hook."""
+    """Return logits ``[steps, n, classes]`` of full forward passes with a hook."""
     module, steps = model.get_submodule(layer), []
     for count in counts:
 
@@ -99,7 +98,7 @@ def units_of(model, layer, batches, dim) -> int:
         ("vit", "encoder.layers.encoder_layer_1.mlp", -1),
     ],
 )
-def test_a_curve_is_that_of_the_hook_loop(name, layer, dim, pictures):
+def test_curve_equals_hook_loop_on_the_gpu(name, layer, dim, pictures):
     model = network(name)
     units = units_of(model, layer, pictures, dim)
     evaluator = CumulativeAblationEvaluator(model, layer, steps=10, metric="logit", n_random=0, unit_dim=dim)
@@ -111,7 +110,7 @@ def test_a_curve_is_that_of_the_hook_loop(name, layer, dim, pictures):
     assert not curve.engine.startswith("hook loop")
 
 
-def test_several_layers_are_ablated_as_full_passes_do(pictures):
+def test_several_layers_equal_full_passes(pictures):
     model, layers = network("resnet18"), ["layer2.0", "layer3.1"]
     counts = [units_of(model, layer, pictures, 1) for layer in layers]
     evaluator = CumulativeAblationEvaluator(model, layers, steps=8, metric="logit", n_random=0)
@@ -145,7 +144,7 @@ def test_the_references_live_on_the_gpu(reference, pictures):
 
 
 @pytest.mark.parametrize("layer", ["layer3.1", "avgpool"])
-def test_units_alone_are_those_of_captum(layer, pictures):
+def test_single_units_equal_captum(layer, pictures):
     model = network("resnet18")
     found = LayerUnitAblation(model, layer, metric="logit").attribute(pictures)
     mask = torch.arange(len(found), device="cuda").reshape(1, -1, 1, 1)
@@ -168,7 +167,7 @@ def test_units_alone_are_those_of_captum(layer, pictures):
         LayerLinearProbe,
     ],
 )
-def test_statistics_are_those_of_the_cpu(kind, pictures):
+def test_statistics_equal_the_cpus(kind, pictures):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 12, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12 * 400, 3)).eval().cuda()
     found = kind(model, "1").attribute(pictures).cpu()
@@ -197,7 +196,7 @@ def test_random_state_is_left_as_it_was(pictures):
     ("name", "layer"), [("resnet18", "layer3.1"), ("resnet18", "avgpool"), ("alexnet", "classifier.1")]
 )
 def test_no_step_waits_for_the_gpu(name, layer, pictures):
-    """Host and GPU meet as often for 60 steps as for 12, whether tapes run or the closed form adds up."""
+    """The host waits for the GPU as often in 60 steps as in 12, by the tape and by the closed form."""
     model = network(name)
     scores = torch.rand(units_of(model, layer, pictures, 1))
 
@@ -209,7 +208,7 @@ def test_no_step_waits_for_the_gpu(name, layer, pictures):
     assert many - few < 16, f"{few} waits for 12 steps, {many} for 60"
 
 
-def test_no_step_waits_where_several_layers_are_ablated(pictures):
+def test_no_step_waits_with_several_layers(pictures):
     model, layers = network("resnet18"), ["layer2.0", "layer3.1"]
     scores = [torch.rand(units_of(model, layer, pictures, 1)) for layer in layers]
 
@@ -222,7 +221,7 @@ def test_no_step_waits_where_several_layers_are_ablated(pictures):
 
 
 def _waits(run: Callable[[], object]) -> int:
-    """How often host code waited for the GPU, by PyTorch's own count of synchronising calls."""
+    """Return how often host code waited for the GPU, by PyTorch's own count of synchronising calls."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:

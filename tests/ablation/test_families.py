@@ -30,7 +30,7 @@ def images(side: int, n: int = 2) -> tuple[Tensor, Tensor]:
 
 
 def hold(model: nn.Module, layer: str, x: Any, y: Tensor, *, unit_dim: int | None = 1, reference: Any = "zero") -> str:
-    """Hold the curve of one model, too large to build twice, against the hook loop; return the engine."""
+    """Compare the curve of one model, too large to build twice, with the hook loop, and return the engine."""
     scores = scores_for(model, layer, x, unit_dim)
     options: dict[str, Any] = {"metric": "logit", "unit_dim": unit_dim, "reference": reference}
     evaluator = CumulativeAblationEvaluator(model, layer, steps=4, n_random=0, seed=0, **options)
@@ -49,7 +49,7 @@ def small_vit() -> nn.Module:
 
 
 def with_head(model: nn.Module) -> nn.Module:
-    """Give a vision transformer a head: torchvision starts it at zero, where nothing can be felt."""
+    """Draw the head of a vision transformer: torchvision sets it to zero, where no ablation has an effect."""
     for name, parameter in model.named_parameters():
         if name.startswith("heads"):
             nn.init.normal_(parameter, std=0.1)
@@ -63,7 +63,7 @@ def model_of(name: str | Callable[[], nn.Module], **options: Any) -> nn.Module:
 
 
 def settled(model: nn.Module) -> nn.Module:
-    """Give batch norms the statistics of some images, without which activations fade away layer by layer."""
+    """Set batch norms to the statistics of some images, without which activations vanish layer by layer."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         return model
@@ -196,7 +196,7 @@ def test_late_layer_of_resnet_does_not_run_the_hook_loop(reference: str) -> None
     model = built(partial(model_of, "resnet18"))
     for layer in ("layer4.1.conv1", "layer4.1.bn1", "layer4.0.downsample.1"):
         assert hold(model, layer, x, y, reference=reference).startswith("replay")
-    # After the last block comes an affine tail; which of the two ways is faster there is for the engine to find.
+    # After the last block comes an affine tail, and either execution may be the faster one.
     assert hold(model, "layer4", x, y, reference=reference).startswith(("closed form", "replay"))
 
 
@@ -264,7 +264,7 @@ def test_helper_network_of_captum_equals_hook_loop(name: str, reference: str) ->
     y = torch.tensor([0, 1, 1, 0])
     unit_dim = -1 if name == "LinearMaxPoolLinear" else 1
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a small network is allowed to run the hook loop and to say so
+        warnings.simplefilter("ignore")  # a small network may fall back to the hook loop, with a warning
         check(
             partial(built, make),
             layer,

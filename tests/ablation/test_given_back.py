@@ -1,4 +1,4 @@
-"""The model, the process and other threads are as before, also where something is raised in the middle."""
+"""The model, the process and other threads are unchanged, also after an error in the middle."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def evaluate(model: Any, x: Tensor, y: Tensor, layer: str | None = None, units: 
 
 
 class Boom(Exception):
-    """What the tests raise in the middle of a forward pass."""
+    """The error that the tests raise in the middle of a forward pass."""
 
 
 def snapshot(model: nn.Module) -> dict[str, Any]:
-    """Return all that a user could see change: identities of attributes and hooks, values, modes, the process."""
+    """Return all changes that a user could see: identities of attributes and hooks, values, modes, the process."""
     state: dict[str, Any] = {}
     for name, module in model.named_modules():
         own = dict(module.__dict__)
@@ -106,7 +106,7 @@ def assert_same(after: Any, before: Any, where: str = "") -> None:
 
 
 def lived_in(make: Callable[[], nn.Module]) -> Any:
-    """Return a model with hooks, gradients, frozen parameters and mixed modes, as in the middle of somebody's work."""
+    """Return a model with hooks, gradients, frozen parameters and mixed modes, as in the middle of a user's work."""
     model = built(make)
     for parameter in list(model.parameters())[::2]:
         parameter.grad = torch.ones_like(parameter)
@@ -136,7 +136,7 @@ MAKES = [
 
 @pytest.mark.filterwarnings("ignore:.*replaying is not possible")
 @pytest.mark.parametrize("make", MAKES)
-def test_model_and_process_are_as_before(make: Callable[[], nn.Module]) -> None:
+def test_model_and_process_are_unchanged(make: Callable[[], nn.Module]) -> None:
     x, y = data()
     model = lived_in(make)
     before, inputs = snapshot(model), x.clone()
@@ -150,13 +150,13 @@ ONE_OF_EACH = list({name.split(":")[0]: name for name in NETWORKS}.values())
 
 @pytest.mark.filterwarnings("ignore:.*replaying is not possible")
 @pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_special_network_is_as_before(name: str) -> None:
+def test_special_network_is_unchanged(name: str) -> None:
     x, y = data()
     model = built(NETWORKS[name])
     layer = {"LayerLast": "layer"}.get(name, model.target_layer)
     units = 4 if name == "InplaceLayerOnPart" else WIDTH
     before = snapshot(model)
-    if name != "SecondName":  # whether a second name is taken is a question for another test
+    if name != "SecondName":  # another test asks which of two names is used
         evaluate(model, x, y, layer, units, n_random=0)
     assert_same(snapshot(model), before)
 
@@ -172,7 +172,7 @@ def test_special_network_is_as_before(name: str) -> None:
         partial(networks.Noisy, "numpy", "after"),
     ],
 )
-def test_refused_model_is_as_before(make: Callable[[], nn.Module]) -> None:
+def test_refused_model_is_unchanged(make: Callable[[], nn.Module]) -> None:
     x, y = data()
     model = lived_in(make)
     before = snapshot(model)
@@ -181,7 +181,7 @@ def test_refused_model_is_as_before(make: Callable[[], nn.Module]) -> None:
     assert_same(snapshot(model), before)
 
 
-def test_model_that_raises_when_all_is_ablated_is_as_before() -> None:
+def test_model_that_raises_when_all_is_ablated_is_unchanged() -> None:
     x, y = data()
     model = lived_in(networks.RaisesWhenAllAblated)
     model.layer._forward_hooks.clear()
@@ -192,7 +192,7 @@ def test_model_that_raises_when_all_is_ablated_is_as_before() -> None:
 
 
 class Bomb(networks.SharedReLU):
-    """Raises at the given call of its stem, block or head, once; what it counts is not kept in the model."""
+    """Raise once, at the given call of its stem, block or head, and count calls outside the model."""
 
     def __init__(self, where: str, fuse: list[int], error: type[BaseException]) -> None:
         super().__init__()
@@ -212,8 +212,8 @@ class Bomb(networks.SharedReLU):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("where", ["", "stem", "head"])
 @pytest.mark.parametrize("error", [Boom, KeyboardInterrupt, RuntimeError])
-def test_error_at_any_call_leaves_all_as_before(where: str, error: type[BaseException]) -> None:
-    """An error of the model is raised, or the batch is evaluated correctly all the same; an interrupt is raised."""
+def test_error_at_any_call_changes_nothing(where: str, error: type[BaseException]) -> None:
+    """The model's error is raised, or the batch is still evaluated correctly. An interrupt is always raised."""
     x, y = data(4)
     fuse = [-1]
     model = built(partial(Bomb, where, fuse, error))
@@ -238,7 +238,7 @@ def test_error_at_any_call_leaves_all_as_before(where: str, error: type[BaseExce
 
 @pytest.mark.parametrize("part", ["metric", "reference"])
 @pytest.mark.parametrize("after", [0, 1, 2, 5, 9])
-def test_error_of_the_users_function_leaves_all_as_before(part: str, after: int) -> None:
+def test_error_of_the_users_function_changes_nothing(part: str, after: int) -> None:
     x, y = data()
     model = lived_in(networks.SharedReLU)
     before = snapshot(model)
@@ -260,7 +260,7 @@ def test_error_of_the_users_function_leaves_all_as_before(part: str, after: int)
     assert_same(snapshot(model), before)
 
 
-def test_random_numbers_go_on_as_if_nothing_had_run() -> None:
+def test_random_numbers_continue_as_if_nothing_had_run() -> None:
     x, y = data()
     torch.manual_seed(5)
     before = torch.rand(3)
@@ -301,7 +301,7 @@ def test_no_activation_is_kept_alive() -> None:
 
 
 class Worker(threading.Thread):
-    """Runs ``task`` again and again until it is told to stop, and keeps what went wrong."""
+    """Run ``task`` repeatedly until stopped, and keep its errors."""
 
     def __init__(self, task: Callable[[], bool]) -> None:
         super().__init__(daemon=True)
@@ -328,7 +328,7 @@ class Worker(threading.Thread):
 @pytest.mark.parametrize("make", [networks.SharedReLU, networks.DenseNet, Network])
 def test_other_model_in_another_thread_is_undisturbed(make: Callable[[], Any]) -> None:
     x, y = data()
-    model, other = built(make), built(make)  # the same classes, so that a patched class would be felt
+    model, other = built(make), built(make)  # the same classes, so that patching one would show
     with torch.no_grad():
         usual = other(x)
     seen: list[int] = []

@@ -1,4 +1,4 @@
-"""One look at the layer serves everything that ablates: what one refuses, all refuse."""
+"""Locating a layer serves everything that ablates: what one refuses, all refuse."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def square():
     return PositionsFirst().eval(), (torch.randn(8, 8, 6), torch.arange(8) % 3)
 
 
-WAYS = {
+CALLS = {
     "evaluator": lambda model, data: CumulativeAblationEvaluator(model, "inner", unit_dim=-1).evaluate(
         torch.rand(10), data
     ),
@@ -43,13 +43,13 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_positions_first_are_refused_by_all_that_ablate(square, way):
+@pytest.mark.parametrize("ablate", CALLS.values(), ids=CALLS)
+def test_positions_first_are_refused_by_all_that_ablate(square, ablate):
     with pytest.raises(ValueError, match=r"'inner'.*first axis.*must be the samples.*batch_first=True"):
-        way(*square)
+        ablate(*square)
 
 
-def test_units_count_on_from_layer_to_layer(dense, dense_data):
+def test_units_are_numbered_on_from_layer_to_layer(dense, dense_data):
     located = locate(dense, [dense[0], dense[2]], [UnitAxis(), UnitAxis()], as_batches(dense_data))
     widths = dense[0].out_features, dense[2].out_features
     assert list(located.units_by_layer.values()) == list(widths)
@@ -57,6 +57,6 @@ def test_units_count_on_from_layer_to_layer(dense, dense_data):
     assert located.units == sum(widths)
 
 
-def test_sites_stand_in_the_order_in_which_they_run(dense, dense_data):
+def test_sites_stand_in_running_order(dense, dense_data):
     located = locate(dense, [dense[2], dense[0]], [UnitAxis(), UnitAxis()], as_batches(dense_data))
     assert [site.layer for site in located.in_running_order] == [dense[0], dense[2]]

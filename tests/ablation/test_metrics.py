@@ -1,4 +1,4 @@
-"""Per-sample metrics against loops over single samples, and what they say of outputs they cannot use."""
+"""Per-sample metrics against loops over single samples, and their errors for outputs that they cannot use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ each = pytest.mark.parametrize("name", list(METRICS))
 @each
 @given(n=st.integers(1, 9), classes=st.integers(2, 7), seed=st.integers(0, 1000))
 @settings(deadline=None, max_examples=30)
-def test_a_metric_is_the_loop_over_samples(name, n, classes, seed):
+def test_a_metric_equals_the_loop_over_samples(name, n, classes, seed):
     stream = torch.Generator().manual_seed(seed)
     outputs = torch.randn(n, classes, generator=stream, dtype=torch.float64) * 5
     target = torch.randint(classes, (n,), generator=stream)
@@ -65,7 +65,7 @@ def test_a_uniform_network_has_log_likelihood_minus_log_classes():
     torch.testing.assert_close(values, torch.full((5,), -math.log(8)))
 
 
-def test_higher_margin_means_right():
+def test_a_positive_margin_means_right():
     outputs, target = torch.randn(50, 4), torch.arange(50) % 4
     assert torch.equal((margin(outputs, target) > 0).float(), accuracy(outputs, target))
 
@@ -99,17 +99,17 @@ def test_labels_beyond_the_outputs_are_refused(name, bad):
         check_labels(METRICS[name], torch.randn(2, 3), torch.tensor([0, bad]))
 
 
-def test_a_users_metric_sees_labels_as_they_are():
+def test_a_users_metric_receives_labels_unchanged():
     check_labels(lambda outputs, target: outputs[:, 0], torch.randn(2, 3), torch.tensor([0, 99]))
 
 
-def test_nan_outputs_are_no_right_or_wrong_answer():
+def test_nan_outputs_are_neither_right_nor_wrong():
     values = accuracy(torch.tensor([[0.0, float("nan")], [1.0, 0.0]]), torch.tensor([0, 0]))
     assert torch.isnan(values[0])
     assert values[1] == 1
 
 
-def test_a_metric_is_named_by_its_name_or_its_function():
+def test_a_metric_has_its_own_or_its_functions_name():
     def brier(outputs, target):
         return outputs[:, 0]
 
@@ -118,12 +118,12 @@ def test_a_metric_is_named_by_its_name_or_its_function():
     assert as_metric(brier) is brier
 
 
-def test_an_unknown_metric_is_refused_with_those_there_are():
+def test_an_unknown_metric_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'accuracy', 'log_likelihood', 'logit', 'margin'.*got 'f1'"):
         as_metric("f1")
 
 
-def test_logits_are_found_where_outputs_carry_them():
+def test_logits_of_output_objects_are_found():
     class Output:
         logits = torch.zeros(2, 3)
 

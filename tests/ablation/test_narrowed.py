@@ -1,4 +1,4 @@
-"""Tapes that run on the tokens that are read alone, against full forward passes with a hook."""
+"""Tapes narrowed to the tokens that are read, against full forward passes with a hook."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDTH, TOKENS, HEADS = 12, 5, 4
 
 
 class Attention(nn.Module):
-    """Attention in one of several spellings; ``causal`` and ``masked`` are what narrows no query."""
+    """Attention in one of several spellings. With ``causal`` or ``masked`` no query is narrowed."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def opened(model: nn.Module, layer: str, x: Tensor) -> tuple[Site, Batch, Record
 
 
 def check(model: nn.Module, layer: str, x: Tensor) -> tuple[Tape, Tape]:
-    """Hold every mask of a plan, alone and stacked, against full passes; return the tape before and after."""
+    """Compare every mask of a plan, alone and stacked, with full passes; return the tape before and after narrowing."""
     site, batch, recording = opened(model, layer, x)
     assert isinstance(recording.tape, Tape), recording.tape
     units, reference = recording.activation.shape[-1], torch.randn(recording.activation.shape)
@@ -121,7 +121,7 @@ def made(tape: Tape) -> int:
 @pytest.mark.parametrize("layer", ["blocks.0.mlp", "blocks.1.attention", "blocks.1.mlp.0"])
 @pytest.mark.parametrize("pick", PICKS)
 @pytest.mark.parametrize("kind", ["module", "fused", "apart", "by hand", "causal", "masked"])
-def test_it_gives_what_full_passes_give(kind: str, pick: str, layer: str, n: int) -> None:
+def test_a_narrowed_tape_equals_full_passes(kind: str, pick: str, layer: str, n: int) -> None:
     torch.manual_seed(0)
     before, after = check(Transformer(kind, pick).eval(), layer, torch.randn(n, TOKENS, WIDTH))
     if pick in ("two tokens", "the mean"):
@@ -142,8 +142,8 @@ def test_the_last_block_of_torchvisions_transformer_has_one_query() -> None:
     assert all(after.specs[op.outs[0] or 0].shape[:-1].numel() == 4 for op in tokens)
 
 
-def test_the_first_sample_is_no_token() -> None:
-    """One sample's outputs of a batch are no position of a sequence."""
+def test_the_first_sample_is_not_taken_for_a_token() -> None:
+    """The outputs of one sample of a batch are not a position of a sequence."""
 
     class First(nn.Module):
         def __init__(self) -> None:
@@ -160,7 +160,7 @@ def test_the_first_sample_is_no_token() -> None:
         assert narrowed(recording.tape) is recording.tape
 
 
-def test_a_position_is_found_where_axes_were_joined() -> None:
+def test_a_position_is_found_in_joined_axes() -> None:
     from captum_ablate.ablation.narrowed import Position
 
     position = Position.at((3, 5, 7), 1, 2)
@@ -173,8 +173,8 @@ def test_a_position_is_found_where_axes_were_joined() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 4])
-def test_one_token_is_cut_out_of_joined_ones(n: int) -> None:
-    """An operator without a rule, on tokens and samples in one axis, is read by one that has."""
+def test_one_token_is_cut_out_of_joined_axes(n: int) -> None:
+    """An operator with a rule reads the result of one without, on tokens and samples joined in one axis."""
 
     class Joined(nn.Module):
         def __init__(self) -> None:

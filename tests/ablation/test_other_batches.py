@@ -1,4 +1,4 @@
-"""What was proven on the first batch is proven again on batches of another size: there the operators may differ."""
+"""A strategy chosen on the first batch is checked again on batches of another size, whose operators may differ."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH, TOKENS = 8, 6
 
 
 class Recurrent(nn.Module):
-    """One sample's transposed copy is none: its strides are in order. Stacked masks make it one again."""
+    """Transposing one sample copies nothing, because its strides are in order. With stacked masks it does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Recurrent(nn.Module):
 
 
 class SequenceFirst(nn.Module):
-    """Its first axis is that of tokens: only sometimes a multiple of the number of samples."""
+    """The first axis holds tokens, and only sometimes a multiple of the number of samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class HeadsFirst(SequenceFirst):
 
 
 class Rearranged(SequenceFirst):
-    """What is added in place lies otherwise in memory than the sum that was recorded."""
+    """What is added in place has another memory layout than the recorded sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Rearranged(SequenceFirst):
 @pytest.mark.parametrize("sizes", [(4, 4, 1), (4, 1, 4), (4, 3, 4), (4, 6, 2), (1, 4, 3), (6, 5)], ids=str)
 @pytest.mark.parametrize("kind", [Recurrent, SequenceFirst, HeadsFirst, Rearranged])
 @pytest.mark.parametrize("ascending", [False, True])
-def test_batches_of_all_sizes_are_as_by_full_passes(kind: type[nn.Module], sizes: tuple[int, ...], ascending: bool):
+def test_batches_of_all_sizes_equal_full_passes(kind: type[nn.Module], sizes: tuple[int, ...], ascending: bool):
     torch.manual_seed(0)
     model = kind().eval()
     x, y = torch.randn(sum(sizes), TOKENS, WIDTH), torch.arange(sum(sizes)) % 3
@@ -76,7 +76,7 @@ def test_batches_of_all_sizes_are_as_by_full_passes(kind: type[nn.Module], sizes
     torch.testing.assert_close(curve.score, torch.cat(rows, dim=1).double().mean(1), rtol=0, atol=1e-6)
 
 
-def test_a_metric_may_return_its_own_memory_again_and_again():
+def test_a_metric_may_return_the_same_memory_each_time():
     class Buffered:
         def __init__(self) -> None:
             self.memory = torch.empty(0)

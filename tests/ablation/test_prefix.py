@@ -1,4 +1,4 @@
-"""The part before the layer as a tape: batch after batch it gives what full forward passes with a hook give."""
+"""The prefix tape equals full forward passes with a hook, batch after batch."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ UNITS = 6
 
 
 @pytest.fixture(autouse=True)
-def _whatever_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks this small run as fast when they are recorded: the tape is to be used all the same."""
+def _prefix_tape_always_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the prefix tape even though recording networks this small is as fast."""
     monkeypatch.setattr("captum_ablate.ablation.prefix.FASTER", torch.inf)
     monkeypatch.setattr("captum_ablate.ablation.prefix.SLOW", torch.inf)
 
 
 class Before(nn.Module):
-    """What stands before the layer in the networks here; ``head`` sees the input too, beside the layer."""
+    """The prefix of the networks here. ``head`` also reads the layer's input, parallel to the layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ NETWORKS = [
     Attribute,
 ]
 SERVED = {Before, InPlaceOnInput, Table, Split, Scaled}
-"""Networks whose part before the layer must run as a tape, or nothing is won."""
+"""Networks whose prefix must run from its tape, or it saves nothing."""
 
 
 def network(kind: type[Before]) -> Before:
@@ -200,7 +200,7 @@ def served(engine: Engine) -> int:
 
 @pytest.mark.parametrize("metric", ["logit", "accuracy"])
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_every_batch_is_as_by_full_passes(kind: type[Before], metric: str) -> None:
+def test_every_batch_equals_full_passes(kind: type[Before], metric: str) -> None:
     data = batches([7, 7, 7, 7, 7, 3])
     before = [batch.inputs[0].clone() for batch in data]
     engine = check(network(kind), data, data, metric)
@@ -210,7 +210,7 @@ def test_every_batch_is_as_by_full_passes(kind: type[Before], metric: str) -> No
 
 
 @pytest.mark.parametrize("kind", [Before, Table, Split])
-def test_rewritten_it_is_as_by_full_passes(kind: type[Before], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rewritten_prefix_equals_full_passes(kind: type[Before], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Choice, "is_rewritable", lambda self, ready: True)
     data = batches([9] * 5)
     engine = check(network(kind), data, data)
@@ -219,7 +219,7 @@ def test_rewritten_it_is_as_by_full_passes(kind: type[Before], monkeypatch: pyte
 
 
 class Changing:
-    """Batches that come with a change to the model: ``change(model, number)`` before each."""
+    """Batches with a change to the model, ``change(model, number)``, before each."""
 
     def __init__(self, model: Before, data: list[Batch], change: Callable[[Before, int], None]) -> None:
         self.model, self.data, self.change = model, data, change
@@ -253,17 +253,17 @@ def write_buffer(model: Before, number: int) -> None:
 
 
 @pytest.mark.parametrize("change", [set_scale, set_outside, write_weight, replace_weight, write_buffer])
-def test_a_model_that_changes_between_batches_is_followed(change: Callable[[Before, int], None]) -> None:
+def test_a_change_of_the_model_between_batches_is_noticed(change: Callable[[Before, int], None]) -> None:
     model, data = network(Attribute), batches([6] * 5)
     check(model, Changing(model, data, change), Changing(model, data, change))
 
 
-def test_another_number_beside_the_images_is_another_computation() -> None:
+def test_another_number_among_the_arguments_is_another_computation() -> None:
     data = batches([6] * 5, extra=lambda k: (1.0 + k,))
     assert served(check(network(Scaled), data, data)) == 0
 
 
-def test_a_model_made_for_one_size_of_batches_is_checked_on_whole_ones() -> None:
+def test_a_model_made_for_one_batch_size_is_checked_on_whole_batches() -> None:
     class Fixed(Before):
         def begin(self, x: Tensor, *extra: Any) -> Tensor:
             return self.stem(x.view(5, 3, 8, 8))
@@ -358,7 +358,7 @@ def sent_by_dlpack(x: Tensor) -> Tensor:
     return x + torch.from_dlpack(torch.utils.dlpack.to_dlpack(x.mean((1, 2, 3), keepdim=True)))
 
 
-@pytest.mark.parametrize("where", ["before", "behind"])
+@pytest.mark.parametrize("where", ["before", "after"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -380,7 +380,7 @@ def sent_by_dlpack(x: Tensor) -> Tensor:
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*replaying is not possible")
-def test_what_hides_from_the_operators_changes_nothing(change: Callable[[Tensor], Tensor], where: str) -> None:
+def test_reads_that_no_operator_shows_change_nothing(change: Callable[[Tensor], Tensor], where: str) -> None:
     class Hides(Before):
         def begin(self, x: Tensor, *extra: Any) -> Tensor:
             return self.stem(change(x) if where == "before" else x)
@@ -388,7 +388,7 @@ def test_what_hides_from_the_operators_changes_nothing(change: Callable[[Tensor]
         def forward(self, x: Tensor, *extra: Any) -> Tensor:
             x = self.begin(x)
             y = self.layer(x)
-            y = change(y) if where == "behind" else y
+            y = change(y) if where == "after" else y
             return self.head((y.relu() + self.beside(x)).mean((2, 3)))
 
     data = batches([6] * 5 + [3])
@@ -398,7 +398,7 @@ def test_what_hides_from_the_operators_changes_nothing(change: Callable[[Tensor]
 
 
 class Held(Before):
-    """Clips what is large: a change of the limit shows in a few samples alone."""
+    """A network that clips large inputs: a change of the limit shows in a few samples alone."""
 
     kind_limit = 4.0
 
@@ -440,7 +440,7 @@ def set_data(model: Any, value: float) -> None:
 
 
 @pytest.mark.parametrize("put", [set_settings, set_nested, set_queue, set_array, set_kind, set_data])
-def test_what_a_model_holds_is_seen(put: Callable[[Any, float], None]) -> None:
+def test_a_change_of_what_a_model_holds_is_noticed(put: Callable[[Any, float], None]) -> None:
     model, data = network(Held), batches([6] * 5)
 
     def change(model: Before, number: int) -> None:
@@ -452,7 +452,7 @@ def test_what_a_model_holds_is_seen(put: Callable[[Any, float], None]) -> None:
         Held.kind_limit = 4.0
 
 
-def test_what_jumps_is_not_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_rewritten_before_a_discontinuous_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     class Jumps(Before):
         def begin(self, x: Tensor, *extra: Any) -> Tensor:
             return (self.stem(x) * 8).round() / 8
@@ -463,12 +463,12 @@ def test_what_jumps_is_not_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "channels last" not in check(network(Jumps), data, data).description
 
 
-def test_a_failed_check_takes_back_what_the_tape_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_check_discards_earlier_results_of_the_tape(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Prefix.run
 
     def spoilt(self: Prefix, batch: Batch, weights: Any) -> Any:
         taken = given(self, batch, weights)
-        if self.batches == 2:  # the sample that is checked is right
+        if self.batches == 2:  # all but the checked sample are wrong
             taken.activations[0][[k for k in range(len(batch.target)) if k != 2]] += 1
         if self.batches == 3:
             taken.activations[0] += 1

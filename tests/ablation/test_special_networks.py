@@ -1,4 +1,4 @@
-"""Replay equals the plain hook loop on networks that break careless versions of it, or refuses."""
+"""Replay equals the plain hook loop on networks that break careless versions of it, or refuses them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_layer_that_no_hook_sees_is_refused(make: Callable[[], Network]) -> None
         evaluate(built(make), "layer", x, y)
 
 
-def test_layer_that_misses_a_batch_is_refused() -> None:
+def test_layer_that_does_not_run_on_a_batch_is_refused() -> None:
     x, y = data()
     with pytest.raises(ValueError, match="did not run"):
         evaluate(built(networks.LayerNotInEveryBatch), "layer", x, y)
@@ -291,7 +291,7 @@ def test_metric_may_run_the_model() -> None:
     assert_matches(curve, expected)
 
 
-def test_metric_may_write_into_the_outputs() -> None:
+def test_metric_may_write_to_the_outputs() -> None:
     x, y = data()
 
     def shifted(outputs: Tensor, target: Tensor) -> Tensor:
@@ -300,14 +300,14 @@ def test_metric_may_write_into_the_outputs() -> None:
     check(partial(built, Network), "layer", x, y, metric=shifted)
 
 
-def test_random_orders_leave_the_curve_as_it_is() -> None:
+def test_random_orders_do_not_change_the_curve() -> None:
     x, y = data()
     alone = check(partial(built, networks.DenseNet), "layer", x, y)
     beside = check(partial(built, networks.DenseNet), "layer", x, y, n_random=2)
     assert torch.equal(torch.as_tensor(alone.values), torch.as_tensor(beside.values))
 
 
-def test_areas_are_those_of_the_hook_loop() -> None:
+def test_areas_equal_hook_loop() -> None:
     x, y = data()
     curve = check(partial(built, networks.InplaceAfter), "layer", x, y, n_random=2)
     fraction = torch.as_tensor(curve.n_ablated).double() / WIDTH
@@ -365,7 +365,7 @@ def test_outputs_with_logits_equal_hook_loop() -> None:
     check(partial(built, networks.WithLogits), "layer", x, y)
 
 
-def test_several_inputs_equal_hook_loop_and_stay_as_they_are() -> None:
+def test_several_inputs_equal_hook_loop_and_are_unchanged() -> None:
     x, y = data()
     tokens = torch.arange(10).reshape(5, 2)
     before = x.clone()
@@ -374,7 +374,7 @@ def test_several_inputs_equal_hook_loop_and_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after", "data"])
-def test_inputs_that_the_model_writes_into_stay_as_they_are(when: str) -> None:
+def test_inputs_that_the_model_writes_to_are_unchanged(when: str) -> None:
     x, y = data()
     before = x.clone()
     evaluate(built(partial(networks.WritesIntoInput, when)), "layer", x, y)
@@ -430,7 +430,7 @@ def test_plain_function_runs_the_hook_loop(make: Callable[[], Network], wrap: st
     assert_matches(curve, hook_loop(twin, "layer", x, y, curve.order, curve.n_ablated, batch_size=3))
 
 
-def test_module_and_name_mean_the_same_layer() -> None:
+def test_module_and_name_are_the_same_layer() -> None:
     x, y = data()
     model = built(networks.DenseNet)
     by_module, by_name = evaluate(model, model.layer, x, y), evaluate(model, "layer", x, y)
@@ -512,7 +512,7 @@ class Hooked(networks.SharedReLU):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("hook", [name for name in USER_HOOKS if "in place" not in name])
 @pytest.mark.parametrize("reference", REFERENCES)
-def test_users_hooks_do_what_they_do_in_the_hook_loop(hook: str, reference: str) -> None:
+def test_users_hooks_act_as_in_the_hook_loop(hook: str, reference: str) -> None:
     x, y = data()
     check(partial(built, partial(Hooked, hook)), "layer", x, y, reference=REFERENCES[reference])
 
@@ -528,7 +528,7 @@ def _pre_write(_module: nn.Module, args: Any) -> None:
 
 
 @pytest.mark.parametrize("where", ["", "stem", "block", "layer", "head"])
-def test_users_hooks_may_write_into_arguments(where: str) -> None:
+def test_users_hooks_may_write_to_arguments(where: str) -> None:
     def build() -> nn.Module:
         model = built(networks.SharedReLU)
         model.get_submodule(where).register_forward_pre_hook(_pre_write)
@@ -540,7 +540,7 @@ def test_users_hooks_may_write_into_arguments(where: str) -> None:
     assert torch.equal(x, before)
 
 
-def test_users_hooks_for_all_modules_do_what_they_do_in_the_hook_loop() -> None:
+def test_users_hooks_for_all_modules_act_as_in_the_hook_loop() -> None:
     x, y = data()
     handles = [
         nn.modules.module.register_module_forward_pre_hook(
@@ -558,7 +558,7 @@ def test_users_hooks_for_all_modules_do_what_they_do_in_the_hook_loop() -> None:
 
 
 @pytest.mark.parametrize("where", ["block", "layer", "act", "tail", ""])
-def test_users_hooks_see_what_they_see_in_the_hook_loop(where: str) -> None:
+def test_users_hooks_receive_the_same_as_in_the_hook_loop(where: str) -> None:
     x, y = data()
     seen: dict[str, list[Tensor]] = {"engine": [], "oracle": []}
 

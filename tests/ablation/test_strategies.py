@@ -1,4 +1,4 @@
-"""Every way of running a tape against full forward passes with a hook, and the networks that must have no tape."""
+"""Every strategy of a tape against full forward passes with a hook, and networks that must have no tape."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def convolutional() -> nn.Module:
 
 
 def settled(model: nn.Module) -> nn.Module:
-    """Return the model with batch norms that do something, in evaluation mode."""
+    """Return the model in evaluation mode, with batch norms that change their input."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 2)
@@ -106,7 +106,7 @@ def program(recording: Recording, sites: Sequence[Site], reference: Tensor, stra
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 @pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
-def test_every_strategy_equals_the_hook(name: str, strategy: Strategy) -> None:
+def test_every_strategy_equals_full_passes(name: str, strategy: Strategy) -> None:
     model, site, batch, recording = opened(name)
     units = recording.activation.shape[1]
     for reference in (torch.zeros(()), torch.randn(recording.activation.shape)):
@@ -165,7 +165,7 @@ class Aliases(nn.Linear):
 
 @pytest.mark.parametrize("kind", [Branches, Lists, Arrays, Shapes, Aliases])
 @torch.no_grad()
-def test_no_tape_where_one_would_be_wrong(kind: type[nn.Linear]) -> None:
+def test_no_tape_if_it_would_be_wrong(kind: type[nn.Linear]) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), kind(5, 3)).eval()
     batch = Batch((torch.randn(4, 4),), torch.zeros(4, dtype=torch.int64))
@@ -177,7 +177,7 @@ def test_no_tape_where_one_would_be_wrong(kind: type[nn.Linear]) -> None:
 
 
 @torch.no_grad()
-def test_what_no_ablation_reaches_runs_once() -> None:
+def test_what_does_not_depend_on_the_ablation_runs_once() -> None:
     _, _, _, recording = opened("residual inside")
     assert isinstance(recording.tape, Tape)
     names = [op.name for op in recording.tape.ops]

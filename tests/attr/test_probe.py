@@ -110,7 +110,7 @@ def test_a_strength_that_is_not_positive_is_refused(dense, C):
         LayerLinearProbe(dense, "0", C=C)
 
 
-def test_the_probe_is_silent(dense, dense_data):
+def test_the_probe_is_silent(dense, dense_data):  # passes if nothing is raised
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LayerLinearProbe(dense, "0").attribute(dense_data[0], target=dense_data[1])
