@@ -1,4 +1,4 @@
-"""The ten cases, and the plain hook loop. Weights are random, images are noise: time does not depend on them."""
+"""The ten cases, and the plain hook loop. Weights are random and images noise: time does not depend on them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Case:
     def build(
         self, images: int, batch: int, device: torch.device = CPU
     ) -> tuple[nn.Module, nn.Module, int, list[tuple[Tensor, Tensor]]]:
-        """Return the model, the layer, its number of units, and the batches; labels are what the model says."""
+        """Return the model, the layer, its number of units, and the batches; labels are the model's own answers."""
         torch.manual_seed(0)
         model = getattr(torchvision.models, self.model)().eval().to(device)
         layer = find_layer(model, self.layer)
@@ -36,23 +36,23 @@ class Case:
         handle = layer.register_forward_hook(lambda _module, _args, output: shapes.append(output.shape))
         with torch.no_grad():
             [*_, head] = (module for module in model.modules() if isinstance(module, nn.Linear))
-            if not bool(head.weight.any()):  # a vision transformer begins with zeros there
+            if not bool(head.weight.any()):  # a vision transformer is initialised with zeros there
                 nn.init.normal_(head.weight, std=0.05)
             settle(model, x[:16])
             outputs = torch.cat([model(part) for part in x.split(batch)])
         handle.remove()
-        y = (outputs - outputs.mean(dim=0)).argmax(dim=1)  # random weights would say the same class for all images
+        y = (outputs - outputs.mean(dim=0)).argmax(dim=1)  # centred: random weights would give all images one class
         return model, layer, shapes[0][self.unit_dim], list(zip(x.split(batch), y.split(batch), strict=True))
 
 
 def pictures(images: int, side: int) -> Tensor:
-    """Return noise of large and of small scale: pictures that differ, as photographs do."""
+    """Return ``[images, 3, side, side]``: coarse and fine noise, so that the images differ as photographs do."""
     coarse = nn.functional.interpolate(torch.randn(images, 3, 4, 4), size=side, mode="bilinear")
     return coarse + 0.3 * torch.randn(images, 3, side, side)
 
 
 def settle(model: nn.Module, x: Tensor) -> None:
-    """Give batch norms the statistics of ``x``: random features then differ between images, as trained ones do."""
+    """Set the statistics of batch norms from ``x``, so that random features differ between images."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.train()
@@ -78,9 +78,9 @@ CASES = (
 def hook_loop(
     model: nn.Module, layer: nn.Module, order: Tensor, counts: Tensor, batches: list[tuple[Tensor, Tensor]], dim: int
 ) -> tuple[Tensor, Tensor]:
-    """What everybody writes: one full forward pass with a hook per step and batch.
+    """Ablate as everybody writes it: one full forward pass with a hook per step and batch.
 
-    Returns accuracy and the mean of the label's logit, each per step.
+    Return the accuracy and the mean of the label's logit, each ``[steps]``.
     """
     device = batches[0][0].device
     right, logits, order = torch.zeros(len(counts)).to(device), torch.zeros(len(counts)).to(device), order.to(device)

@@ -1,7 +1,7 @@
-"""Time to compare 4 rankings with 5 random orders, 20 steps, one direction (``python -m benchmarks.comparisons``).
+"""Time of a comparison: 4 rankings, 5 random orders, 20 steps, one direction (``python -m benchmarks.comparisons``).
 
-The hook loop runs one of the nine orders, the first, and its time counts nine times: any order costs it the same number
-of forward passes. That order's accuracies must be equal.
+The hook loop runs the first of the nine orders, and its time counts nine times: every order costs it as many forward
+passes. The accuracies of that order must be equal.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Time of a 20-step curve, one direction, on ten cases: the hook loop's over ours (``python -m benchmarks.curves``).
+"""Time of a curve of 20 steps, one direction, on ten cases: hook loop over ours (``python -m benchmarks.curves``).
 
-Loop and engine take turns in one run; each ratio is a median over the rounds, and their accuracies must be equal.
+Both take turns within one run. Each ratio is a median over the rounds, and the accuracies must be equal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def compare(case: Case, options: Options) -> dict[str, object]:
         CumulativeAblationEvaluator, model, layer, steps=STEPS, ascending=False, n_random=0, unit_dim=case.unit_dim
     )
     evaluator, scores = made(), torch.rand(units)
-    first = made(metric="logit").evaluate(scores, batches)  # a round to warm up, for its order, and to compare
+    first = made(metric="logit").evaluate(scores, batches)  # warms up, and gives the order and the logits to compare
     times, results = in_turns(
         options.rounds,
         {

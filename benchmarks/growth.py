@@ -1,8 +1,8 @@
-"""How time grows with images, steps, methods and units, as fitted exponents (``python -m benchmarks.growth``).
+"""Growth of time with images, steps, methods and units, as fitted exponents (``python -m benchmarks.growth``).
 
-ResNet-18, 64 px. Sizes take turns within a round; the slope of log time (median over rounds) on log size, by least
-squares, is the exponent, with its 95 % interval. 1 is proportional; what every size pays alike (checks, one recording
-per batch) makes it less. The plain hook loop has exponent 1 in images, steps, methods and single units.
+ResNet-18, 64 px. Sizes take turns within a round. The exponent is the slope of log time (median over rounds) on log
+size, by least squares, with its 95 % interval. 1 is proportional; costs that do not depend on size (checks, one trace
+per batch) lower it. The plain hook loop has exponent 1 in images, steps, methods and single units.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ UNITS_LAYER = Case("resnet18", "layer3.1", 64)
 
 @dataclass(frozen=True)
 class Series:
-    """One quantity at several sizes: ``runs[size]`` does the work."""
+    """One quantity at several sizes; ``runs[size]`` is the work to time."""
 
     name: str
     runs: dict[int, Callable[[], object]]
 
 
 def all_series(images: int, batch: int) -> Iterator[Series]:
-    """Yield the series; ``images`` and ``batch`` are those of every series but the first."""
+    """Yield the series; all but the first use ``images`` in batches of ``batch``."""
     model, layer, units, batches = LAYER.build(16 * images, batch)
     few = batches[: images // batch]
     scores = torch.rand(16, units)
@@ -67,7 +67,7 @@ def _call(function: Callable[..., object], *arguments: object) -> Callable[[], o
 def _units_alone(
     model: nn.Module, layer: nn.Module, channels: int, units: int, batches: list[tuple[Tensor, Tensor]]
 ) -> Callable[[], object]:
-    """The same layer as ``units`` groups of channels: what follows it costs the same at every size."""
+    """Ablate the same layer in ``units`` groups of channels: the suffix costs the same at every size."""
     ablation = LayerUnitAblation(model, layer, metric="logit", layer_mask=torch.arange(channels) % units)
     return lambda: ablation.attribute(batches)
 

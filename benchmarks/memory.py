@@ -1,7 +1,7 @@
-"""Peak memory against images, methods and steps, each in a process of its own (``python -m benchmarks.memory``).
+"""Peak memory by images, methods and steps, each case in a process of its own (``python -m benchmarks.memory``).
 
-Images are made batch by batch, so that the data themselves take no more than a batch. What must grow is the table of
-per-sample values, of which a few copies are made at the end; it is shown beside the peak. Everything else should stay.
+Images are generated batch by batch, so the data take no more than a batch. The table of per-sample values must grow,
+and a few copies of it are made at the end; its size is printed next to the peak. All else should stay constant.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CASES = ((200, 1, 20), (2_000, 1, 20), (20_000, 1, 20), (200, 8, 20), (200, 1, 6
 
 @dataclass(frozen=True)
 class Noise:
-    """A re-iterable of batches of noise, made when they are asked for."""
+    """Batches of noise, generated anew on each iteration."""
 
     images: int
 
@@ -40,7 +40,7 @@ class Noise:
 
 
 def network() -> nn.Sequential:
-    """Return a small convolutional net; the activations of one batch take 3 MB at the first layers."""
+    """Return a small convolutional network; the activations of one batch take 3 MB at the first layers."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1),
@@ -56,15 +56,15 @@ def network() -> nn.Sequential:
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process has held, in MB."""
+    """Return the peak memory of this process, in MB."""
     status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss also counts what the parent held when it started this process
+    if status.exists():  # ru_maxrss also counts the memory of the parent when it started this process
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def one(images: int, methods: int, steps: int) -> None:
-    """Evaluate, and print the peak before and after, and the size of the per-sample values, in MB."""
+    """Evaluate, and print in MB the peak before and after, and the size of the per-sample values."""
     model = network()
     with torch.no_grad():
         model(next(iter(Noise(BATCH)))[0])

@@ -1,6 +1,7 @@
-"""Put the results of the benchmarks into ``docs/performance.md``, and draw its plot (``python -m benchmarks.page``).
+"""Put the results of the benchmarks into ``docs/performance.md`` and draw its plot (``python -m benchmarks.page``).
 
-A table stands between ``<!-- NAME -->`` and ``<!-- end -->``; NAME is that of the benchmark. Others stay as they are.
+A table stands between ``<!-- NAME -->`` and ``<!-- end -->``, where NAME is the benchmark. Tables without new results
+stay as they are.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from benchmarks import zoo
 from benchmarks.cases import CASES
 from benchmarks.side_by_side import CACHE, geometric_mean
 from benchmarks.tables import markdown
+from benchmarks.zoo.report import page_of, table_of
+from benchmarks.zoo.sweep import CACHE as SWEEP
+from benchmarks.zoo.sweep import kept
 from captum_ablate.evaluation.plots import COLOURS, GREY
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -39,12 +42,12 @@ def fill(page: str, name: str, text: str) -> str:
     """Return ``page`` with ``text`` between the marks of ``name``."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(page):
-        raise ValueError(f"the page has no place for {name!r}")
+        raise ValueError(f"the page needs a line <!-- {name} --> and a later <!-- end -->; it has none")
     return pattern.sub(lambda marks: f"{marks[1]}{text}\n{marks[2]}", page)
 
 
 def text_of(name: str, results: pd.DataFrame) -> str:
-    """Return the table of a benchmark, its geometric mean where it has ratios, and how it was run."""
+    """Return the table of a benchmark, the geometric mean of its ratios if it has any, and its setting."""
     settings = results["setting"].unique() if "setting" in results else []
     shown = results.drop(columns="setting", errors="ignore")
     if "network" in shown:
@@ -60,7 +63,7 @@ def text_of(name: str, results: pd.DataFrame) -> str:
 
 
 def in_order(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows in the order of the ten cases, where they are theirs."""
+    """Return the rows in the order of the ten cases; rows of other cases follow."""
     if not {"network", "layer"} <= set(results):
         return results
     places = {(case.model, case.layer): k for k, case in enumerate(CASES)}
@@ -69,7 +72,7 @@ def in_order(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(results: dict[str, pd.DataFrame], axes: Axes) -> None:
-    """Draw the ratios of the cases as bars on a logarithmic axis, one colour for each benchmark."""
+    """Draw the ratios of the cases as bars on a logarithmic axis, one colour per benchmark."""
     rows = pd.concat([results[name].assign(benchmark=name) for name in BARS if name in results])
     labels = [f"{SHORT.get(n, n)} {layer}" for n, layer in zip(rows["network"], rows["layer"], strict=True)]
     rows = rows.assign(case=[label.replace("encoder.layers.encoder_layer_", "layer ") for label in labels])
@@ -102,7 +105,7 @@ def draw(results: dict[str, pd.DataFrame], axes: Axes) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Fill the page and save the plot beside it."""
+    """Fill the page and save the plot next to it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=CACHE, help="the folder of the benchmarks' CSV files")
     parser.add_argument("--page", type=Path, default=DOCS / "performance.md")
@@ -111,10 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     page = options.page.read_text()
     for name, table in results.items():
         page = fill(page, name, text_of(name, table))
-    swept = zoo.kept(zoo.CACHE)
+    swept = kept(SWEEP)
     if len(swept):
-        page = fill(page, "zoo", zoo.table_of(swept))
-        options.page.with_name("zoo.md").write_text(zoo.page_of(swept))
+        page = fill(page, "zoo", table_of(swept))
+        options.page.with_name("zoo.md").write_text(page_of(swept))
     options.page.write_text(page)
     if BARS.keys() & results.keys():
         figure, axes = plt.subplots(figsize=(8.5, 7.0), layout="constrained")

@@ -1,8 +1,8 @@
-"""Images that a precision needs, and coverage, by simulation (``python -m benchmarks.precision``).
+"""Images needed for a precision, and coverage, by simulation (``python -m benchmarks.precision``).
 
-Per-image deletion areas of several shapes are drawn in random order until their mean is known to a half-width, by the
-betting confidence sequence that ``compare(..., precision=)`` uses, and by Hoeffding's without replacement (Waudby-Smith
-and Ramdas, NeurIPS 2020, arXiv 2006.04347). Covered: share of orders whose interval, where one stops, holds the mean.
+Per-image deletion areas of several shapes are drawn in random order until their mean is known to a half-width. This is
+judged by the evaluator's betting confidence sequence, and by Hoeffding's without replacement (Waudby-Smith and Ramdas,
+NeurIPS 2020, arXiv 2006.04347). Covered is the share of orders whose interval contains the mean at the stop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Ends = Callable[[Floats, int, float], tuple[Floats, Floats]]
 
 
 def populations(size: int, seed: int = 0) -> dict[str, Floats]:
-    """Return per-image deletion areas, in -1 to 1, of several shapes."""
+    """Return per-image deletion areas ``[size]``, between -1 and 1, of several shapes."""
     rng = np.random.default_rng(seed)
     right = rng.random(size) < 0.9  # intact accuracy 0.9: a wrong image has an area of 0 or below
     return {
@@ -35,7 +35,7 @@ def populations(size: int, seed: int = 0) -> dict[str, Floats]:
 
 
 def hoeffding(values: Floats, population: int, alpha: float) -> tuple[Floats, Floats]:
-    """Return the ends of Hoeffding's confidence sequence without replacement, its running intersection."""
+    """Return both ends of Hoeffding's confidence sequence without replacement, after running intersection."""
     n = len(values)
     t = np.arange(1, n + 1)[:, None]
     bet = np.minimum(np.sqrt(8 * log(2 / alpha) / (t * np.log(t + 1))), 1)
@@ -49,7 +49,7 @@ def hoeffding(values: Floats, population: int, alpha: float) -> tuple[Floats, Fl
 
 
 def needed(ends: Ends, drawn: Floats, precision: float, alpha: float, step: int) -> tuple[float, float]:
-    """Return the images needed in the median over orders ``drawn [size, orders]`` of areas, and the coverage."""
+    """Return the median number of images needed over the orders of areas ``drawn [size, orders]``, and the coverage."""
     size, orders = drawn.shape
     fractions = (drawn + 1) / 2
     few, many = np.zeros(orders, dtype=int), np.full(orders, -(-size // step))  # in steps; the width falls with n

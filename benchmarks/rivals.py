@@ -1,8 +1,8 @@
-"""The same curve by everything else that can ablate hidden units, as a ratio to the hook loop (``make bench-rivals``).
+"""The same curve by every other library that ablates hidden units, as a ratio to the hook loop (``make bench-rivals``).
 
-Same network, layer, order and steps, one batch; every rival's accuracies must be those of the hook loop. The layers are
-batch norms inside a block, where all rivals can do it: Torch-Pruning takes channels away, which is zeroing them only
-there. What is not installed is named and left out.
+Network, layer, order, steps and the one batch are the same, and every rival must reach the accuracies of the hook loop.
+The layers are batch norms inside a block, where all rivals can ablate: Torch-Pruning removes channels, which equals
+zeroing them only there. Rivals that are not installed are named and left out.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ CASES = (
 
 
 class Question:
-    """One curve to measure: accuracy of ``model`` on ``x, y`` with the first so many units of ``order`` at zero."""
+    """One curve to measure: accuracy of ``model`` on ``x, y``, with the first ``counts`` units of ``order`` at zero."""
 
     def __init__(self, model: nn.Module, layer: str, order: Tensor, counts: list[int], x: Tensor, y: Tensor) -> None:
         self.model, self.name, self.layer = model, layer, model.get_submodule(layer)
         self.order, self.counts, self.x, self.y = order, counts, x, y
 
     def accuracy(self, outputs: Tensor) -> float:
-        """Return the fraction of labels that the outputs give."""
+        """Return the fraction of outputs whose largest logit is the label's."""
         return float((outputs.argmax(1) == self.y).float().mean())
 
     def mask(self, count: int) -> Tensor:
@@ -67,7 +67,7 @@ def hooks(q: Question) -> list[float]:
 
 
 def captum_mask(q: Question) -> list[float]:
-    """Captum, kept and ablated units as two features; of these one is wanted."""
+    """Captum, with kept and ablated units as two features; only the drop of the latter is used."""
     right = lambda x: (q.model(x).argmax(1) == q.y).float()  # noqa: E731
     ablation, intact = LayerFeatureAblation(right, q.layer), float(right(q.x).mean())
     found = [intact]
@@ -79,7 +79,7 @@ def captum_mask(q: Question) -> list[float]:
 
 
 def captum_baseline(q: Question) -> list[float]:
-    """Captum, the whole layer as one feature, with the ablated activation for its baseline."""
+    """Captum, with the whole layer as one feature and the ablated activation as its baseline."""
     right = lambda x: (q.model(x).argmax(1) == q.y).float()  # noqa: E731
     kept: list[Tensor] = []
     handle = q.layer.register_forward_hook(lambda _module, _args, output: kept.append(output))
@@ -96,7 +96,7 @@ def captum_baseline(q: Question) -> list[float]:
 
 
 def prune(q: Question) -> list[float]:
-    """torch.nn.utils.prune: a mask over the weight and bias of the batch norm, which must be put back by hand."""
+    """torch.nn.utils.prune: a mask over weight and bias of the batch norm, which are restored by hand."""
     found = []
     kept = {name: getattr(q.layer, name).clone() for name in ("weight", "bias")}
     for count in q.counts:
@@ -110,7 +110,7 @@ def prune(q: Question) -> list[float]:
 
 
 def torch_pruning(q: Question) -> list[float]:
-    """Torch-Pruning: channels taken away from a copy; it cannot take all, so the last step is a hook's."""
+    """Torch-Pruning: channels removed from a copy. It cannot remove all, so a hook does the last step."""
     import torch_pruning as tp
 
     found = []
@@ -145,7 +145,7 @@ def nnsight(q: Question) -> list[float]:
 
 
 def pyvene(q: Question) -> list[float]:
-    """pyvene asks every model for a configuration; an empty one does."""
+    """pyvene, which needs a configuration on the model; an empty one suffices."""
     import pyvene as pv
 
     name = list(inspect.signature(type(q.model).forward).parameters)[1]
@@ -182,13 +182,13 @@ def compare(case: Case, options: Options) -> dict[str, object]:
     counts = [round(units * k / STEPS) for k in range(STEPS + 1)]
     order = torch.randperm(units)
     installed = {name: run for name, run in {"hook loop": hooks, **RIVALS}.items() if _installed(name)}
-    ways = {}
-    for name, run in installed.items():  # a copy for each: some leave wrappers on the model
-        ways[name] = partial(run, Question(copy.deepcopy(model), case.layer, order, counts, x, y))
+    runs = {}
+    for name, run in installed.items():  # one copy each: some leave wrappers on the model
+        runs[name] = partial(run, Question(copy.deepcopy(model), case.layer, order, counts, x, y))
     with torch.no_grad():
-        for run in ways.values():
-            run()  # to warm up: rivals read sources and import at first
-        times, results = in_turns(options.rounds, ways)
+        for run in runs.values():
+            run()  # warms up: rivals import and read sources in the first run
+        times, results = in_turns(options.rounds, runs)
     for name, found in results.items():
         np.testing.assert_allclose(found, results["hook loop"], atol=1e-6, err_msg=f"{name} on {case}")
     loop = times["hook loop"]
@@ -204,7 +204,7 @@ def _installed(name: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, and what could not be run."""
+    """Print the table, and the rivals that are not installed."""
     run_cases(CASES, compare, Options.parse("rivals", __doc__, arguments, images=64, batch=64))
     absent = [name for name in NEEDS if not _installed(name)]
     print(f"{STEPS} steps and the intact network, one batch. Rivals: time over the hook loop's, less is faster;")

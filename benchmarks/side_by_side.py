@@ -1,4 +1,4 @@
-"""Two ways of doing the same, timed in turns in one run, so that a noisy machine disturbs both."""
+"""Time several runs of the same work in turns, so that a noisy machine disturbs all of them alike."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CACHE = Path.home() / ".cache" / "captum_ablate" / "benchmarks"
 
 @dataclass(frozen=True)
 class Options:
-    """How much to run: ``only`` picks the cases whose name contains it."""
+    """The options of a benchmark; ``only`` selects the cases whose name contains it."""
 
     images: int
     batch: int
@@ -53,7 +53,7 @@ class Options:
 
 
 def device_name(device: torch.device) -> str:
-    """Return what the times are of: so many threads, or a GPU with or without TF32 in its convolutions."""
+    """Return the number of threads, or the GPU and whether its convolutions use TF32."""
     if device.type == "cpu":
         return f"{torch.get_num_threads()} threads"
     is_fast = torch.backends.cudnn.allow_tf32 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
@@ -61,14 +61,14 @@ def device_name(device: torch.device) -> str:
 
 
 def seconds(device: torch.device = CPU) -> float:
-    """Return a clock: of the processor with one thread (others on the machine do not count), else of the wall."""
+    """Return CPU time with one thread, which other processes do not disturb, else wall time; in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.process_time() if _is_of_processor(device) else time.perf_counter()
 
 
 def clock_name(device: torch.device = CPU) -> str:
-    """Return which clock that is."""
+    """Return the name of the clock of ``seconds``."""
     return "processor time" if _is_of_processor(device) else "wall time"
 
 
@@ -77,26 +77,26 @@ def _is_of_processor(device: torch.device) -> bool:
 
 
 def in_turns(
-    rounds: int, ways: Mapping[str, Callable[[], Any]], device: torch.device = CPU
+    rounds: int, runs: Mapping[str, Callable[[], Any]], device: torch.device = CPU
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Run every way once per round; return their seconds, ``[rounds]``, and what they returned last."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    """Call every run once per round; return their seconds ``[rounds]`` and their last results."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
     results = {}
     for _ in range(rounds):
-        for name, run in ways.items():
+        for name, run in runs.items():
             start = seconds(device)
             results[name] = run()
             times[name].append(seconds(device) - start)
-    return {name: np.array(taken) for name, taken in times.items()}, results
+    return {name: np.array(spent) for name, spent in times.items()}, results
 
 
 def geometric_mean(ratios: pd.Series) -> float:
-    """Return the geometric mean."""
+    """Return the geometric mean of ``ratios``."""
     return float(np.exp(np.log(ratios.astype(float)).mean()))
 
 
 def keep(rows: Sequence[dict[str, Any]], key: Sequence[str], out: Path) -> pd.DataFrame:
-    """Put ``rows`` into the file ``out``, in the place of earlier ones of the same ``key``; return them as a table."""
+    """Write ``rows`` into the file ``out``, replacing earlier rows of the same ``key``; return them as a table."""
     table = pd.DataFrame(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists():
@@ -111,7 +111,7 @@ def keep(rows: Sequence[dict[str, Any]], key: Sequence[str], out: Path) -> pd.Da
 def run_cases(
     cases: Sequence[Any], row_of: Callable[[Any, Options], dict[str, Any]], options: Options, ratio: str = "ratio"
 ) -> pd.DataFrame:
-    """Run the chosen cases, print and keep each when it is done, print the table, and return it.
+    """Run the selected cases, print and keep each row when it is done, then print the table and return it.
 
     The first two columns of a row are its key; the setting is kept with it.
     """
@@ -123,7 +123,7 @@ def run_cases(
             shown = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in rows[-1].items()}
             print("  ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
     if not rows:
-        raise SystemExit(f"no case contains {options.only!r}; there are {', '.join(map(str, cases))}")
+        raise SystemExit(f"no case contains {options.only!r}; the cases are {', '.join(map(str, cases))}")
     table = pd.DataFrame(rows)
     print(f"\n{markdown(table)}\n\n{options}")
     print(f"geometric mean {geometric_mean(table[ratio]):.3g}x, {extremes(table[ratio])}")

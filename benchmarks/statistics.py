@@ -1,10 +1,10 @@
 """Time of all statistics of a layer over that of bare forward passes (``python -m benchmarks.statistics``).
 
-Three loops take turns, pass by pass, in one run: the bare loop ``for x, y in batches: model(x)``, all statistics of one
-layer, and all statistics of four layers, each in one shared pass (``attribute_together``). The ratio is the median over
-the rounds; times are CPU seconds of one thread, which other programs on the machine disturb least, or wall-clock
-seconds on another device. Weights are random, images are noise: time does not depend on them. The linear probe counts
-with its table only; fitting it is scikit-learn's work.
+Three loops take turns, pass by pass, within one run: the bare loop ``for x, y in batches: model(x)``, all statistics of
+one layer, and all statistics of four layers, each in one shared pass (``attribute_together``). Ratios are medians over
+the rounds. Times are CPU seconds of one thread, which other programs disturb least, or wall-clock seconds on another
+device. Weights are random and images noise: time does not depend on them. The linear probe counts with its table only;
+scikit-learn fits it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from captum_ablate.statistics.requests import Request, TableRequest
 from captum_ablate.statistics.table import ActivationTable
 
 LIMITS = {1: 1.15, 4: 1.30}
-"""What a pass may cost, as a multiple of the bare one, by the number of layers."""
+"""Most that a pass may cost, as a multiple of the bare pass, by the number of layers."""
 
 
 class LayerTable(LayerDatasetAttribution):
-    """Asks for what a linear probe asks for, and does not fit it."""
+    """Collects the table of a linear probe, and does not fit the probe."""
 
     requests: tuple[Request, ...] = (TableRequest(),)
 
@@ -61,7 +61,7 @@ STATISTICS: dict[str, Callable[..., LayerDatasetAttribution]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A network with four of its layers, the third of which is the one of the first ratio."""
+    """A network with four of its layers; the third is the layer of the first ratio."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -83,7 +83,7 @@ def cnn() -> nn.Module:
 
 
 def mlp(*widths: int) -> nn.Module:
-    """Return a dense network for 28 px digits with hidden layers of these widths."""
+    """Return a dense network for 28 px digits with hidden layers of ``widths``."""
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise((784, *widths)):
         layers += [nn.Linear(before, after), nn.ReLU()]

@@ -1,4 +1,4 @@
-"""Tables of results as Markdown, for the terminal and for the pages in docs."""
+"""Results as Markdown tables, for the terminal and for the pages in docs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> str:
-    """Return the table without its index; floats with ``digits`` significant digits."""
+    """Return ``table`` in Markdown, without its index; floats have ``digits`` significant digits."""
 
     def shown(value: object) -> str:
         if not isinstance(value, float):

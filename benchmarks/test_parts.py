@@ -1,4 +1,4 @@
-"""Absolute times of the parts that a user calls, to hold one commit against another with pytest-benchmark.
+"""Absolute times of the parts that a user calls, to compare commits with pytest-benchmark.
 
 ``python -m pytest benchmarks/test_parts.py --benchmark-autosave``, and with ``--benchmark-compare`` after a change.
 """
@@ -23,7 +23,7 @@ def case():
 
 @pytest.fixture(scope="module")
 def head():
-    """ResNet-18 avgpool, behind which all is linear, with more steps than the closed form needs to pay."""
+    """ResNet-18 avgpool, after which the network is linear, with more steps than the closed form needs to pay."""
     return Case("resnet18", "avgpool", 64).build(32, 16)
 
 
@@ -53,7 +53,7 @@ def test_curve(benchmark, case, steps):
     benchmark(_evaluator(model, layer, steps=steps).evaluate, torch.rand(units), batches)
 
 
-def test_curve_behind_which_all_is_linear(benchmark, head):
+def test_curve_before_a_linear_head(benchmark, head):
     model, layer, units, batches = head
     benchmark(_evaluator(model, layer, steps=None).evaluate, torch.rand(units), batches)
 

@@ -1,8 +1,8 @@
-"""Each unit of a layer ablated alone: Captum's ``LayerFeatureAblation`` with a mask of channels over our
-``LayerUnitAblation(metric="logit")``, which must give equal values (``python -m benchmarks.units``).
+"""Time of ablating each unit of a layer alone: Captum over ours (``python -m benchmarks.units``).
 
-We ablate every unit. Captum gets a feature for each of so many units (``--units``; all of them if it is as large as the
-layer) and one for all the others, and its time is scaled to the forward passes for every unit: one each, and two more.
+Captum's ``LayerFeatureAblation`` with a mask of channels and our ``LayerUnitAblation(metric="logit")`` must return
+equal values. We ablate every unit. Captum gets one feature for each of the first ``--units`` units and one for all
+others. Its time is scaled to the number of forward passes for every unit: one each, and two more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CASES = (
 
 
 def captums(model: nn.Module, layer: nn.Module, batches: list[tuple[Tensor, Tensor]], mask: Tensor) -> Tensor:
-    """Return the mean drop of the label's logit for each index of the layer, ``[indices]``."""
+    """Return the mean drop of the label's logit for each index of the layer, ``[indices]``, by Captum."""
     ablation = LayerFeatureAblation(model, layer)
     drops = [ablation.attribute(x, target=y, layer_mask=mask) for x, y in batches]
     return torch.cat([d.flatten(2)[:, :, 0] if d.ndim > 2 else d for d in drops]).double().mean(dim=0)
@@ -41,7 +41,7 @@ def compare(case: Case, options: Options, measured: int) -> dict[str, object]:
     model, layer, units, batches = case.build(options.images, options.batch, options.device)
     measured = min(measured, units)
     shape = (1, units, 1, 1) if case.layer != "classifier.1" else (1, units)
-    mask = torch.arange(units).clamp(max=measured).reshape(shape).to(options.device)  # the last feature is the rest
+    mask = torch.arange(units).clamp(max=measured).reshape(shape).to(options.device)  # last: all others
     ours = LayerUnitAblation(model, layer, metric="logit")
     times, results = in_turns(
         options.rounds,

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: every way that they time gives the same numbers."""
+"""Every run that the benchmarks time gives the same numbers."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_exponent_of_a_power_law_is_found_with_its_interval():
     assert high - low > 0.05
 
 
-def test_ways_take_turns():
+def test_runs_take_turns():
     asked = []
     times, results = in_turns(2, {"a": lambda: asked.append("a") or 1, "b": lambda: asked.append("b") or 2})
     assert asked == ["a", "b", "a", "b"]
@@ -101,7 +101,7 @@ def test_a_table_takes_the_place_of_the_one_before_and_nothing_else_changes():
     once = page.fill(text, "curves", "| new |")
     assert once == text.replace("old", "| new |")
     assert page.fill(once, "units", "x").count("x") == 1
-    with pytest.raises(ValueError, match="no place for 'rivals'"):
+    with pytest.raises(ValueError, match="needs a line <!-- rivals -->"):
         page.fill(text, "rivals", "x")
 
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-zoo = pytest.importorskip("benchmarks.zoo", reason="the benchmarks are not installed with the tests")
+pytest.importorskip("benchmarks.zoo", reason="the benchmarks are not installed with the tests")
+
+from benchmarks.zoo import check, networks, report, sweep
 
 FAST = ("squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5", "mobilenet_v3_small")
 SLOW = ("regnet_y_400mf", "resnet18", "efficientnet_b0", "googlenet")
@@ -18,18 +20,18 @@ SLOW = ("regnet_y_400mf", "resnet18", "efficientnet_b0", "googlenet")
 
 @pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_ablated_outputs_equal_plain_hooks(name):
-    rows = list(zoo.check(name))
+    rows = list(check.check(name))
 
-    assert len(rows) == zoo.LAYERS
+    assert len(rows) == networks.LAYERS
     for row in rows:
         assert row.result in ("to the bit", "to 1e-5"), row
         assert row.execution.startswith(("replay", "closed form")), row
-        assert row.effect > zoo.VISIBLE, f"an ablation without effect proves nothing: {row}"
+        assert row.effect > check.VISIBLE, f"an ablation without effect proves nothing: {row}"
         assert row.hooks_left == 0, row
 
 
 def test_the_sweep_finds_a_wrong_evaluator(monkeypatch):
-    evaluate = zoo.CumulativeAblationEvaluator.evaluate
+    evaluate = check.CumulativeAblationEvaluator.evaluate
 
     def wrong(self, scores, data):
         curve = evaluate(self, scores, data)
@@ -37,9 +39,9 @@ def test_the_sweep_finds_a_wrong_evaluator(monkeypatch):
         values[1, 0] += 1e-3 * values.abs().max()
         return dataclasses.replace(curve, values=values)
 
-    monkeypatch.setattr(zoo.CumulativeAblationEvaluator, "evaluate", wrong)
-    model, x = zoo.network("squeezenet1_1", 64)
-    found = zoo._compare(model, x, zoo.Layer("features.3", "Fire", 1), "zero", steps=2)
+    monkeypatch.setattr(check.CumulativeAblationEvaluator, "evaluate", wrong)
+    model, x = networks.network("squeezenet1_1", 64)
+    found = check._compare(model, x, networks.Layer("features.3", "Fire", 1), "zero", steps=2)
 
     assert found["result"] == "wrong"
     assert found["difference"] > 1e-4
@@ -57,7 +59,7 @@ def test_chosen_layers_run_once_and_spread_over_the_depth():
                 x = self.shared(convolution(x))
             return self.head(x.mean((2, 3)))
 
-    layers = zoo.choose_layers(Net().eval(), torch.randn(2, 3, 5, 5))
+    layers = networks.choose_layers(Net().eval(), torch.randn(2, 3, 5, 5))
 
     assert [layer.name for layer in layers] == [f"convolutions.{k}" for k in (0, 2, 4, 7)]
     assert {layer.unit_dim for layer in layers} == {1}
@@ -66,16 +68,16 @@ def test_chosen_layers_run_once_and_spread_over_the_depth():
 def test_a_stopped_sweep_resumes_where_it_was(tmp_path, monkeypatch, capsys):
     asked = []
 
-    def check(name):
+    def checked(name):
         asked.append(name)
-        yield zoo.Row(
+        yield check.Row(
             name, 1, 64, "layer", "Conv2d", result="to the bit", execution="replay", effect=1.0, difference=0.0
         )
 
-    monkeypatch.setattr(zoo, "check", check)
-    monkeypatch.setattr(zoo, "size_of", lambda name: ({"alexnet": 2, "resnet18": 1, "vit_h_14": 10**12}[name], 64))
-    first = zoo.sweep(["alexnet"], tmp_path / "zoo.csv", 1e6)
-    both = zoo.sweep(["alexnet", "resnet18", "vit_h_14"], tmp_path / "zoo.csv", 5.0)
+    monkeypatch.setattr(sweep, "check", checked)
+    monkeypatch.setattr(sweep, "size_of", lambda name: ({"alexnet": 2, "resnet18": 1, "vit_h_14": 10**12}[name], 64))
+    first = sweep.sweep(["alexnet"], tmp_path / "zoo.csv", 1e6)
+    both = sweep.sweep(["alexnet", "resnet18", "vit_h_14"], tmp_path / "zoo.csv", 5.0)
 
     assert asked == ["alexnet", "resnet18"]
     assert list(first.network) == ["alexnet"]
@@ -84,5 +86,5 @@ def test_a_stopped_sweep_resumes_where_it_was(tmp_path, monkeypatch, capsys):
         "resnet18": "to the bit",
         "vit_h_14": "not run",
     }
-    assert "vit_h_14" in zoo.table_of(both)
+    assert "vit_h_14" in report.table_of(both)
     assert isinstance(both, pd.DataFrame)
