@@ -5,31 +5,30 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from captum.attr import LayerAttribution
 from torch import Tensor, nn
 
+from captum_ablate.attr.options import AttributionWithOptions, argument
 from captum_ablate.inputs.batches import Batches, UnpackBatch, batches_of_call, check_classes
 from captum_ablate.inputs.model import (
     ForwardFunc,
     Layer,
     as_model,
+    borrowed,
     device_of,
     find_layer,
     layer_name,
-    refuse_training_mode,
     warn_of_positions,
 )
 from captum_ablate.inputs.progress import with_progress
-from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.collect import LayerRequest, LayerStatistics, collect
 from captum_ablate.statistics.requests import MomentsRequest, Request, Statistic
 
 
-class LayerDatasetAttribution(LayerAttribution):
+class LayerDatasetAttribution(AttributionWithOptions):
     r"""One score per unit of a layer, from a labelled data set; higher means more important.
 
     Unlike Captum's per-sample layer attributions, whose result has the shape of the layer's output, the result here
@@ -52,8 +51,18 @@ class LayerDatasetAttribution(LayerAttribution):
                 return moments.means.amax(0) - moments.means.amin(0)
     """
 
-    requests: tuple[Request, ...] = (MomentsRequest(),)
+    requests: ClassVar[tuple[Request, ...]] = (MomentsRequest(),)
     """The statistics that ``score`` and ``score_per_class`` receive, in this order."""
+
+    source: ClassVar[str] = "activations"
+    """Where the statistics come from: "activations" (one pass, which several attributions share) or "ablation"."""
+
+    if TYPE_CHECKING:  # the constructor of subclasses, as type checkers are to see it
+        forward_func: ForwardFunc = argument(kw_only=False)
+        layer: Any = argument(kw_only=False)
+        device_ids: list[int] | None = argument(kw_only=False, default=None)
+        unit_dim: int | None = 1
+        layer_mask: Tensor | None = None
 
     def __init__(
         self,
@@ -72,11 +81,7 @@ class LayerDatasetAttribution(LayerAttribution):
         )
         super().__init__(model, found, device_ids)
         self.axis = UnitAxis.of(unit_dim, layer_mask)
-
-    @property
-    def streams(self) -> bool:
-        """Whether the statistics come from one pass over the activations, which several attributions can share."""
-        return type(self)._look is LayerDatasetAttribution._look
+        self.__post_init__()
 
     @classmethod
     def get_name(cls) -> str:
@@ -135,12 +140,11 @@ class LayerDatasetAttribution(LayerAttribution):
         )
         if per_class:
             self.check_per_class()
-        with unchanged(self.forward_func, batches.owner, *self.layers):
-            refuse_training_mode(self.forward_func, *self.layers)
-            found = self._look(batches, at_input=attribute_to_layer_input, show_progress=show_progress)
+        with borrowed(self.forward_func, batches.owner, *self.layers):
+            found = self._collect(batches, at_input=attribute_to_layer_input, show_progress=show_progress)
         return self.results(found, per_class=per_class, keepdim=keepdim)
 
-    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
+    def _collect(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
         """Return the shapes and the requested statistics of the tensors of each layer."""
         shown = with_progress(batches, self.get_name(), show_progress)
         return collect(self.forward_func, self.layer_requests(), shown, at_input=at_input)

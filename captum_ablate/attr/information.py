@@ -7,13 +7,11 @@ I(T;Y) <= KL <= log2(1 / min P(c)).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import log
 
 from torch import Tensor
 
 from captum_ablate.attr.base import LayerDatasetAttribution
-from captum_ablate.inputs.model import ForwardFunc, Layer
 from captum_ablate.inputs.warnings import warn
 from captum_ablate.statistics.histogram import ClassHistogram
 from captum_ablate.statistics.quantiser import Quantiser
@@ -26,20 +24,12 @@ EMPTY_BITS = 0.01
 class _QuantisedAttribution(LayerDatasetAttribution):
     """Scores from the histogram of quantised activations; the options are those of ``Quantiser``."""
 
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        layer: Layer | Sequence[Layer],
-        device_ids: list[int] | None = None,
-        *,
-        unit_dim: int | None = 1,
-        layer_mask: Tensor | None = None,
-        threshold: float | Tensor | str | None = None,
-        bins: int | None = None,
-        edges: str = "width",
-    ) -> None:
-        super().__init__(forward_func, layer, device_ids, unit_dim=unit_dim, layer_mask=layer_mask)
-        self.quantiser = Quantiser.of(threshold, bins, edges)
+    threshold: float | Tensor | str | None = None
+    bins: int | None = None
+    edges: str = "width"
+
+    def __post_init__(self) -> None:
+        self.quantiser = Quantiser.of(self.threshold, self.bins, self.edges)
 
     @property
     def requests(self) -> tuple[Request, ...]:  # type: ignore[override]  # the histogram under our quantiser
@@ -69,30 +59,7 @@ class LayerMutualInformation(_QuantisedAttribution):
     :math:`(B'-1)(C'-1) / (2N \ln 2)` of the plug-in estimate (B' bins and C' classes that occur).
     """
 
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        layer: Layer | Sequence[Layer],
-        device_ids: list[int] | None = None,
-        *,
-        unit_dim: int | None = 1,
-        layer_mask: Tensor | None = None,
-        threshold: float | Tensor | str | None = None,
-        bins: int | None = None,
-        edges: str = "width",
-        bias_correction: bool = False,
-    ) -> None:
-        super().__init__(
-            forward_func,
-            layer,
-            device_ids,
-            unit_dim=unit_dim,
-            layer_mask=layer_mask,
-            threshold=threshold,
-            bins=bins,
-            edges=edges,
-        )
-        self.bias_correction = bias_correction
+    bias_correction: bool = False
 
     def score(self, histogram: ClassHistogram) -> Tensor:
         _warn_if_empty(histogram.entropy)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,8 +12,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
 
 from captum_ablate.attr.base import LayerDatasetAttribution
-from captum_ablate.inputs.model import ForwardFunc, Layer
-from captum_ablate.statistics.requests import Request, TableRequest
+from captum_ablate.statistics.requests import TableRequest
 from captum_ablate.statistics.table import ActivationTable
 
 STRENGTHS = tuple(10.0**k for k in (-4, -3, -2, -1, 0, 1))
@@ -33,22 +31,13 @@ class LayerLinearProbe(LayerDatasetAttribution):
     Probes against ablation is the question of Hayne et al. (2022, arXiv 2211.04367); this probe is ours.
     """
 
-    requests: tuple[Request, ...] = (TableRequest(),)
+    requests = (TableRequest(),)
 
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        layer: Layer | Sequence[Layer],
-        device_ids: list[int] | None = None,
-        *,
-        unit_dim: int | None = 1,
-        layer_mask: Tensor | None = None,
-        C: float | None = None,
-    ) -> None:
-        super().__init__(forward_func, layer, device_ids, unit_dim=unit_dim, layer_mask=layer_mask)
-        if C is not None and not C > 0:
-            raise ValueError(f"C must be positive, or None for cross-validation; got {C!r}")
-        self.C = C
+    C: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.C is not None and not self.C > 0:
+            raise ValueError(f"C must be positive, or None for cross-validation; got {self.C!r}")
 
     def score(self, table: ActivationTable) -> Tensor:
         return torch.linalg.vector_norm(self.score_per_class(table), dim=0)

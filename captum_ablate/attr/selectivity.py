@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from captum_ablate.attr.activity import LayerMeanActivity
 from captum_ablate.attr.base import LayerDatasetAttribution, SelectivityFactory
-from captum_ablate.inputs.batches import Batches
-from captum_ablate.inputs.model import ForwardFunc, Layer
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.collect import LayerStatistics
 from captum_ablate.statistics.moments import ClassMoments
 from captum_ablate.statistics.requests import MomentsRequest, Request, Statistic
 
@@ -28,18 +22,7 @@ class LayerClassSelectivity(LayerDatasetAttribution):
     between -1 and 1.
     """
 
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        layer: Layer | Sequence[Layer],
-        device_ids: list[int] | None = None,
-        *,
-        unit_dim: int | None = 1,
-        layer_mask: Tensor | None = None,
-        eps: float = 1e-7,
-    ) -> None:
-        super().__init__(forward_func, layer, device_ids, unit_dim=unit_dim, layer_mask=layer_mask)
-        self.eps = eps
+    eps: float = 1e-7
 
     def score(self, moments: ClassMoments) -> Tensor:
         return self.score_per_class(moments).gather(0, moments.means.argmax(dim=0)[None]).squeeze(0)
@@ -63,51 +46,32 @@ class LayerSelectivityActivity(LayerDatasetAttribution):
     made with ``functools.partial``; its score takes the place of the selectivity index.
     """
 
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        layer: Layer | Sequence[Layer],
-        device_ids: list[int] | None = None,
-        *,
-        unit_dim: int | None = 1,
-        layer_mask: Tensor | None = None,
-        selectivity: SelectivityFactory = LayerClassSelectivity,
-    ) -> None:
-        super().__init__(forward_func, layer, device_ids, unit_dim=unit_dim, layer_mask=layer_mask)
-        self.selectivity = selectivity(self.forward_func, self.layer)
-        if not isinstance(self.selectivity, LayerDatasetAttribution):
+    selectivity: SelectivityFactory = LayerClassSelectivity
+
+    def __post_init__(self) -> None:
+        self.factor = self.selectivity(self.forward_func, self.layer)
+        if not isinstance(self.factor, LayerDatasetAttribution):
             raise TypeError(
                 "selectivity must be a function (forward_func, layer) -> an attribution over a data set, such as "
-                f"LayerClassSelectivity; it gave {type(self.selectivity).__name__}"
+                f"LayerClassSelectivity; it returned {type(self.factor).__name__}"
             )
-        if self.selectivity.axis not in (UnitAxis(), self.axis):
+        if self.factor.source != "activations":
             raise ValueError(
-                "the selectivity has another unit_dim or layer_mask than the product; give both the same, or it none"
+                f"selectivity must be a statistic of the activations; {type(self.factor).__name__} ablates units in "
+                "passes of its own: attribute with it and with LayerMeanActivity, and multiply the two scores"
             )
-        self.selectivity.axis = self.axis
-
-    @property
-    def streams(self) -> bool:
-        return self.selectivity.streams
+        if self.factor.axis not in (UnitAxis(), self.axis):
+            raise ValueError(
+                "the selectivity has another unit_dim or layer_mask than the product; pass both the same, or none to it"
+            )
+        self.factor.axis = self.axis
 
     @property
     def requests(self) -> tuple[Request, ...]:  # type: ignore[override]  # those of both factors
-        return (MomentsRequest(), *self.selectivity.requests)
+        return (MomentsRequest(), *self.factor.requests)
 
     def score(self, moments: ClassMoments, *selectivity: Statistic) -> Tensor:
-        return self.selectivity.score(*selectivity) * moments.absolute_mean
+        return self.factor.score(*selectivity) * moments.absolute_mean
 
     def score_per_class(self, moments: ClassMoments, *selectivity: Statistic) -> Tensor:
-        return (self.selectivity.score_per_class(*selectivity) * moments.absolute_means).clamp(min=0)
-
-    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
-        if self.selectivity.streams:
-            return super()._look(batches, at_input=at_input, show_progress=show_progress)
-        activity = LayerMeanActivity(self.forward_func, self.layers)
-        activity.axis = self.axis
-        means = activity._look(batches, at_input=at_input, show_progress=show_progress)
-        own = self.selectivity._look(batches, at_input=at_input, show_progress=show_progress)
-        return [
-            LayerStatistics(mean.shapes, tuple((*m, *s) for m, s in zip(mean.statistics, one.statistics, strict=True)))
-            for mean, one in zip(means, own, strict=True)
-        ]
+        return (self.factor.score_per_class(*selectivity) * moments.absolute_means).clamp(min=0)

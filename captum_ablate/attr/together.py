@@ -7,9 +7,8 @@ from typing import Any
 
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.batches import UnpackBatch, batches_of_call
-from captum_ablate.inputs.model import refuse_training_mode
+from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import with_progress
-from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.statistics.collect import collect
 
 
@@ -51,19 +50,18 @@ def attribute_together(
         batch_size=batch_size,
         unpack_batch=unpack_batch,
     )
-    alone = [name for name, attribution in attributions.items() if not attribution.streams]
+    alone = [name for name, attribution in attributions.items() if attribution.source != "activations"]
     if alone:
         batches.refuse_one_shot(f"{alone[0]!r} makes passes of its own")
     if per_class:
         for attribution in attributions.values():
             attribution.check_per_class()
-    sharing = {name: a for name, a in attributions.items() if a.streams}
+    sharing = {name: a for name, a in attributions.items() if a.source == "activations"}
     wanted = {name: a.layer_requests() for name, a in sharing.items()}
     layers = [layer for a in sharing.values() for layer in a.layers]
     results = {}
     if sharing:
-        with unchanged(first.forward_func, batches.owner, *layers):
-            refuse_training_mode(first.forward_func, *layers)
+        with borrowed(first.forward_func, batches.owner, *layers):
             requests = [one for own in wanted.values() for one in own]
             shown = with_progress(batches, f"{len(sharing)} attributions", show_progress)
             found = iter(collect(first.forward_func, requests, shown, at_input=attribute_to_layer_input))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from captum_ablate.ablation import Engine, Plan, ReferenceOption, Site, fit_of, 
 from captum_ablate.ablation.metrics import Metric, as_metric
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.batches import Batches
-from captum_ablate.inputs.model import ForwardFunc, Layer, layer_name
+from captum_ablate.inputs.model import layer_name
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.statistics.activations import output_shapes
 from captum_ablate.statistics.collect import LayerStatistics
@@ -28,20 +26,14 @@ class LayerUnitAblation(LayerDatasetAttribution):
     mask of channels measures the same for ``metric="logit"``, at one full forward pass per unit.
     """
 
-    def __init__(
-        self,
-        forward_func: ForwardFunc,
-        layer: Layer | Sequence[Layer],
-        device_ids: list[int] | None = None,
-        *,
-        unit_dim: int | None = 1,
-        layer_mask: Tensor | None = None,
-        reference: ReferenceOption = "zero",
-        metric: str | Metric = "log_likelihood",
-    ) -> None:
-        super().__init__(forward_func, layer, device_ids, unit_dim=unit_dim, layer_mask=layer_mask)
-        fit_of(reference, self.axis, seed=0)  # an unknown reference is refused here
-        self.reference, self.metric = reference, as_metric(metric)
+    source = "ablation"
+
+    reference: ReferenceOption = "zero"
+    metric: str | Metric = "log_likelihood"
+
+    def __post_init__(self) -> None:
+        fit_of(self.reference, self.axis, seed=0)  # an unknown reference is refused here
+        as_metric(self.metric)
 
     def score(self, deficits: ClassMoments) -> Tensor:
         return deficits.mean
@@ -49,7 +41,7 @@ class LayerUnitAblation(LayerDatasetAttribution):
     def score_per_class(self, deficits: ClassMoments) -> Tensor:
         return deficits.means
 
-    def _look(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
+    def _collect(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
         batches.refuse_one_shot("unit ablation looks at the layer first, then ablates")
         shapes = output_shapes(self.forward_func, self.layers, batches, at_input=at_input)
         found = []
@@ -65,7 +57,7 @@ class LayerUnitAblation(LayerDatasetAttribution):
     def _deficits(self, site: Site, shape: torch.Size, batches: Batches, show_progress: bool) -> ClassMoments:
         reference = learn(self.reference, self.forward_func, site, batches)
         plan = Plan.singles(self.axis.count(shape))
-        engine = Engine(self.forward_func, [site], [reference], self.metric, plan)
+        engine = Engine(self.forward_func, [site], [reference], as_metric(self.metric), plan)
         measured = engine.run(with_progress(batches, self.get_name(), show_progress))
         deficits = (measured.intact - measured.values).to(torch.float64)  # [units, n]
         return ClassMoments.of(deficits.T.contiguous(), measured.target)

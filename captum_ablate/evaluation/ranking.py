@@ -74,7 +74,7 @@ class Ranker:
                     if method.axis.unit_dim == self.axis.unit_dim:
                         what = "another layer_mask than the evaluator"
                     raise ValueError(f"the attribution has {what}; give both the same")
-                (self.statistical if method.streams else self.measured)[name] = method
+                (self.statistical if method.source == "activations" else self.measured)[name] = method
             else:
                 self.by_sample[name], self.partials[name] = self._sample_scoring(method, options)
 

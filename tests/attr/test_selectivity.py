@@ -122,12 +122,9 @@ def test_another_selectivity_takes_the_place_of_the_index(digits_net, small_digi
     np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-8, atol=1e-12)
 
 
-def test_measured_ablation_may_take_the_place_of_the_index(digits_net, small_digits):
-    x, y = small_digits
-    scores = LayerSelectivityActivity(digits_net, "relu3", selectivity=LayerUnitAblation).attribute(x, target=y)
-    deficits = LayerUnitAblation(digits_net, "relu3").attribute(x, target=y)
-    activity = LayerMeanActivity(digits_net, "relu3").attribute(x, target=y)
-    np.testing.assert_allclose(scores.numpy(), (deficits * activity).numpy(), rtol=1e-5, atol=1e-8)
+def test_measured_ablation_is_refused_in_the_place_of_the_index(digits_net):
+    with pytest.raises(ValueError, match=r"statistic of the activations; LayerUnitAblation ablates.*multiply the two"):
+        LayerSelectivityActivity(digits_net, "relu3", selectivity=LayerUnitAblation)
 
 
 def test_another_selectivity_is_taken_over_the_same_groups_and_axis(digits_net, small_digits):
@@ -142,5 +139,5 @@ def test_another_selectivity_is_taken_over_the_same_groups_and_axis(digits_net, 
 
 
 def test_a_selectivity_that_is_no_attribution_over_a_data_set_is_refused(dense):
-    with pytest.raises(TypeError, match=r"selectivity must be a function.*it gave Linear"):
+    with pytest.raises(TypeError, match=r"selectivity must be a function.*it returned Linear"):
         LayerSelectivityActivity(dense, "0", selectivity=lambda model, layer: layer)
