@@ -285,7 +285,7 @@ def _attention(op: Op, position: Position, tape: Tape) -> Wants | None:
     given = dict(zip((a.name for a in op.func._schema.arguments), op.args, strict=False)) | op.kwargs
     rest = [value for name, value in given.items() if name not in ("query", "key", "value")]
     if any(isinstance(value, (Ref, Tensor)) for value in rest) or given.get("is_causal"):
-        return None  # a mask has its own queries
+        return None  # a mask has an axis of queries too
     return {0: Position.at(shape, axis, position.index)} if axis is not None and axis == len(shape) - 2 > 0 else None
 
 

@@ -43,11 +43,8 @@ def _noticed(owner: Any, name: str) -> Any:
                 if threading.get_ident() not in before:
                     notice(None, name)
         elif name in METHODS:
-            for tensor in (
-                *(() if name == "tensor_split" else (self,)),
-                *args,
-                *kwargs.values(),
-            ):  # it reads its indices
+            own = () if name == "tensor_split" else (self,)  # tensor_split reads its indices alone
+            for tensor in (*own, *args, *kwargs.values()):
                 if isinstance(tensor, Tensor):
                     _this_thread.notice(tensor, name)
         return original(self, *args, **kwargs)
