@@ -176,7 +176,7 @@ def unit_drops(
 ) -> Tensor:
     """Return what the metric of each sample loses when a unit alone is ablated, ``[n, units]`` float64.
 
-    What is within ``ROUNDING`` of the metric's size is 0, so that units without an effect tie. Arguments are those of
+    A drop within ``ROUNDING`` of the metric's size is 0, so that units without an effect tie. Arguments are those of
     ``deficit_correlation``.
 
     Raises:

@@ -56,16 +56,8 @@ class DivisionOfLabour:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per unit: ``method, unit, positive, negative, share, sign``."""
-        return pd.DataFrame(
-            {
-                "method": self.name,
-                "unit": range(len(self.positive)),
-                "positive": self.positive.numpy(),
-                "negative": self.negative.numpy(),
-                "share": self.share.numpy(),
-                "sign": self.sign.numpy(),
-            }
-        )
+        columns = {name: getattr(self, name).numpy() for name in ("positive", "negative", "share", "sign")}
+        return pd.DataFrame({"method": self.name, "unit": range(len(self.positive)), **columns})
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the units by the share of samples that they speak for; return the axes."""
@@ -87,8 +79,8 @@ def division_of_labour(
     After the sentiment network of Dhamdhere, Sundararajan and Yan (arXiv 1805.12233), where most filters were found to
     support one sentiment. The share is ours.
 
-    Where the outputs are linear in the layer (and for conductance the unit is above its value at the baseline), a
-    unit's sign is that of its weight. The share is then 1 whatever was learned; look at an earlier layer.
+    Where the outputs are linear in the layer, a unit's sign is that of its weight (for conductance, of a unit above its
+    value at the baseline). The share is then 1 whatever was learned; look at an earlier layer.
 
     Args:
         attribution: such as ``LayerConductance(model, layer)``.

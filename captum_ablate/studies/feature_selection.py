@@ -157,8 +157,15 @@ def feature_selection(
 def resampled_interval(values: Floats, n_train: int, n_test: int) -> Interval:
     """Return the corrected resampled t interval of the mean of ``values [splits]``.
 
-    The splits share their samples, so the variance of the mean is (1 / splits + n_test / n_train) s^2, not s^2 / splits
-    (Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003).
+    The splits share their samples, so the variance of the mean is (1 / splits + n_test / n_train) s^2, which exceeds
+    s^2 / splits (Nadeau and Bengio, Machine Learning 52, 2003). NaN for one split.
+
+    Example:
+        >>> import numpy as np
+        >>> from captum_ablate.studies import resampled_interval
+        >>> low, high = resampled_interval(np.array([0.8, 0.9, 0.85]), n_train=50, n_test=50)
+        >>> round(low, 3), round(high, 3)
+        (0.602, 1.098)
     """
     splits = len(values)
     if splits < 2:

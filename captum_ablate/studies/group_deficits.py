@@ -99,12 +99,7 @@ class GroupDeficits:
             >>> found.excess.shape == (2, len(grid.groups))
             True
         """
-        if isinstance(n_random, bool) or not isinstance(n_random, int) or n_random < 1:
-            raise ValueError(f"n_random must be an int of at least 1; got {n_random!r}")
-        if not grid.groups:
-            raise ValueError(
-                f"no tile has {grid.min_units} units; take fewer tiles than {grid.tiles} or a lower min_units"
-            )
+        _check(grid, n_random)
         model, layer, seed = evaluator.forward_func, one_layer(evaluator), evaluator.seed
         batches, learned_from = (
             as_batches(one, forward_func=model, batch_size=batch_size, unpack_batch=unpack_batch)
@@ -212,6 +207,14 @@ def tables_by_class(plan: Plan, measured: Measured, n_random: int) -> dict[str, 
                 table[c, g] = value
     intact = torch.stack([measured.intact[index == c].mean() for c in range(len(classes))])
     return {"classes": classes, "n": torch.bincount(index), "intact": intact.to(torch.float64), **tables}
+
+
+def _check(grid: Tiling, n_random: int) -> None:
+    """Raise where there is nothing to ablate, or nothing to compare with."""
+    if isinstance(n_random, bool) or not isinstance(n_random, int) or n_random < 1:
+        raise ValueError(f"n_random must be an int of at least 1; got {n_random!r}")
+    if not grid.groups:
+        raise ValueError(f"no tile has {grid.min_units} units; take fewer tiles than {grid.tiles} or a lower min_units")
 
 
 def _against_chance(own: Tensor, others: Tensor) -> tuple[float, ...]:

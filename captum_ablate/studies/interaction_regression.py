@@ -14,11 +14,7 @@ from numpy.typing import NDArray
 
 from captum_ablate.statistics.intervals import LEVEL, Interval
 from captum_ablate.studies.linear_models import LinearFit, bootstrap, fit, freedman_lane
-
-STRATA = ("network", "layer", "class")
-"""Columns within which rows are exchanged, where the frame has them."""
-SCALES = ("network", "layer")
-"""Columns within which selectivity and activity are standardised: activities of two layers have no common unit."""
+from captum_ablate.studies.regression_terms import check_columns, regression_terms, strata_of, stratum_numbers
 
 MODELS = {
     "M1": ("constant", "selectivity", "log size"),
@@ -226,51 +222,21 @@ def interaction_regression(
         >>> round(float(found.models["r2"]["M3"]), 3), found.p
         (1.0, 0.01)
     """
-    _check_columns(frame, (response, selectivity, activity, size))
+    check_columns(frame, (response, selectivity, activity, size))
     for name, count in (("permutations", permutations), ("resamples", resamples)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"{name} must be an int of at least 1; got {count!r}")
-    strata = _strata(frame, strata)
+    strata = strata_of(frame, strata)
     return InteractionRegression.of(
-        _terms(frame, selectivity, activity, size),
+        regression_terms(frame, selectivity, activity, size),
         frame[response].to_numpy(np.float64),
-        _numbered(frame, strata),
+        stratum_numbers(frame, strata),
         strata=strata,
         response=response,
         permutations=permutations,
         resamples=resamples,
         seed=seed,
     )
-
-
-def _strata(frame: pd.DataFrame, asked: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the columns whose combinations are strata: those asked for, or those of ``STRATA`` that are there."""
-    if asked is None:
-        return tuple(name for name in STRATA if name in frame)
-    if missing := [name for name in asked if name not in frame]:
-        raise ValueError(f"strata must be columns of the frame; it has no {', '.join(map(repr, missing))}")
-    return tuple(asked)
-
-
-def _numbered(frame: pd.DataFrame, strata: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return the number of each row's stratum, ``[n]``."""
-    groups = frame.groupby(list(strata)).ngroup().to_numpy() if strata else np.zeros(len(frame), dtype=np.int64)
-    if max(np.bincount(groups)) < 2:
-        raise ValueError(f"every stratum of {', '.join(strata)} has one row only, so there is nothing to permute")
-    return groups
-
-
-def _terms(frame: pd.DataFrame, selectivity: str, activity: str, size: str) -> dict[str, NDArray[np.float64]]:
-    """Return the terms of the models, each ``[n]``; selectivity and activity standardised before their product."""
-    scales = [name for name in SCALES if name in frame]
-    s, a = (_standardised(frame, name, scales) for name in (selectivity, activity))
-    return {
-        "constant": np.ones(len(frame)),
-        "selectivity": s,
-        "activity": a,
-        "log size": np.log(frame[size].to_numpy(np.float64)),
-        "product": s * a,
-    }
 
 
 def _qualities(fits: dict[str, LinearFit]) -> pd.DataFrame:
@@ -283,36 +249,10 @@ def _qualities(fits: dict[str, LinearFit]) -> pd.DataFrame:
 
 
 def _coefficients(fits: dict[str, LinearFit], intervals: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    """Return one row per model and term: model, term, estimate, low, high."""
     rows: list[dict[str, Any]] = [
         {"model": name, "term": term, "estimate": fits[name].coefficients[k], "low": low, "high": high}
         for name, of in MODELS.items()
         for k, (term, low, high) in enumerate(zip(of, *intervals[name], strict=True))
     ]
     return pd.DataFrame(rows)
-
-
-def _check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    if not isinstance(frame, pd.DataFrame):
-        raise TypeError(f"frame must be a DataFrame with a row per group; got {type(frame).__name__}")
-    if missing := [name for name in columns if name not in frame]:
-        raise ValueError(
-            f"the frame has no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, frame.columns))}"
-        )
-    values = frame[list(columns)].to_numpy(np.float64)
-    if not np.isfinite(values).all():
-        bad = [name for name, fine in zip(columns, np.isfinite(values).all(axis=0), strict=True) if not fine]
-        raise ValueError(f"the columns {', '.join(map(repr, bad))} hold values that are not finite; drop those rows")
-    if (frame[columns[-1]] <= 0).any():
-        raise ValueError(f"{columns[-1]!r} must be numbers of units above 0; got {frame[columns[-1]].min()}")
-
-
-def _standardised(frame: pd.DataFrame, column: str, within: list[str]) -> NDArray[np.float64]:
-    """Return the column with mean 0 and standard deviation 1 within each combination of ``within``."""
-    values = frame[column].astype(np.float64)
-    grouped = values.groupby([frame[name] for name in within]) if within else values.groupby(np.zeros(len(values)))
-    spread = grouped.transform(lambda part: part.std(ddof=0))
-    if (spread <= 1e-12 * values.abs().max()).any():
-        raise ValueError(
-            f"{column!r} does not vary within every {' and '.join(within) or 'frame'}, so it predicts nothing"
-        )
-    return ((values - grouped.transform("mean")) / spread).to_numpy()

@@ -87,7 +87,7 @@ class AblationGrid(Tiling):
         unpack_batch: UnpackBatch | None = None,
         show_progress: bool = False,
     ) -> GroupDeficits:
-        """Ablate each group, and random groups of its size; ``GroupDeficits.of`` tells the arguments."""
+        """Ablate each group, and random groups of its size; arguments as in ``GroupDeficits.of``."""
         return GroupDeficits.of(
             self,
             evaluator,

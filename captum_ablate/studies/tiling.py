@@ -31,19 +31,9 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tiling:
-    """Units as points in a plane, cut into tiles; the units of a tile are a group.
+    """Units as points in a plane, ``x [units]`` and ``y [units]``, cut into tiles; the units of a tile are a group.
 
-    Args:
-        x: coordinate of each unit, ``[units]``; a unit with a NaN lies in no tile (a dead unit, say).
-        y: the other coordinate, ``[units]``.
-        tiles: tiles along each axis, so that there are at most ``tiles ** 2`` groups.
-        edges: "width", tiles of equal width between the extremes; or "quantile", of about equally many units along each
-            axis.
-        min_units: tiles with fewer units are skipped.
-        axes: what x and y are, for tables and plots.
-
-    Raises:
-        ValueError: if x and y differ in length, are infinite or leave no unit, or an option is out of its range.
+    The options are those of ``AblationGrid``, which ablates the groups.
 
     Example:
         >>> from captum_ablate.studies.tiling import Tiling
