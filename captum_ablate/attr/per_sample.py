@@ -7,17 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from captum.attr import (
-    LayerDeepLift,
-    LayerDeepLiftShap,
-    LayerFeatureAblation,
-    LayerFeaturePermutation,
-    LayerGradCam,
-    LayerLRP,
-)
+from captum.attr import LayerFeatureAblation, LayerGradCam
 from torch import Tensor, nn
 
 from captum_ablate.attr import LayerDatasetAttribution
+from captum_ablate.attr.captum_errors import explained
 from captum_ablate.inputs.batches import Batch, Batches, UnpackBatch, as_batches, as_tuple
 from captum_ablate.inputs.model import as_model, layer_name, refuse_training_mode
 from captum_ablate.inputs.progress import with_progress
@@ -70,7 +64,7 @@ def unit_scores(
         if isinstance(data, tuple) and not isinstance(data, Batch) and len(data) == 2:
             data = Batch(*data, attribute_kwargs.pop("additional_forward_args"))
     batches = batches_of_samples(data, getattr(attribution, "forward_func", None), batch_size, unpack_batch)
-    scoring = SampleScoring(
+    scoring = PerSampleScores(
         attribution,
         UnitAxis.of(unit_dim, layer_mask),
         target=target,
@@ -92,7 +86,7 @@ def batches_of_samples(
     return as_batches(data, forward_func=forward_func, batch_size=size, unpack_batch=unpack_batch)
 
 
-class SampleScoring:
+class PerSampleScores:
     """The unit scores of one per-sample attribution, under way: ``add`` each batch, then ask for ``scores``."""
 
     def __init__(
@@ -179,7 +173,8 @@ class SampleScoring:
             with torch.enable_grad():
                 result = self._call(inputs[0] if len(inputs) == 1 else inputs, batch, kwargs)
         except Exception as error:
-            raise ValueError(self._why(error)) from error
+            name = layer_name(self.forward_func, self.layer)
+            raise ValueError(explained(error, self.attribution, name)) from error
         parts = result if isinstance(result, tuple) else (result,)
         if len(parts) != len(self._shapes) or not all(isinstance(part, Tensor) for part in parts):
             raise ValueError(
@@ -248,31 +243,6 @@ class SampleScoring:
             unit = int((~torch.isfinite(values)).any(0).nonzero()[0])
             raise ValueError(f"{self.name} gives NaN or infinite attributions, first for unit {unit}")
         return values
-
-    def _why(self, error: Exception) -> str:
-        layer = layer_name(self.forward_func, self.layer)
-        text = f"{type(error).__name__}: {error}".splitlines()[0] if str(error) else type(error).__name__
-        kind = type(self.layer).__name__
-        if isinstance(self.attribution, LayerLRP) and ("relevance" in text or "rule" in text.lower()):
-            return (
-                f"LayerLRP has no rule for {kind} {layer!r}, or for a module behind it; "
-                f"name a Linear or Conv layer ({text})"
-            )
-        if "leaf Variable" in text or ("view" in text and "inplace" in text.replace("-", "").replace(" ", "")):
-            return (
-                f"{self.name} cannot pass {layer!r}, whose output the model changes in place; name the module "
-                f"after it, or set inplace=False there ({text})"
-            )
-        if isinstance(self.attribution, LayerFeaturePermutation):
-            return f"{self.name} cannot be used with a target in Captum; take LayerFeatureAblation instead ({text})"
-        if isinstance(self.attribution, (LayerDeepLift, LayerDeepLiftShap)) and "redefine" in text:
-            return f"{self.name} needs each activation module to be used once in a forward pass ({text})"
-        if "no attribute 'shape'" in text or text == "KeyError: 'shape'":
-            return (
-                f"{self.name} needs a model that returns a Tensor: wrap it, as in "
-                f"{self.name}(lambda *inputs: model(*inputs).logits, layer) ({text})"
-            )
-        return f"{self.name} failed on layer {layer!r}: {text}"
 
 
 def _check_attribution(attribution: Any) -> None:

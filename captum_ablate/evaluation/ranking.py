@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_ablate.ablation import Reference, ReferenceFit
 from captum_ablate.attr import LayerDatasetAttribution
-from captum_ablate.attr.per_sample import SAMPLES_AT_A_TIME, SampleScoring, unit_scores
+from captum_ablate.attr.per_sample import SAMPLES_AT_A_TIME, PerSampleScores, unit_scores
 from captum_ablate.inputs.batches import Batch, Batches, check_classes
 from captum_ablate.inputs.model import ForwardFunc, Layer, find_layer, layer_name
 from captum_ablate.inputs.units import UnitAxis
@@ -43,7 +43,7 @@ class Ranker:
         self.given: dict[str, Tensor] = {}
         self.statistical: dict[str, LayerDatasetAttribution] = {}
         self.measured: dict[str, LayerDatasetAttribution] = {}
-        self.by_sample: dict[str, SampleScoring] = {}
+        self.by_sample: dict[str, PerSampleScores] = {}
         self.partials: dict[str, dict[str, Any]] = {}
         for name, method in methods.items():
             try:
@@ -78,12 +78,12 @@ class Ranker:
             else:
                 self.by_sample[name], self.partials[name] = self._sample_scoring(method, options)
 
-    def _sample_scoring(self, method: Any, options: dict[str, Any]) -> tuple[SampleScoring, dict[str, Any]]:
+    def _sample_scoring(self, method: Any, options: dict[str, Any]) -> tuple[PerSampleScores, dict[str, Any]]:
         own = {k: options.pop(k) for k in ("target", "positions", "samples") if k in options}
         for k in ("unit_dim", "layer_mask", "batch_size", "unpack_batch", "per_class", "show_progress"):
             if k in options:
                 raise ValueError(f"{k} of unit_scores is the evaluator's here; give it to the evaluator")
-        return SampleScoring(method, self.axis, attribute_kwargs=options, **own), options
+        return PerSampleScores(method, self.axis, attribute_kwargs=options, **own), options
 
     def _check_layer(self, method: Any) -> None:
         layer: Layer | None = getattr(method, "layer", None)

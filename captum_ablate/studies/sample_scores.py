@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.attr.per_sample import SampleScoring, batches_of_samples
+from captum_ablate.attr.per_sample import PerSampleScores, batches_of_samples
 from captum_ablate.inputs.batches import UnpackBatch
 from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import with_progress
@@ -54,7 +54,7 @@ def sample_scores(
         >>> sample_scores(LayerConductance(model, model[1]), (torch.randn(8, 4), torch.arange(8) % 2)).shape
         torch.Size([8, 6])
     """
-    scoring = SampleScoring(
+    scoring = PerSampleScores(
         attribution,
         UnitAxis.of(unit_dim, layer_mask),
         target=target,

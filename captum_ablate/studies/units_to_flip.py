@@ -17,7 +17,7 @@ from torch import Tensor
 
 from captum_ablate.ablation import BatchOutputs, Chain, Engine, Plan, ReferenceOption, learn, locate, reference_name
 from captum_ablate.ablation.metrics import as_metric, class_outputs
-from captum_ablate.attr.per_sample import SampleScoring, batches_of_samples
+from captum_ablate.attr.per_sample import PerSampleScores, batches_of_samples
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import Batches, UnpackBatch
 from captum_ablate.inputs.model import borrowed
@@ -233,12 +233,12 @@ def plot_flips(results: Mapping[str, FlipCounts], ax: Any = None) -> Any:
     return ax
 
 
-def _scorings(attribution: Any, axis: UnitAxis, **options: Any) -> list[SampleScoring]:
+def _scorings(attribution: Any, axis: UnitAxis, **options: Any) -> list[PerSampleScores]:
     """Return how each of the attributions scores a sample's units; they must be of one model and different layers."""
     attributions: Sequence[Any] = attribution if isinstance(attribution, (list, tuple)) else [attribution]
     if not attributions:
         raise ValueError("attribution is an empty list; pass one attribution per layer")
-    scorings = [SampleScoring(a, axis, **options) for a in attributions]
+    scorings = [PerSampleScores(a, axis, **options) for a in attributions]
     if any(s.forward_func is not scorings[0].forward_func for s in scorings):
         raise ValueError("all attributions of one list must be of the same forward_func; got different ones")
     if len({id(s.layer) for s in scorings}) < len(scorings):
@@ -258,7 +258,7 @@ def _largest(outputs: Any, n: int) -> Tensor:
 
 
 def _all_flips(
-    engine: Engine, batches: Batches, scorings: Sequence[SampleScoring], ties: Tensor, limit: int, tick: Any
+    engine: Engine, batches: Batches, scorings: Sequence[PerSampleScores], ties: Tensor, limit: int, tick: Any
 ) -> list[Tensor]:
     """Return counts, censored, predicted and labels of all samples, each ``[n]``; ``ties`` orders equal scores."""
     parts, first = [], 0
