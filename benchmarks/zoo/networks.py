@@ -57,7 +57,7 @@ def network(name: str, side: int, seed: int = 0, images: int = IMAGES) -> tuple[
     """Return a network with random weights and noise images, such that every unit has an effect on the logits.
 
     Parameters that torchvision initialises to a constant (a head of zeros, layer scales of 1e-6, biases) are drawn at
-    random, and batch norms take their statistics from the images. Otherwise ablations could leave logits unchanged.
+    random. Batch norms take their statistics from the images. Otherwise ablations could leave logits unchanged.
     """
     torch.manual_seed(seed)
     model = _build(name, side).eval()
