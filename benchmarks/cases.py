@@ -103,6 +103,15 @@ def hook_loop(
     return right.cpu() / images, logits.cpu() / images
 
 
+def both_ways(
+    model: nn.Module, layer: nn.Module, order: Tensor, counts: Tensor, batches: list[tuple[Tensor, Tensor]], dim: int
+) -> tuple[Tensor, Tensor]:
+    """Run the hook loop on an order, then on its reverse; return what it says of the order."""
+    found = hook_loop(model, layer, order, counts, batches, dim)
+    hook_loop(model, layer, order.flip(0), counts, batches, dim)
+    return found
+
+
 def check_equal(plain: tuple[Tensor, Tensor], accuracy: Tensor, logit: Tensor) -> None:
     """Raise if accuracies differ, or mean logits by more than 1e-5 of the largest."""
     torch.testing.assert_close(plain[0].double(), accuracy, rtol=0, atol=1e-6)

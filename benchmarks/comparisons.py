@@ -1,7 +1,7 @@
-"""Time of a comparison: 4 rankings, 5 random orders, 20 steps, one direction (``python -m benchmarks.comparisons``).
+"""Time of a comparison: 4 rankings, 5 random orders, 20 steps, both ways (``python -m benchmarks.comparisons``).
 
-The hook loop runs the first of the nine orders, and its time counts nine times: every order costs it as many forward
-passes. The accuracies of that order must be equal.
+The hook loop runs the first of the nine orders and its reverse, and its time counts nine times: every order costs it as
+many forward passes. The accuracies of that order must be equal.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.cases import CASES, Case, check_equal, hook_loop
+from benchmarks.cases import CASES, Case, both_ways, check_equal
 from benchmarks.curves import STEPS
 from benchmarks.side_by_side import Options, in_turns, run_cases
 from captum_ablate import CumulativeAblationEvaluator
@@ -23,14 +23,14 @@ RANKINGS, RANDOM = 4, 5
 def compare(case: Case, options: Options) -> dict[str, object]:
     """Return one row of the table."""
     model, layer, units, batches = case.build(options.images, options.batch, options.device)
-    made = partial(CumulativeAblationEvaluator, model, layer, steps=STEPS, ascending=False, unit_dim=case.unit_dim)
+    made = partial(CumulativeAblationEvaluator, model, layer, steps=STEPS, unit_dim=case.unit_dim)
     evaluator = made(n_random=RANDOM)
     rankings = {f"ranking {k}": torch.rand(units) for k in range(RANKINGS)}
     first = made(n_random=0, metric="logit").evaluate(rankings["ranking 0"], batches)
     times, results = in_turns(
         options.rounds,
         {
-            "plain": lambda: hook_loop(model, layer, first.order, first.n_ablated, batches, case.unit_dim),
+            "plain": lambda: both_ways(model, layer, first.order, first.n_ablated, batches, case.unit_dim),
             "ours": lambda: evaluator.compare(rankings, batches)["ranking 0"],
         },
         options.device,

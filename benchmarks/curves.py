@@ -1,4 +1,4 @@
-"""Time of a curve of 20 steps, one direction, on ten cases: hook loop over ours (``python -m benchmarks.curves``).
+"""Time of a 20-step curve and its reverse, on ten cases: hook loop over ours (``python -m benchmarks.curves``).
 
 Both take turns within one run. Each ratio is a median over the rounds, and the accuracies must be equal.
 """
@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.cases import CASES, Case, check_equal, hook_loop
+from benchmarks.cases import CASES, Case, both_ways, check_equal
 from benchmarks.side_by_side import Options, in_turns, run_cases
 from captum_ablate import CumulativeAblationEvaluator
 
@@ -21,15 +21,13 @@ STEPS = 20
 def compare(case: Case, options: Options) -> dict[str, object]:
     """Return one row of the table."""
     model, layer, units, batches = case.build(options.images, options.batch, options.device)
-    made = partial(
-        CumulativeAblationEvaluator, model, layer, steps=STEPS, ascending=False, n_random=0, unit_dim=case.unit_dim
-    )
+    made = partial(CumulativeAblationEvaluator, model, layer, steps=STEPS, n_random=0, unit_dim=case.unit_dim)
     evaluator, scores = made(), torch.rand(units)
     first = made(metric="logit").evaluate(scores, batches)  # warms up, and gives the order and the logits to compare
     times, results = in_turns(
         options.rounds,
         {
-            "plain": lambda: hook_loop(model, layer, first.order, first.n_ablated, batches, case.unit_dim),
+            "plain": lambda: both_ways(model, layer, first.order, first.n_ablated, batches, case.unit_dim),
             "ours": lambda: evaluator.evaluate(scores, batches),
         },
         options.device,

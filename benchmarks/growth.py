@@ -40,7 +40,7 @@ def all_series(images: int, batch: int) -> Iterator[Series]:
     scores = torch.rand(16, units)
 
     def evaluator(steps: int = 20) -> CumulativeAblationEvaluator:
-        return CumulativeAblationEvaluator(model, layer, steps=steps, ascending=False, n_random=0)
+        return CumulativeAblationEvaluator(model, layer, steps=steps, n_random=0)
 
     def methods(m: int) -> dict[str, Tensor]:
         return {str(k): scores[k] for k in range(m)}
@@ -76,7 +76,7 @@ def _curve(
     model: nn.Module, layer: nn.Module, channels: int, units: int, batches: list[tuple[Tensor, Tensor]]
 ) -> Callable[[], object]:
     mask = torch.arange(channels) % units
-    evaluator = CumulativeAblationEvaluator(model, layer, steps=16, ascending=False, n_random=0, layer_mask=mask)
+    evaluator = CumulativeAblationEvaluator(model, layer, steps=16, n_random=0, layer_mask=mask)
     scores = torch.rand(units)
     return lambda: evaluator.evaluate(scores, batches)
 

@@ -69,9 +69,9 @@ def one(images: int, methods: int, steps: int) -> None:
     with torch.no_grad():
         model(next(iter(Noise(BATCH)))[0])
     before = peak_mb()
-    evaluator = CumulativeAblationEvaluator(model, "3", steps=steps, ascending=False, n_random=0)
+    evaluator = CumulativeAblationEvaluator(model, "3", steps=steps, n_random=0)
     comparison = evaluator.compare({str(k): torch.rand(UNITS) for k in range(methods)}, Noise(images))
-    values = sum(c.values.numel() * c.values.element_size() for c in comparison.curves.values())
+    values = 2 * sum(c.values.numel() * c.values.element_size() for c in comparison.curves.values())
     print(before, peak_mb(), values / 1e6)
 
 

@@ -1,4 +1,4 @@
-"""The same curve by every other library that ablates hidden units, as a ratio to the hook loop (``make bench-rivals``).
+"""The same curve, both ways, by every rival, as a ratio to the plain hook loop (``make bench-rivals``).
 
 Network, layer, order, steps and the one batch are the same, and every rival must reach the accuracies of the hook loop.
 The layers are batch norms inside a block, where all rivals can ablate: Torch-Pruning removes channels, which equals
@@ -43,6 +43,10 @@ class Question:
         self.model, self.name, self.layer = model, layer, model.get_submodule(layer)
         self.order, self.counts, self.x, self.y = order, counts, x, y
 
+    def reverse(self) -> Question:
+        """Return the same question of the reverse order."""
+        return Question(self.model, self.name, self.order.flip(0), self.counts, self.x, self.y)
+
     def accuracy(self, outputs: Tensor) -> float:
         """Return the fraction of outputs whose largest logit is the label's."""
         return float((outputs.argmax(1) == self.y).float().mean())
@@ -56,13 +60,19 @@ class Question:
 
 def ours(q: Question) -> list[float]:
     steps = [count for count in q.counts if count]
-    evaluator = CumulativeAblationEvaluator(q.model, q.layer, steps=steps, ascending=False, n_random=0)
+    evaluator = CumulativeAblationEvaluator(q.model, q.layer, steps=steps, n_random=0)
     scores = torch.empty(len(q.order))
     scores[q.order] = torch.arange(len(q.order), 0, -1.0)
-    return evaluator.evaluate(scores, (q.x, q.y)).score.tolist()
+    curve = evaluator.evaluate(scores, (q.x, q.y))
+    return [*curve.score.tolist(), *curve.ascending_score.tolist()]
 
 
-def hooks(q: Question) -> list[float]:
+def both_ways(run: Callable[[Question], list[float]]) -> Callable[[Question], list[float]]:
+    """Return the function that runs an order and its reverse, as our curve does."""
+    return lambda q: [*run(q), *run(q.reverse())]
+
+
+def one_hooked(q: Question) -> list[float]:
     return hook_loop(q.model, q.layer, q.order, torch.tensor(q.counts), [(q.x, q.y)], 1)[0].tolist()
 
 
@@ -164,13 +174,14 @@ def pyvene(q: Question) -> list[float]:
 
 RIVALS: dict[str, Callable[[Question], list[float]]] = {
     "ours": ours,
-    "Captum, mask": captum_mask,
-    "Captum, baseline": captum_baseline,
-    "torch prune": prune,
-    "Torch-Pruning": torch_pruning,
-    "nnsight": nnsight,
-    "pyvene": pyvene,
+    "Captum, mask": both_ways(captum_mask),
+    "Captum, baseline": both_ways(captum_baseline),
+    "torch prune": both_ways(prune),
+    "Torch-Pruning": both_ways(torch_pruning),
+    "nnsight": both_ways(nnsight),
+    "pyvene": both_ways(pyvene),
 }
+hooks = both_ways(one_hooked)
 NEEDS = {"Torch-Pruning": "torch_pruning", "nnsight": "nnsight", "pyvene": "pyvene"}
 
 
@@ -207,8 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, and the rivals that are not installed."""
     run_cases(CASES, compare, Options.parse("rivals", __doc__, arguments, images=64, batch=64))
     absent = [name for name in NEEDS if not _installed(name)]
-    print(f"{STEPS} steps and the intact network, one batch. Rivals: time over the hook loop's, less is faster;")
-    print("ratio: the nearest other's time over ours.")
+    print(f"{STEPS} steps and the intact network, both ways, one batch. Rivals: time over the loop's, less is faster.")
+    print("Ratio: the nearest other's time over ours.")
     print(f"not installed here: {', '.join(absent) or 'none'}. baukit is not on PyPI.")
 
 

@@ -28,7 +28,7 @@ def head():
 
 
 def _evaluator(model, layer, **more):
-    return CumulativeAblationEvaluator(model, layer, ascending=False, **{"n_random": 0, **more})
+    return CumulativeAblationEvaluator(model, layer, **{"n_random": 0, **more})
 
 
 def test_plain_pass(benchmark, case):

@@ -89,7 +89,6 @@ def _compare(model: nn.Module, x: Tensor, layer: Layer, reference: str, steps: i
         reference=_other_sample if reference == "other sample" else reference,
         metric="logit",
         steps=steps,
-        ascending=False,
         n_random=0,
         unit_dim=layer.unit_dim,
     )

@@ -86,7 +86,7 @@ def run(
     images = split.train.images
     network = demo_data.small_network(images.shape[1], images.shape[2], len(split.class_names), seed=seed)
     evaluator = CumulativeAblationEvaluator(  # before the training, so that a wrong option is found at once
-        network, layer, reference=reference, steps=steps, seed=seed, show_progress=show_progress
+        network, layer, reference=reference, steps=steps, seed=seed
     )
     folder = output_folder.make(out)
     print(f"{data}: {len(images):,} images to train on, {len(split.rank.labels):,} to rank, "
@@ -101,9 +101,12 @@ def run(
         show_progress=show_progress,
     )
     with torch.no_grad():
-        units = int(evaluator.axis.count(_output_shape(network, evaluator.layers[0], images[:2])))
+        units = int(evaluator.axes[0].count(_output_shape(network, evaluator.layers[0], images[:2])))
     comparison = evaluator.compare(
-        attributions(network, layer, units, seed), tuple(split.evaluate), ranking_data=tuple(split.rank)
+        attributions(network, layer, units, seed),
+        tuple(split.evaluate),
+        ranking_data=tuple(split.rank),
+        show_progress=show_progress,
     )
     files = write(comparison, folder)
     print(f"\n{comparison}\n")

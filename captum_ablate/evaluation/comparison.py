@@ -1,8 +1,7 @@
-"""Several rankings on the same data, layer and reference: curves, leaderboard, and what survives on disk."""
+"""Several rankings on the same data, layer and reference: their curves, and the leaderboard."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,61 +15,67 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from captum_ablate.evaluation import html as report
-from captum_ablate.evaluation import plots
-from captum_ablate.evaluation.curve import DeficitCurve, Frozen, sampled_of, setting
-from captum_ablate.statistics.confidence_sequence import Sampled
+from captum_ablate.ablation import Measured, Plan
+from captum_ablate.evaluation import html, plots, storage
+from captum_ablate.evaluation.curve import GAP_MEANING, DeficitCurve
+from captum_ablate.evaluation.provenance import Frozen, Provenance
+from captum_ablate.evaluation.random_orders import RandomOrders
 from captum_ablate.statistics.intervals import Interval, better_than
-
-MEANING = "gap = deletion + insertion: larger means that the attribution finds the units that the network needs"
-
-
-@dataclass(frozen=True, eq=False)
-class RandomOrders:
-    """Random orders of the units: mean curves ``[orders, steps+1]`` and areas ``[orders, n]``, in both directions."""
-
-    score: Tensor
-    ascending_score: Tensor | None
-    areas: Tensor
-    ascending_areas: Tensor | None
-
-    @property
-    def deletion(self) -> Tensor:
-        """Mean D_i of each order, ``[orders]``."""
-        return self.areas.mean(dim=1)
-
-    @property
-    def insertion(self) -> Tensor:
-        """Minus the mean D_i of each reversed order, ``[orders]``; NaN without the reverse."""
-        reverse = self.ascending_areas
-        return torch.full_like(self.deletion, torch.nan) if reverse is None else -reverse.mean(dim=1)
-
-    @property
-    def gap(self) -> Tensor:
-        """Deletion plus insertion of each order, ``[orders]``: 0 in expectation."""
-        return self.deletion + self.insertion
-
-    def to_frame(self, fraction: Tensor) -> pd.DataFrame:
-        """Return one row per order, direction and step: order, direction, fraction, score."""
-        directions = {"descending": self.score, "ascending": self.ascending_score}
-        rows = [
-            pd.DataFrame({"order": k, "direction": direction, "fraction": fraction.numpy(), "score": curve.numpy()})
-            for direction, curves in directions.items()
-            if curves is not None
-            for k, curve in enumerate(curves)
-        ]
-        columns = ["order", "direction", "fraction", "score"]
-        return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The deficit curve of each method, why others have none, and the random orders they are held against."""
+    """The deficit curve of each method, why others have none, and the random orders they are held against.
+
+    ``curves`` by method; ``failed``, the reason by method that is not applicable; ``random``, the random orders.
+
+    >>> import torch
+    >>> from captum_ablate import CumulativeAblationEvaluator
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).eval()
+    >>> data = torch.randn(20, 4), torch.arange(20) % 2
+    >>> comparison = CumulativeAblationEvaluator(model, "1").compare({"a": torch.rand(6), "b": torch.rand(6)}, data)
+    >>> sorted(comparison), comparison["a"].order.shape
+    (['a', 'b'], torch.Size([6]))
+    """
 
     curves: Mapping[str, DeficitCurve]
     failed: Mapping[str, str]
     random: RandomOrders
-    provenance: Mapping[str, Any]
+    provenance: Provenance
+
+    @classmethod
+    def of(
+        cls,
+        scores: Mapping[str, Tensor],
+        failed: Mapping[str, str],
+        plan: Plan,
+        measured: Measured,
+        provenance: Provenance,
+    ) -> Comparison:
+        """Return the comparison of the methods with ``scores``, whose orders come first in ``plan``.
+
+        Every order of the plan is followed by its reverse. The orders after those of the methods are random.
+        """
+        curves, methods = curves_of(plan, measured), len(scores)
+        descending, ascending = curves[::2], curves[1::2]
+        n_ablated = torch.tensor([0, *plan.chains[0].counts])
+        fraction = n_ablated.to(torch.float64) / plan.units
+        random = RandomOrders.of(descending[methods:], ascending[methods:], fraction, len(measured.intact))
+        found = {
+            name: DeficitCurve.of(
+                name=name,
+                scores=values,
+                order=plan.chains[2 * k].order,
+                n_ablated=n_ablated,
+                values=descending[k],
+                ascending_values=ascending[k],
+                target=measured.target,
+                null=random.gap_areas,
+                provenance=provenance,
+            )
+            for k, (name, values) in enumerate(scores.items())
+        }
+        return cls(Frozen(found), Frozen(failed), random, provenance)
 
     def __getitem__(self, name: str) -> DeficitCurve:
         if name in self.curves:
@@ -89,17 +94,17 @@ class Comparison:
     def leaderboard(self) -> pd.DataFrame:
         """One row per method, best first: rank, method, gap, deletion, insertion, over_random, with intervals, and p.
 
-        Ordered by gap (by deletion where the reverse order was not asked for). ``rank`` is a range such as "1-2" where
-        the data cannot tell: paired t tests over images, Holm's correction over all pairs, 5 %; where images were
-        drawn for precision, confidence sequences that overlap.
+        Ordered by gap. ``rank`` is a range such as "1-2" where the data cannot tell: paired t tests over samples,
+        Holm's correction over all pairs, 5 %; where samples were drawn ``until`` a precision, confidence sequences
+        that overlap.
         """
         return self._board.copy()
 
     @cached_property
     def _board(self) -> pd.DataFrame:
-        headline = self._headline()
-        better = better_than(headline) if self.sampled is None else self._apart()
-        first, last = 1 + better.sum(axis=0), len(headline) - better.sum(axis=1)
+        gaps = np.stack([curve.gap_areas.numpy() for curve in self.curves.values()])  # [methods, n]
+        better = better_than(gaps) if self.provenance.sampled is None else self._apart()
+        first, last = 1 + better.sum(axis=0), len(gaps) - better.sum(axis=1)
         rows = [
             {
                 "rank": str(lo) if lo == hi else f"{lo}-{hi}",
@@ -113,24 +118,12 @@ class Comparison:
             }
             for (name, curve), lo, hi in zip(self.curves.items(), first, last, strict=True)
         ]
-        best_first = np.argsort(-headline.mean(axis=1), kind="stable")
+        best_first = np.argsort(-gaps.mean(axis=1), kind="stable")
         return pd.DataFrame(rows).iloc[best_first].reset_index(drop=True)
-
-    def _headline(self) -> np.ndarray:
-        """Return what ranks the methods, per sample: ``[methods, n]``."""
-        ascending = self.provenance["ascending"]
-        return np.stack([(c.gap_areas if ascending else c.areas).numpy() for c in self.curves.values()])
-
-    @property
-    def sampled(self) -> Sampled | None:
-        """How images were drawn, where a precision was asked for."""
-        return sampled_of(self.provenance)
 
     def _apart(self) -> np.ndarray:
         """Return ``[methods, methods]``: whether the row's confidence sequence lies above the column's."""
-        ascending = self.provenance["ascending"]
-        ends = [c.gap_interval if ascending else c.deletion_interval for c in self.curves.values()]
-        low, high = np.array(ends).T
+        low, high = np.array([curve.gap_interval for curve in self.curves.values()]).T
         return low[:, None] > high[None, :]
 
     def to_frame(self) -> pd.DataFrame:
@@ -146,13 +139,14 @@ class Comparison:
 
     def plot(self, ax: Any = None, *, legend: bool = True) -> Any:
         """Draw all curves with bands, the reverse orders dashed and random orders in grey; return the axes."""
-        order = {name: k for k, name in enumerate(self.leaderboard["method"])}
-        frame = self.to_frame().sort_values("method", key=lambda column: column.map(order), kind="stable")
+        place = {name: k for k, name in enumerate(self.leaderboard["method"])}
+        frame = self.to_frame().sort_values("method", key=lambda column: column.map(place), kind="stable")
+        fraction = next(iter(self.curves.values())).fraction
         return plots.deficit_curves(
             frame,
-            self._random_frame(),
+            self.random.to_frame(fraction) if len(self.random) else None,
             title=self.setting,
-            metric=str(self.provenance["metric"]),
+            metric=self.provenance.metric,
             ax=ax,
             legend=legend,
         )
@@ -160,81 +154,73 @@ class Comparison:
     @property
     def setting(self) -> str:
         """Layer, reference, metric and data, in a line."""
-        return setting(self.provenance)
+        return self.provenance.setting
 
     def __str__(self) -> str:
-        lines = [self.setting, _as_text(self._shown(), "interval" if self.sampled is None else "sequence")]
+        kind = "interval" if self.provenance.sampled is None else "sequence"
+        lines = [self.setting, _as_text(self._shown(), kind)]
         lines += [f"not applicable: {name} ({reason})" for name, reason in self.failed.items()]
-        return "\n".join([*lines, MEANING] if self.provenance["ascending"] else lines)
+        return "\n".join([*lines, GAP_MEANING])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return report.table_html(self._shown(), self.setting, dict(self.failed))
+        return html.table_html(self._shown(), self.setting, dict(self.failed))
 
     def report(self, file: str | Path) -> Path:
         """Write one self-contained HTML page with the leaderboard and the curves; return its path."""
         curves, board = (Figure(figsize=size, layout="constrained") for size in ((9.5, 5.2), (7.0, 4.5)))
         self.plot(curves.subplots())
-        intervals = "95 % intervals" if self.sampled is None else "95 % confidence sequences"
+        intervals = "95 % intervals" if self.provenance.sampled is None else "95 % confidence sequences"
         plots.leaderboard_bars(self.leaderboard, board.subplots(), intervals=intervals)
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        page = report.render("Deficit curves", self.setting, self._shown(), dict(self.failed), [curves, board])
-        path.write_text(page, encoding="utf-8")
+        table = self._repr_html_()
+        path.write_text(html.render("Deficit curves", table, [curves, board]), encoding="utf-8")
         return path
 
     def save(self, folder: str | Path) -> Path:
         """Write ``comparison.json`` and ``comparison.npz`` into ``folder`` (made if absent); return the folder."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, np.ndarray] = {}
-        about = {
-            "provenance": dict(self.provenance),
+        tree = {
+            "provenance": self.provenance.to_dict(),
             "failed": dict(self.failed),
-            "random": _put(arrays, "random", vars(self.random)),
-            "curves": [
-                _put(arrays, f"curve{k}", {**vars(curve), "provenance": None})
-                for k, curve in enumerate(self.curves.values())
-            ],
+            "random": vars(self.random),
+            "curves": [{k: v for k, v in vars(curve).items() if k != "provenance"} for curve in self.curves.values()],
         }
-        (path / "comparison.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-        np.savez_compressed(path / "comparison.npz", **arrays)  # type: ignore[arg-type]  # arrays by name
-        return path
+        return storage.save(folder, "comparison", tree)
 
     @classmethod
     def load(cls, folder: str | Path) -> Comparison:
-        """Return what ``save`` wrote into ``folder``, equal to the bit."""
-        path = Path(folder)
-        about = json.loads((path / "comparison.json").read_text(encoding="utf-8"))
-        with np.load(path / "comparison.npz") as file:
-            arrays = {name: file[name] for name in file.files}
-        provenance = Frozen(about["provenance"])
-        curves = {}
-        for k, simple in enumerate(about["curves"]):
-            fields = _take(arrays, f"curve{k}", simple)
-            fields["over_random_interval"] = Interval(*fields["over_random_interval"])
-            curves[fields["name"]] = DeficitCurve(**{**fields, "provenance": provenance})
-        orders = RandomOrders(**_take(arrays, "random", about["random"]))
-        return cls(Frozen(curves), Frozen(about["failed"]), orders, provenance)
+        """Return what ``save`` wrote into ``folder``, equal to the bit; its JSON file may be named instead.
 
-    def _random_frame(self) -> pd.DataFrame | None:
-        if not len(self.random.score):
-            return None
-        return self.random.to_frame(next(iter(self.curves.values())).fraction)
+        Raises:
+            FileNotFoundError: if the folder holds no saved comparison.
+            ValueError: if it is damaged, or written by a newer version.
+        """
+        tree = storage.load(folder, "comparison")
+        provenance = Provenance.of_dict(tree["provenance"])
+        curves = {}
+        for fields in tree["curves"]:
+            fields["over_random_interval"] = Interval(*fields["over_random_interval"])
+            curves[fields["name"]] = DeficitCurve(**fields, provenance=provenance)
+        return cls(Frozen(curves), Frozen(tree["failed"]), RandomOrders(**tree["random"]), provenance)
 
     def _shown(self) -> pd.DataFrame:
         """Return the columns of the leaderboard that people read."""
-        columns = ["rank", "method"]
-        columns += ["gap", "gap_low", "gap_high"] if self.provenance["ascending"] else []
-        columns += ["deletion"] if self.sampled is None else ["deletion", "deletion_low", "deletion_high"]
-        columns += ["insertion"] if self.provenance["ascending"] else []
-        if self.provenance["n_random"]:
+        is_drawn = self.provenance.sampled is not None
+        columns = ["rank", "method", "gap", "gap_low", "gap_high", "deletion"]
+        columns += ["deletion_low", "deletion_high"] if is_drawn else []
+        columns += ["insertion"]
+        if self.provenance.n_random:
             columns += ["over_random", "over_random_low", "over_random_high"]
-            columns += (
-                ["p"] if self.sampled is None else []
-            )  # its orders are no sample once images were drawn by results
+            columns += [] if is_drawn else ["p"]  # samples drawn by results are no fixed sample, so there is no p
         return self.leaderboard[columns]
+
+
+def curves_of(plan: Plan, measured: Measured) -> list[Tensor]:
+    """Return the metric along each chain of the plan, intact first, ``[steps+1, n]``."""
+    intact = measured.intact.to(torch.float64)
+    return [torch.cat([intact[None], measured.values[list(row)].to(torch.float64)]) for row in plan.rows]
 
 
 def _with_ends(name: str, value: float, interval: Interval) -> dict[str, float]:
@@ -242,7 +228,7 @@ def _with_ends(name: str, value: float, interval: Interval) -> dict[str, float]:
 
 
 def _as_text(shown: pd.DataFrame, kind: str) -> str:
-    """Return the table as aligned text: words to the left, numbers to the right, intervals behind their value."""
+    """Return the table as aligned text: words to the left, numbers to the right, intervals after their value."""
     columns: dict[str, list[str]] = {}
     for name in shown.columns:
         if name.endswith(("_low", "_high")):
@@ -257,23 +243,3 @@ def _as_text(shown: pd.DataFrame, kind: str) -> str:
         is_word = name in ("rank", "method")
         columns[name] = [t.ljust(width) if is_word else t.rjust(width) for t in (heading, *texts)]
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns.values(), strict=True))
-
-
-def _put(arrays: dict[str, np.ndarray], prefix: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the tensors of ``fields`` into ``arrays``; return the rest, for JSON."""
-    simple = {}
-    for name, value in fields.items():
-        if isinstance(value, Tensor):
-            arrays[f"{prefix}.{name}"] = value.numpy()
-        elif name != "_board":
-            simple[name] = value
-    return simple
-
-
-def _take(arrays: Mapping[str, np.ndarray], prefix: str, simple: Mapping[str, Any]) -> dict[str, Any]:
-    tensors = {
-        name.removeprefix(f"{prefix}."): torch.from_numpy(array)
-        for name, array in arrays.items()
-        if name.startswith(f"{prefix}.")
-    }
-    return {**simple, **tensors}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,12 @@ import torch
 from torch import Tensor
 
 from captum_ablate.evaluation import plots
+from captum_ablate.evaluation.provenance import Provenance
 from captum_ablate.statistics.confidence_sequence import Sampled
-from captum_ablate.statistics.intervals import Interval, mean_bands, mean_interval
+from captum_ablate.statistics.intervals import Interval, exceedance_p, mean_bands, mean_interval, two_way_interval
 
-Value = TypeVar("Value")
+GAP_MEANING = "gap = deletion + insertion: larger means that the attribution finds the units that the network needs"
+"""The sentence under every leaderboard."""
 
 
 def deficit_areas(values: Tensor, fraction: Tensor) -> Tensor:
@@ -32,8 +33,8 @@ class DeficitCurve:
     """The metric as units are ablated in the order of a ranking, most important first, and in the reverse order.
 
     ``values [steps+1, n]`` (float64) is the metric of each sample at each step of the descending order,
-    ``ascending_values`` that of the reverse order (None where it was not asked for); step 0 is intact, the last has
-    every unit ablated. Areas compare only within one layer, reference, grid and metric.
+    ``ascending_values`` that of the reverse order; step 0 is intact, the last has every unit ablated. Areas compare
+    only within one layer, reference, grid and metric.
     """
 
     name: str
@@ -41,13 +42,45 @@ class DeficitCurve:
     order: Tensor
     n_ablated: Tensor
     values: Tensor
-    ascending_values: Tensor | None
+    ascending_values: Tensor
     target: Tensor
     over_random: float
     over_random_interval: Interval
     p: float
     ties: int
-    provenance: Mapping[str, Any]
+    provenance: Provenance
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        scores: Tensor,
+        order: Tensor,
+        n_ablated: Tensor,
+        values: Tensor,
+        ascending_values: Tensor,
+        target: Tensor,
+        null: Tensor,
+        provenance: Provenance,
+    ) -> DeficitCurve:
+        """Return the curve of a ranking, held against ``null [orders, n]``, the gap areas of random orders.
+
+        Where samples were drawn ``until`` a precision, the interval is the confidence sequence over samples, for these
+        orders, and there is no p.
+        """
+        fraction, sampled = n_ablated.to(torch.float64) / len(order), provenance.sampled
+        over, interval, p = float("nan"), Interval(np.nan, np.nan), float("nan")
+        if len(null):
+            areas = deficit_areas(values, fraction) - deficit_areas(ascending_values, fraction)
+            beyond = (areas[:, None] - null.T).numpy()  # [n, orders]
+            over = float(beyond.mean())
+            interval = two_way_interval(beyond) if sampled is None else sampled.interval(beyond.mean(axis=1), 2)
+            if sampled is None:
+                p = exceedance_p(float(areas.mean()), null.mean(dim=1).numpy())
+        ties = len(scores) - len(torch.unique(scores))
+        return cls(
+            name, scores, order, n_ablated, values, ascending_values, target, over, interval, p, ties, provenance
+        )
 
     @property
     def fraction(self) -> Tensor:
@@ -60,14 +93,14 @@ class DeficitCurve:
         return self.values.mean(dim=1)
 
     @property
-    def ascending_score(self) -> Tensor | None:
+    def ascending_score(self) -> Tensor:
         """Mean metric at each step of the reverse order, ``[steps+1]``."""
-        return None if self.ascending_values is None else self.ascending_values.mean(dim=1)
+        return self.ascending_values.mean(dim=1)
 
     @property
     def layers(self) -> dict[str, int]:
         """Number of units by layer; the units of several layers count on from one to the next."""
-        return dict(self.provenance.get("layers", {self.provenance["layer"]: len(self.order)}))
+        return dict(self.provenance.layers)
 
     def located(self, units: Tensor) -> list[tuple[str, int]]:
         """Return the layer of each unit, and its number in that layer: for orders over several layers."""
@@ -97,17 +130,14 @@ class DeficitCurve:
         return deficit_areas(self.values, self.fraction)
 
     @property
-    def ascending_areas(self) -> Tensor | None:
+    def ascending_areas(self) -> Tensor:
         """D_i of the reverse order, ``[n]``."""
-        if self.ascending_values is None:
-            return None
         return deficit_areas(self.ascending_values, self.fraction)
 
     @property
     def gap_areas(self) -> Tensor:
-        """What each sample adds to the gap: D_i descending minus D_i ascending, ``[n]``; NaN without the reverse."""
-        reverse = self.ascending_areas
-        return torch.full_like(self.areas, torch.nan) if reverse is None else self.areas - reverse
+        """What each sample adds to the gap: D_i descending minus D_i ascending, ``[n]``."""
+        return self.areas - self.ascending_areas
 
     @property
     def deletion(self) -> float:
@@ -117,8 +147,7 @@ class DeficitCurve:
     @property
     def insertion(self) -> float:
         """Minus the mean D_i of the reverse order, which read backwards keeps only the top units."""
-        reverse = self.ascending_areas
-        return float("nan") if reverse is None else -float(reverse.mean())
+        return -float(self.ascending_areas.mean())
 
     @property
     def gap(self) -> float:
@@ -127,39 +156,36 @@ class DeficitCurve:
 
     @property
     def deletion_interval(self) -> Interval:
-        """95 % interval over images: Student's t, or the confidence sequence where images were drawn for precision."""
+        """95 % interval over samples: Student's t, or the confidence sequence where samples were drawn ``until``."""
         return self._interval(self.areas)
 
     @property
     def insertion_interval(self) -> Interval:
-        """95 % interval over images."""
-        reverse = self.ascending_areas
-        return Interval(np.nan, np.nan) if reverse is None else self._interval(-reverse)
+        """95 % interval over samples."""
+        return self._interval(-self.ascending_areas)
 
     @property
     def gap_interval(self) -> Interval:
-        """95 % interval over images."""
+        """95 % interval over samples."""
         return self._interval(self.gap_areas)
 
     @property
     def sampled(self) -> Sampled | None:
-        """How images were drawn, where a precision was asked for."""
-        return sampled_of(self.provenance)
+        """How samples were drawn, where ``until`` was asked for."""
+        return self.provenance.sampled
 
     def _interval(self, values: Tensor) -> Interval:
-        if bool(values.isnan().any()):
-            return Interval(np.nan, np.nan)
         return mean_interval(values.numpy()) if self.sampled is None else self.sampled.interval(values.numpy())
 
     @property
     def engine(self) -> str:
         """How the outputs were computed: "replay", "closed form" or "hook loop (reason)"."""
-        return str(self.provenance["engine"])
+        return self.provenance.engine
 
     @property
     def in_sample(self) -> bool:
         """Whether the ranking was made on the very data that it is evaluated on."""
-        return bool(self.provenance["in_sample"])
+        return self.provenance.in_sample
 
     def top(self, k: int) -> Tensor:
         """Return the ``k`` most important units, ``[k]``, most important first."""
@@ -169,19 +195,17 @@ class DeficitCurve:
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per direction and step: method, direction, n_ablated, fraction, score, low, high, deficit."""
-        frames = [self._direction("descending", self.values)]
-        if self.ascending_values is not None:
-            frames.append(self._direction("ascending", self.ascending_values))
-        return pd.concat(frames, ignore_index=True)
+        directions = {"descending": self.values, "ascending": self.ascending_values}
+        return pd.concat([self._direction(name, values) for name, values in directions.items()], ignore_index=True)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the curve with its band, and the reverse order dashed; return the axes."""
-        return plots.deficit_curves(self.to_frame(), title=self.setting, metric=str(self.provenance["metric"]), ax=ax)
+        return plots.deficit_curves(self.to_frame(), title=self.setting, metric=self.provenance.metric, ax=ax)
 
     @property
     def setting(self) -> str:
         """Layer, reference, metric and data, in a line."""
-        return setting(self.provenance)
+        return self.provenance.setting
 
     def __repr__(self) -> str:
         low, high = self.gap_interval
@@ -205,48 +229,3 @@ class DeficitCurve:
                 "deficit": mean[0] - mean,
             }
         )
-
-
-def setting(provenance: Mapping[str, Any]) -> str:
-    """Return layer, reference, metric and data of a result, in a line."""
-    orders, sampled = provenance["n_random"], sampled_of(provenance)
-    images = (
-        f"{provenance['n']:,} images" if sampled is None else f"{provenance['n']:,} of {sampled.population:,} images"
-    )
-    text = (
-        f"{provenance['layer']} ({provenance['units']:,} units, {provenance['reference']} reference, "
-        f"{provenance['metric'].replace('_', ' ')} {provenance['intact']:.3f} on {images}"
-        + (f", {orders} random orders" if orders else "")
-        + ")"
-    )
-    if sampled is not None:
-        text += (
-            f" drawn at random until each deletion is known to \N{PLUS-MINUS SIGN}{sampled.half_width:g}; "
-            "intervals: 95 % confidence sequences, for all methods together"
-        )
-    return text + (" in-sample: ranked on the data that it is evaluated on" if provenance["in_sample"] else "")
-
-
-def sampled_of(provenance: Mapping[str, Any]) -> Sampled | None:
-    """Return how the images of a result were drawn, where a precision was asked for."""
-    found = provenance.get("sampled")
-    return None if found is None else Sampled(**{**found, "bounds": tuple(found["bounds"])})
-
-
-class Frozen(Mapping[str, Value]):
-    """A mapping that cannot be changed, and can be pickled."""
-
-    def __init__(self, items: Mapping[str, Value]) -> None:
-        self._items = dict(items)
-
-    def __getitem__(self, name: str) -> Value:
-        return self._items[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __repr__(self) -> str:
-        return repr(self._items)

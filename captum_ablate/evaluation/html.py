@@ -10,7 +10,7 @@ import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
-FOOTNOTE = "gap = deletion + insertion: larger means that the attribution finds the units that the network needs"
+from captum_ablate.evaluation.curve import GAP_MEANING
 
 _ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
@@ -82,10 +82,10 @@ figure img { max-width: 100%; background: #fff; border-radius: 6px; padding: 10p
 """)
 
 
-def render(title: str, header: str, leaderboard: pd.DataFrame, failed: dict[str, str], figures: list[Figure]) -> str:
-    """Return one HTML page that needs no other file: leaderboard, what was not applicable, figures."""
+def render(title: str, table: str, figures: list[Figure]) -> str:
+    """Return one HTML page that needs no other file: the leaderboard (a fragment of ``table_html``) and figures."""
     images = [{"data": _png(figure), "alt": _alt(figure)} for figure in figures]
-    return _PAGE.render(title=title, table=table_html(leaderboard, header, failed), images=images)
+    return _PAGE.render(title=title, table=table, images=images)
 
 
 def table_html(leaderboard: pd.DataFrame, header: str, failed: dict[str, str]) -> str:
@@ -109,7 +109,7 @@ def table_html(leaderboard: pd.DataFrame, header: str, failed: dict[str, str]) -
         list(zip(columns, [_cell(row, name) for name in frame.columns if name not in ends], strict=True))
         for row in frame.to_dict("records")
     ]
-    return _TABLE.render(header=header, columns=columns, rows=rows, failed=failed, footnote=FOOTNOTE)
+    return _TABLE.render(header=header, columns=columns, rows=rows, failed=failed, footnote=GAP_MEANING)
 
 
 def _ends(name: object) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Evaluating on as many images as a wanted precision needs: drawn at random until every deletion area is known."""
+"""Evaluate on as many samples as a precision needs: drawn at random until every deletion area is known."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_ablate.ablation import Engine, Measured, Probe, Reference
+from captum_ablate.ablation import Engine, Measured, Probe, Reference, ReferenceOption
 from captum_ablate.ablation.metrics import Metric, bounds_of, metric_name
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.sampling import RandomOrder
 from captum_ablate.statistics.confidence_sequence import ConfidenceSequence, Sampled, as_fractions
 
 GROWTH = 0.125
-"""Each further lot of images is this share of those drawn: few looks, and at most an eighth drawn in vain."""
+"""Each further lot of samples is this share of those drawn: few looks, and at most an eighth drawn in vain."""
 
 
 class Places:
@@ -29,7 +29,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Precision:
-    """The half-width to which deletion areas are to be known, the images to draw from, and the metric's bounds."""
+    """The half-width to which deletion areas are to be known, the samples to draw from, and the metric's bounds."""
 
     half_width: float
     draw: RandomOrder
@@ -37,28 +37,32 @@ class Precision:
     places: Places
 
     @classmethod
-    def of(cls, precision: float, metric: str | Metric, draw: Callable[[], RandomOrder]) -> Precision:
-        """Return the precision, checked: a number above 0, and a metric whose values have bounds."""
-        if isinstance(precision, bool) or not isinstance(precision, (int, float)) or not precision > 0:
-            raise ValueError(f"precision must be a half-width above 0, in units of the metric; got {precision!r}")
+    def of(cls, until: float, metric: str | Metric, data: Any, *, seed: int, **options: Any) -> Precision:
+        """Return the precision, checked: a number above 0, a metric with bounds, and data that can be drawn from.
+
+        ``options`` are those of ``as_batches``.
+        """
+        if isinstance(until, bool) or not isinstance(until, (int, float)) or not until > 0:
+            raise ValueError(f"until must be a half-width above 0, in units of the metric; got {until!r}")
         bounds = bounds_of(metric)
         if bounds is None:
             raise ValueError(
-                f"precision needs a metric between known bounds, and {metric_name(metric)!r} has none; take "
+                f"until needs a metric between known bounds, and {metric_name(metric)!r} has none; take "
                 'metric="accuracy", or declare those of your own function: f.bounds = (0.0, 1.0)'
             )
-        return cls(float(precision), draw(), bounds, Places())
+        return cls(float(until), RandomOrder.of(data, seed=seed, **options), bounds, Places())
 
     def sampled(self, methods: int) -> Sampled:
         """Return what intervals need to know of the draw."""
         return Sampled(self.half_width, len(self.draw), methods, self.bounds)
 
-    def by_place(self, reference: Reference) -> Reference:
-        """Return the reference that takes each image by its position in the data set.
+    def by_place(self, references: Sequence[Reference], options: Sequence[ReferenceOption]) -> list[Reference]:
+        """Return ``references``, those of "resample" by a sample's position in the data set.
 
-        So the value of an image, and with it the mean that is looked for, does not depend on when the image is drawn.
+        So the value of a sample, and with it the mean that is looked for, does not depend on when it is drawn.
         """
-        return _AtPlaces(reference, self.places)
+        pairs = zip(references, options, strict=True)
+        return [_AtPlaces(r, self.places) if isinstance(o, str) and o == "resample" else r for r, o in pairs]
 
     def measure(
         self,
@@ -68,7 +72,7 @@ class Precision:
         show_progress: bool,
         seen: Probe | None = None,
     ) -> Measured:
-        """Return the metric of the images drawn until all means of ``areas`` (D_i, one per method) are known."""
+        """Return the metric of the samples drawn until all means of ``areas`` (D_i, one per method) are known."""
         lots: list[Measured] = []
         sequence: ConfidenceSequence | None = None
         n, total = 0, len(self.draw)
@@ -110,7 +114,7 @@ class Precision:
 
 
 class _AtPlaces:
-    """A reference that takes each image by its position in the data set, as when all are evaluated in their order."""
+    """A reference that takes each sample by its position in the data set, as when all are evaluated in their order."""
 
     def __init__(self, reference: Any, places: Places) -> None:
         self._reference, self._places = reference, places

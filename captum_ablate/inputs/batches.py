@@ -57,7 +57,7 @@ class Batches:
         return len(self._source)  # type: ignore[arg-type]  # TypeError is what len() promises here
 
     @property
-    def images(self) -> int | None:
+    def samples(self) -> int | None:
         """The number of samples, where the source knows it."""
         if isinstance(self._source, list):
             return sum(len(b.target) for b in self._source) if all(isinstance(b, Batch) for b in self._source) else None

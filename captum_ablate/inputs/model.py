@@ -64,6 +64,18 @@ def find_layer(forward_func: ForwardFunc, layer: Layer) -> nn.Module:
     return layer
 
 
+def find_layers(forward_func: ForwardFunc, layer: Layer | Sequence[Layer]) -> list[nn.Module]:
+    """Return the modules that ``layer``, or each of several, means."""
+    if not isinstance(layer, (list, tuple)):
+        return [find_layer(forward_func, layer)]  # type: ignore[arg-type]  # not a sequence
+    if not layer:
+        raise ValueError("the list of layers is empty; name at least one")
+    found = [find_layer(forward_func, one) for one in layer]
+    if len({id(one) for one in found}) < len(found):
+        raise ValueError(f"a layer is named twice among {[layer_name(forward_func, one) for one in found]}")
+    return found
+
+
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
     """Return the dotted name of ``layer`` in the model, or its type where it has none."""
     if isinstance(forward_func, nn.Module):

@@ -1,4 +1,4 @@
-"""Progress bars over images, with the time left, where they are asked for: without, nothing of tqdm is started."""
+"""Progress bars over samples, with the time left, where they are asked for: without, nothing of tqdm is started."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tqdm.auto import tqdm
 
 
 class Labelled(Protocol):
-    """Anything with one label per image."""
+    """Anything with one label per sample."""
 
     @property
     def target(self) -> Any:
-        """One entry per image."""
+        """One entry per sample."""
 
 
 Item = TypeVar("Item", bound=Labelled)
 
 
 def with_progress(batches: Iterable[Item], name: str, show: bool) -> Iterable[Item]:
-    """Return ``batches``, to iterate over with a bar that counts images.
+    """Return ``batches``, to iterate over with a bar that counts samples.
 
-    The time left is shown where ``batches.images`` (their number) is known. Iterated again, it starts a new bar.
+    The time left is shown where ``batches.samples`` (their number) is known. Iterated again, it starts a new bar.
     """
     return _Shown(batches, name) if show else batches
 
@@ -33,27 +33,27 @@ class _Shown(Generic[Item]):
         self._batches, self._name = batches, name
 
     def __iter__(self) -> Iterator[Item]:
-        with tqdm(desc=self._name, total=getattr(self._batches, "images", None), unit="image") as bar:
+        with tqdm(desc=self._name, total=getattr(self._batches, "samples", None), unit="sample") as bar:
             for batch in self._batches:
                 yield batch
                 bar.update(len(batch.target))
 
 
 @contextmanager
-def ticking(name: str, show: bool, images: int | None = None) -> Iterator[Callable[..., Any]]:
-    """Give a function to call with the number of images done since the last call, whole or in parts of one.
+def ticking(name: str, show: bool, samples: int | None = None) -> Iterator[Callable[..., Any]]:
+    """Give a function to call with the number of samples done since the last call, whole or in parts of one.
 
-    ``images`` is how many there are, where it is known.
+    ``samples`` is how many there are, where it is known.
     """
     if not show:
         yield lambda done=1: None
         return
     done_so_far = 0.0
-    with tqdm(desc=name, total=images, unit="image") as bar:
+    with tqdm(desc=name, total=samples, unit="sample") as bar:
 
         def tick(done: float = 1) -> None:
             nonlocal done_so_far
             done_so_far += done
-            bar.update(int(done_so_far + 1e-6) - bar.n)  # whole images
+            bar.update(int(done_so_far + 1e-6) - bar.n)  # whole samples
 
         yield tick

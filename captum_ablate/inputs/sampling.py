@@ -1,4 +1,4 @@
-"""The images of a data set in random order, a lot at a time."""
+"""The samples of a data set in random order, a lot at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captum_ablate.inputs.batches import TENSOR_BATCH, Batch, Batches, UnpackBat
 
 @dataclass(frozen=True)
 class RandomOrder:
-    """A random order of a data set: ``order [images]`` holds positions, ``batches(positions)`` gives their images."""
+    """A random order of a data set: ``order [samples]`` holds positions, ``batches(positions)`` gives their samples."""
 
     order: Tensor
     batch_size: int
@@ -28,7 +28,7 @@ class RandomOrder:
         """Return the order of ``data``: tensors with labels, a map-style data set, or a ``DataLoader`` over one."""
         if isinstance(data, DataLoader):
             _check_loader(data)
-            images, size = len(data.dataset), batch_size or data.batch_size or TENSOR_BATCH  # type: ignore[arg-type]
+            samples, size = len(data.dataset), batch_size or data.batch_size or TENSOR_BATCH  # type: ignore[arg-type]
 
             def batches(places: Tensor) -> Batches:
                 subset = Subset(data.dataset, places.tolist())
@@ -42,7 +42,7 @@ class RandomOrder:
                 return as_batches(loader, forward_func=forward_func, unpack_batch=unpack_batch)
 
         elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-            images, size = len(data), batch_size or TENSOR_BATCH  # type: ignore[arg-type]  # map-style: it has a length
+            samples, size = len(data), batch_size or TENSOR_BATCH  # type: ignore[arg-type]  # map-style: it has a length
 
             def batches(places: Tensor) -> Batches:
                 subset = Subset(data, places.tolist())
@@ -50,20 +50,20 @@ class RandomOrder:
 
         elif isinstance(data, tuple) and (isinstance(data, Batch) or len(data) == 2):
             whole = _whole(data)
-            images, size = len(whole.target), batch_size or TENSOR_BATCH
+            samples, size = len(whole.target), batch_size or TENSOR_BATCH
 
             def batches(places: Tensor) -> Batches:
                 return as_batches(whole.take(places), forward_func=forward_func, batch_size=size)
 
         else:
             raise TypeError(
-                "precision draws images in random order, so data must be (inputs, target), a map-style data set or a "
-                f"DataLoader over one; got {type(data).__name__}, whose images have no positions"
+                "until draws samples in random order, so data must be (inputs, target), a map-style data set or a "
+                f"DataLoader over one; got {type(data).__name__}, whose samples have no positions"
             )
-        return cls(torch.randperm(images, generator=torch.Generator().manual_seed(seed)), size, batches)
+        return cls(torch.randperm(samples, generator=torch.Generator().manual_seed(seed)), size, batches)
 
     def __len__(self) -> int:
-        """Return the number of images."""
+        """Return the number of samples."""
         return len(self.order)
 
 
@@ -76,16 +76,16 @@ def _whole(data: Any) -> Batch:
 def _check_loader(loader: DataLoader[Any]) -> None:
     if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
         raise TypeError(
-            "precision draws images in random order, and the DataLoader's data set gives them one after the other; "
+            "until draws samples in random order, and the DataLoader's data set gives them one after the other; "
             "pass a map-style data set, with __getitem__ and __len__"
         )
     if not isinstance(loader.sampler, (SequentialSampler, RandomSampler)) or loader.batch_size is None:
         raise ValueError(
-            f"precision draws images in an order of its own, and the DataLoader has a {type(loader.sampler).__name__} "
+            f"until draws samples in an order of its own, and the DataLoader has a {type(loader.sampler).__name__} "
             "or batches of its own; pass a DataLoader over torch.utils.data.Subset(dataset, indices)"
         )
     if isinstance(loader.sampler, RandomSampler) and loader.sampler.num_samples != len(loader.dataset):
         raise ValueError(
-            "precision draws each image once, and the DataLoader's RandomSampler draws another number than the data "
+            "until draws each sample once, and the DataLoader's RandomSampler draws another number than the data "
             "set has; pass a DataLoader without num_samples"
         )

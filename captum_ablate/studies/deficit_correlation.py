@@ -195,7 +195,7 @@ def unit_drops(
     batches.refuse_one_shot("unit_drops looks at the layer first, then ablates")
     with (
         borrowed(forward_func, layer, batches.owner),
-        ticking("ablating single units", show_progress, batches.images) as tick,
+        ticking("ablating single units", show_progress, batches.samples) as tick,
     ):
         located = locate(forward_func, [layer], [UnitAxis.of(unit_dim, layer_mask)], batches)
         known = learn(reference, forward_func, located.sites[0], batches)

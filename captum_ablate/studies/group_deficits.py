@@ -117,7 +117,7 @@ class GroupDeficits:
                     f"the grid has {len(grid.x)} units, and {site.name!r} has {located.units}; make one for it"
                 )
             reference = learn(evaluator.references[0], model, site, learned_from, seed)
-            with ticking(f"ablating groups of {site.name}", show_progress, batches.images) as tick:
+            with ticking(f"ablating groups of {site.name}", show_progress, batches.samples) as tick:
                 engine = Engine(model, [site], [reference], as_metric(evaluator.metric), plan, tick)
                 measured = engine.run(batches, located.seen)
         return cls(

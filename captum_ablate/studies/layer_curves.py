@@ -12,9 +12,10 @@ from matplotlib import pyplot as plt
 from torch import nn
 
 from captum_ablate.evaluation.comparison import Comparison
-from captum_ablate.evaluation.curve import DeficitCurve, Frozen
+from captum_ablate.evaluation.curve import DeficitCurve
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.evaluation.plots import leaderboard_bars
+from captum_ablate.evaluation.provenance import Frozen
 from captum_ablate.inputs.batches import UnpackBatch
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, layer_name
 from captum_ablate.statistics.intervals import Interval, ratio_interval
@@ -117,17 +118,13 @@ def layer_curves(
     """
     model = as_model(forward_func)
     places = _places(model, layers, pooled)
-    options |= {"batch_size": batch_size, "unpack_batch": unpack_batch, "show_progress": show_progress}
-    return LayerCurves(
-        Frozen(
-            {
-                name: CumulativeAblationEvaluator(model, place, **options).compare(
-                    {method: make(model, place) for method, make in methods.items()}, data, ranking_data=ranking_data
-                )
-                for name, place in places.items()
-            }
-        )
-    )
+    call: dict[str, Any] = {"batch_size": batch_size, "unpack_batch": unpack_batch, "show_progress": show_progress}
+    found = {}
+    for name, place in places.items():
+        own = {method: make(model, place) for method, make in methods.items()}
+        evaluator = CumulativeAblationEvaluator(model, place, **options)
+        found[name] = evaluator.compare(own, data, ranking_data=ranking_data, **call)
+    return LayerCurves(Frozen(found))
 
 
 def _places(model: ForwardFunc, layers: Sequence[Layer], pooled: bool) -> dict[str, Any]:

@@ -96,4 +96,4 @@ def redundancy(curve: DeficitCurve, single_unit_deficits: Tensor, *, floor: floa
     score = curve.score
     lowest = float(score[-1]) if floor is None else floor
     predicted = (score[0] - total[curve.n_ablated]).clamp(min=lowest)
-    return Redundancy(curve.fraction, score, predicted, str(curve.provenance["metric"]))
+    return Redundancy(curve.fraction, score, predicted, curve.provenance.metric)

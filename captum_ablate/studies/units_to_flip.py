@@ -183,7 +183,7 @@ def units_to_flip(
     batches.refuse_one_shot("units_to_flip looks at the layers first, then ablates")
     with (
         borrowed(forward_func, *layers, batches.owner),
-        ticking("ablating until predictions flip", show_progress, batches.images) as tick,
+        ticking("ablating until predictions flip", show_progress, batches.samples) as tick,
     ):
         located = locate(forward_func, layers, [axis] * len(layers), batches)
         in_order, units = located.in_running_order, located.units

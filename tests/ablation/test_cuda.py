@@ -201,7 +201,7 @@ def test_no_step_waits_for_the_gpu(name, layer, pictures):
     scores = torch.rand(units_of(model, layer, pictures, 1))
 
     def run(steps: int) -> int:
-        evaluator = CumulativeAblationEvaluator(model, layer, steps=steps, n_random=0, ascending=False)
+        evaluator = CumulativeAblationEvaluator(model, layer, steps=steps, n_random=0)
         return _waits(lambda: evaluator.evaluate(scores, pictures))
 
     few, many = run(12), run(60)
@@ -213,7 +213,7 @@ def test_no_step_waits_with_several_layers(pictures):
     scores = [torch.rand(units_of(model, layer, pictures, 1)) for layer in layers]
 
     def run(steps: int) -> int:
-        evaluator = CumulativeAblationEvaluator(model, layers, steps=steps, n_random=0, ascending=False)
+        evaluator = CumulativeAblationEvaluator(model, layers, steps=steps, n_random=0)
         return _waits(lambda: evaluator.evaluate(scores, pictures))
 
     few, many = run(12), run(60)

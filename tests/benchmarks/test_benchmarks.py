@@ -49,7 +49,7 @@ def test_every_rival_that_is_installed_measures_the_curve_of_the_hook_loop(quest
     found = rivals.RIVALS[name](question)
 
     np.testing.assert_allclose(found, rivals.hooks(question), atol=1e-6)
-    assert found[0] != found[-1], "a curve that is flat proves nothing"
+    assert found[0] != found[len(found) // 2 - 1], "a curve that is flat proves nothing"
     after = question.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)

@@ -41,8 +41,8 @@ def test_the_demo_compares_at_least_twelve_methods_out_of_sample(finished):
     comparison = Comparison.load(finished)
     assert len(comparison.curves) >= 12
     assert not comparison.failed
-    assert not comparison.provenance["in_sample"]
-    assert comparison.provenance["intact"] > 0.95
+    assert not comparison.provenance.in_sample
+    assert comparison.provenance.intact > 0.95
     assert {"mutual information", "conductance", "DeepLift", "internal influence", "random ranking"} <= set(
         comparison.curves
     )
@@ -130,4 +130,4 @@ def test_the_demo_runs_on_real_data(data_folder, short, tmp_path, data):
     assert run("--data", data, "--out", str(tmp_path)) == 0
     comparison = Comparison.load(tmp_path)
     assert len(comparison.curves) >= 12
-    assert comparison.provenance["n"] == 1000
+    assert comparison.provenance.n == 1000

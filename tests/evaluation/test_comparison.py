@@ -82,11 +82,11 @@ def test_plot_draws_every_curve_and_every_random_order(comparison):
         assert any(len(y) == len(curve) and np.allclose(y, curve) for y in drawn)
 
 
-def test_plot_without_random_orders_or_reverse(setting):
-    comparison = compared(setting, ascending=False, n_random=0)
+def test_plot_without_random_orders(setting):
+    comparison = compared(setting, n_random=0)
     ax = comparison.plot(Figure().subplots())
     labels = " ".join(text.get_text() for text in ax.get_legend().get_texts())
-    assert not re.search("random orders|reverse", labels)
+    assert not re.search("random orders", labels)
 
 
 def test_the_report_is_one_file_that_needs_no_other(comparison, tmp_path):
@@ -144,6 +144,6 @@ def test_random_orders_sum_up_like_curves():
 
 
 def test_without_random_orders_their_frame_is_empty():
-    nothing = RandomOrders(torch.zeros(0, 4), None, torch.zeros(0, 9), None)
+    nothing = RandomOrders.of([], [], torch.linspace(0, 1, 4, dtype=torch.float64), 9)
     assert nothing.to_frame(torch.linspace(0, 1, 4)).empty
     assert nothing.gap.shape == (0,)

@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 
 from captum_ablate import CumulativeAblationEvaluator, DeficitCurve
 from captum_ablate.evaluation.curve import deficit_areas
+from captum_ablate.evaluation.provenance import Provenance
 from captum_ablate.statistics.intervals import Interval
 
 mpl.use("Agg")
 
 
-def made(counts, units, values, ascending=None, target=None, in_sample=False, **about):
+def made(counts, units, values, ascending, target=None, in_sample=False, **about):
     """A curve from given values."""
     n = values.shape[1]
     return DeficitCurve(
@@ -35,19 +36,20 @@ def made(counts, units, values, ascending=None, target=None, in_sample=False, **
         over_random_interval=Interval(0.0, 0.0),
         p=1.0,
         ties=0,
-        provenance={
-            "layer": "hidden",
-            "units": units,
-            "reference": "zero",
-            "metric": "accuracy",
-            "intact": float(values[0].mean()),
-            "n": n,
-            "ascending": ascending is not None,
-            "n_random": 0,
-            "in_sample": in_sample,
-            "engine": "replay",
-            **about,
-        },
+        provenance=Provenance(
+            **{
+                "layers": {"hidden": units},
+                "reference": "zero",
+                "metric": "accuracy",
+                "intact": float(values[0].mean()),
+                "n": n,
+                "n_random": 0,
+                "seed": 0,
+                "in_sample": in_sample,
+                "engine": "replay",
+                **about,
+            }
+        ),
     )
 
 
@@ -123,17 +125,8 @@ def test_scores_deficits_and_classes_are_means_of_the_values():
         np.testing.assert_allclose(row, expected)
 
 
-def test_without_the_reverse_order_there_is_no_insertion_and_no_gap():
-    curve = made([0, 2], 2, torch.rand(2, 4, dtype=torch.float64))
-    assert curve.ascending_score is None
-    assert curve.ascending_areas is None
-    assert np.isnan([curve.insertion, curve.gap, *curve.insertion_interval, *curve.gap_interval]).all()
-    assert np.isfinite([curve.deletion, *curve.deletion_interval]).all()
-    assert set(curve.to_frame()["direction"]) == {"descending"}
-
-
 def test_the_top_units_are_the_first_to_go():
-    curve = replace(made([0, 4], 4, torch.rand(2, 3, dtype=torch.float64)), order=torch.tensor([2, 0, 3, 1]))
+    curve = replace(made([0, 4], 4, *torch.rand(2, 2, 3, dtype=torch.float64)), order=torch.tensor([2, 0, 3, 1]))
     assert curve.top(2).tolist() == [2, 0]
     assert curve.top(0).tolist() == []
     assert curve.top(4).tolist() == [2, 0, 3, 1]
@@ -161,7 +154,7 @@ def test_the_frame_is_long_with_a_row_for_each_direction_and_step():
 
 
 def test_a_curve_is_frozen():
-    curve = made([0, 4], 4, torch.rand(2, 3, dtype=torch.float64))
+    curve = made([0, 4], 4, *torch.rand(2, 2, 3, dtype=torch.float64))
     with pytest.raises(FrozenInstanceError):
         curve.name = "other"
     with pytest.raises((FrozenInstanceError, AttributeError)):
@@ -196,7 +189,7 @@ def test_in_sample_is_said_wherever_a_curve_is_shown(in_sample):
 def test_a_curve_says_in_a_line_what_it_is():
     values = torch.rand(2, 3, 6, dtype=torch.float64)
     curve = made([0, 1, 4], 4, *values, n_random=3, n=2345, intact=0.9121)
-    assert curve.setting == "hidden (4 units, zero reference, accuracy 0.912 on 2,345 images, 3 random orders)"
+    assert curve.setting == "hidden (4 units, zero reference, accuracy 0.912 on 2,345 samples, 3 random orders)"
     low, high = curve.gap_interval
     assert f"'mine': gap {curve.gap:.3f} [{low:.3f}, {high:.3f}], deletion {curve.deletion:.3f}" in repr(curve)
 
@@ -207,4 +200,4 @@ def test_the_order_names_units_most_important_first(dense, dense_data):
     assert curve.order.tolist() == [2, 3, 4, 5, 0, 1]
     assert curve.top(2).tolist() == [2, 3]
     torch.testing.assert_close(curve.scores, scores.double())
-    assert (curve.engine, curve.in_sample) == (curve.provenance["engine"], curve.provenance["in_sample"])
+    assert (curve.engine, curve.in_sample) == (curve.provenance.engine, curve.provenance.in_sample)

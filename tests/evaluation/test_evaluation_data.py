@@ -39,10 +39,8 @@ def test_all_forms_of_data_and_labels_give_the_same_curve(dense, dense_data):
     dicts = [{"x": a, "y": b} for a, b in zip(x.split(25), y.split(25), strict=True)]
     for data in ((x, y.tolist()), (x, y.numpy()), (x, y[:, None].int()), ((x,), y), Batch((x,), y), [(x, y)]):
         same(evaluator.evaluate(SCORES, data), expected, exact=False)
-    other = CumulativeAblationEvaluator(
-        dense, "2", n_random=2, metric="logit", unpack_batch=lambda d: Batch((d["x"],), d["y"])
-    )
-    same(other.evaluate(SCORES, dicts), expected, exact=False)
+    found = evaluator.evaluate(SCORES, dicts, unpack_batch=lambda d: Batch((d["x"],), d["y"]))
+    same(found, expected, exact=False)
 
 
 def test_additional_arguments_reach_the_model(dense, dense_data):
@@ -56,10 +54,12 @@ def test_additional_arguments_reach_the_model(dense, dense_data):
 
     x, y = dense_data
     by = torch.randn(60, 5)
-    evaluator = CumulativeAblationEvaluator(Shifted().eval(), "net.2", n_random=2, batch_size=17, metric="logit")
-    own = evaluator.evaluate(LayerGradientXActivation(evaluator.forward_func, dense[2]), Batch((x,), y, (by, 2.0)))
-    plain = CumulativeAblationEvaluator(dense, "2", n_random=2, batch_size=17, metric="logit")
-    expected = plain.evaluate(LayerGradientXActivation(dense, dense[2]), ((x + by) * 2, y))
+    evaluator = CumulativeAblationEvaluator(Shifted().eval(), "net.2", n_random=2, metric="logit")
+    own = evaluator.evaluate(
+        LayerGradientXActivation(evaluator.forward_func, dense[2]), Batch((x,), y, (by, 2.0)), batch_size=17
+    )
+    plain = CumulativeAblationEvaluator(dense, "2", n_random=2, metric="logit")
+    expected = plain.evaluate(LayerGradientXActivation(dense, dense[2]), ((x + by) * 2, y), batch_size=17)
     close(own.scores, expected.scores)
     same(own, expected, exact=False)
 

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from captum_ablate.evaluation import html as report
+from captum_ablate.evaluation.curve import GAP_MEANING
 
 HEADER = "layer3 (256 units, zero reference)"
 
@@ -75,7 +76,7 @@ def test_an_index_of_names_is_shown_and_a_plain_number_is_not() -> None:
 @pytest.mark.parametrize("value", ["<script>alert(1)</script>", 'a "quoted" & <b>'])
 def test_what_users_name_is_escaped(value: str) -> None:
     frame = leaderboard().assign(method=value)
-    page = report.render(value, value, frame, {value: value}, [titled(value)])
+    page = report.render(value, report.table_html(frame, value, {value: value}), [titled(value)])
     assert value not in page
     assert "&lt;" in page
 
@@ -87,11 +88,13 @@ def test_table_gives_the_reason_of_what_was_not_applicable() -> None:
 
 
 def test_table_says_what_a_gap_is() -> None:
-    assert report.FOOTNOTE in report.table_html(leaderboard(), HEADER, {})
+    assert GAP_MEANING in report.table_html(leaderboard(), HEADER, {})
 
 
 def test_an_empty_leaderboard_still_renders() -> None:
-    assert len(Cells(report.render("nothing", HEADER, leaderboard().head(0), {"a": "b"}, [])).rows) == 1
+    assert (
+        len(Cells(report.render("nothing", report.table_html(leaderboard().head(0), HEADER, {"a": "b"}), [])).rows) == 1
+    )
 
 
 def titled(title: str) -> Figure:
@@ -101,7 +104,7 @@ def titled(title: str) -> Figure:
 
 
 def test_page_embeds_the_figures_and_needs_no_other_file() -> None:
-    page = report.render("A run", HEADER, leaderboard(), {}, [titled("curves"), titled("bars")])
+    page = report.render("A run", report.table_html(leaderboard(), HEADER, {}), [titled("curves"), titled("bars")])
     Cells(page)
     images = re.findall(r'alt="(\w+)" src="data:image/png;base64,([^"]+)"', page)
     assert [alt for alt, _ in images] == ["curves", "bars"]

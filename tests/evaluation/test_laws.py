@@ -76,10 +76,8 @@ def test_the_batch_split_does_not_matter(dense, dense_data, reference):
     rank = (x[:30], y[:30])
 
     def curve(data, batch_size=None):
-        evaluator = CumulativeAblationEvaluator(
-            dense, "2", reference=reference, metric="margin", n_random=1, steps=3, batch_size=batch_size
-        )
-        return evaluator.evaluate(LayerMeanActivity(dense, "2"), data, ranking_data=rank)
+        evaluator = CumulativeAblationEvaluator(dense, "2", reference=reference, metric="margin", n_random=1, steps=3)
+        return evaluator.evaluate(LayerMeanActivity(dense, "2"), data, ranking_data=rank, batch_size=batch_size)
 
     whole = curve((x, y))
     for batch_size in (7, 1000):

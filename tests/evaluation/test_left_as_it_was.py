@@ -48,7 +48,7 @@ def test_everything_comes_back_as_it_was(dense_data, forward, raises, reference)
     hooks = [(list(m._forward_hooks), list(m._forward_pre_hooks), list(m._backward_hooks)) for m in model.modules()]
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate(), loader.generator.get_state()  # noqa: NPY002
     evaluator = CumulativeAblationEvaluator(
-        model if forward == "module" else lambda x: model(x), model[0], reference=reference, n_random=4, batch_size=16
+        model if forward == "module" else lambda x: model(x), model[0], reference=reference, n_random=4
     )
     methods = {
         "conductance": LayerConductance(evaluator.forward_func, model[0]),
@@ -62,9 +62,9 @@ def test_everything_comes_back_as_it_was(dense_data, forward, raises, reference)
         for data in (loader, (x, y)):
             if raises and reference == "zero":
                 with pytest.raises(RuntimeError, match="the network is on fire"):
-                    evaluator.compare(methods, data, ranking_data=loader)
+                    evaluator.compare(methods, data, ranking_data=loader, batch_size=16)
             else:
-                evaluator.compare(methods, data, ranking_data=loader)
+                evaluator.compare(methods, data, ranking_data=loader, batch_size=16)
     finally:
         Brittle.on = False
     assert torch.equal(x, before[0])
@@ -110,7 +110,7 @@ def test_results_do_not_share_memory_with_what_was_given(dense, dense_data):
 def test_progress_is_shown_only_on_request(dense, dense_data, capsys):
     CumulativeAblationEvaluator(dense, "2", n_random=0).evaluate(SCORES, dense_data)
     assert capsys.readouterr().err == ""
-    CumulativeAblationEvaluator(dense, "2", n_random=0, show_progress=True).evaluate(SCORES, dense_data)
+    CumulativeAblationEvaluator(dense, "2", n_random=0).evaluate(SCORES, dense_data, show_progress=True)
     assert "ablating 2" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""Precision on demand: only as many images as are needed, the right mean in the interval, and said so everywhere."""
+"""Precision on demand: only as many samples as are needed, the right mean in the interval, and said so everywhere."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def setting():
 
 
 def evaluator_of(net, **options):
-    return CumulativeAblationEvaluator(net, "1", **{"steps": 4, "n_random": 3, "batch_size": 40, **options})
+    return CumulativeAblationEvaluator(net, "1", **{"steps": 4, "n_random": 3, **options})
 
 
-@pytest.mark.parametrize(("reference", "ascending"), [("zero", True), ("mean", False), ("resample", True)])
-def test_with_all_images_the_result_is_that_of_all_images(setting, reference, ascending):
+@pytest.mark.parametrize("reference", ["zero", "mean", "resample"])
+def test_with_all_samples_the_result_is_that_of_all_samples(setting, reference):
     net, scores, data = setting
-    evaluator = evaluator_of(net, reference=reference, ascending=ascending)
-    whole, drawn = evaluator.compare(scores, data), evaluator.compare(scores, data, precision=1e-9)
+    evaluator = evaluator_of(net, reference=reference)
+    whole, drawn = evaluator.compare(scores, data), evaluator.compare(scores, data, until=1e-9, batch_size=40)
     order = RandomOrder.of(data, forward_func=net, batch_size=40, unpack_batch=None, seed=0).order
     assert sorted(order.tolist()) == list(range(N))
     for name in scores:
@@ -50,9 +50,8 @@ def test_with_all_images_the_result_is_that_of_all_images(setting, reference, as
         assert torch.equal(one.target[order], other.target)
         assert other.deletion == pytest.approx(one.deletion, abs=1e-12)
         assert other.deletion_interval == pytest.approx((one.deletion, one.deletion), abs=1e-9)
-        if ascending:
-            assert other.gap_interval == pytest.approx((one.gap, one.gap), abs=1e-9)
-            assert other.insertion_interval == pytest.approx((one.insertion, one.insertion), abs=1e-9)
+        assert other.gap_interval == pytest.approx((one.gap, one.gap), abs=1e-9)
+        assert other.insertion_interval == pytest.approx((one.insertion, one.insertion), abs=1e-9)
         assert other.over_random_interval == pytest.approx((one.over_random, one.over_random), abs=1e-9)
 
 
@@ -60,17 +59,17 @@ def test_with_all_images_the_result_is_that_of_all_images(setting, reference, as
 def test_it_stops_as_soon_as_every_deletion_is_known(setting, seed):
     net, scores, data = setting
     evaluator = evaluator_of(net, seed=seed)
-    drawn = evaluator.compare(scores, data, precision=0.1)
-    n = drawn.provenance["n"]
+    drawn = evaluator.compare(scores, data, until=0.1, batch_size=40)
+    n = drawn.provenance.n
     assert 40 <= n < N
     whole = evaluator.compare(scores, data)
     for name in scores:
         low, high = drawn[name].deletion_interval
         assert (high - low) / 2 <= 0.1
         assert low <= whole[name].deletion <= high
-    finer = evaluator.compare(scores, data, precision=0.05)
-    assert finer.provenance["n"] > n
-    assert torch.equal(finer["good"].values[:, :n], drawn["good"].values)  # the same images come first
+    finer = evaluator.compare(scores, data, until=0.05, batch_size=40)
+    assert finer.provenance.n > n
+    assert torch.equal(finer["good"].values[:, :n], drawn["good"].values)  # the same samples come first
 
 
 def test_the_true_area_is_covered_where_one_stops(setting):
@@ -99,18 +98,17 @@ class Collated(TensorDataset):
 
 def test_data_sets_loaders_and_tensors_are_drawn_alike(setting):
     net, scores, data = setting
-    expected = evaluator_of(net).compare(scores, data, precision=0.1)["good"]
-    from_dicts = evaluator_of(net, unpack_batch=lambda batch: ((batch["x"],), batch["y"]))
-    for evaluator, form in (
-        (evaluator_of(net), TensorDataset(*data)),
-        (evaluator_of(net), DataLoader(TensorDataset(*data), batch_size=7, shuffle=True)),
-        (evaluator_of(net, batch_size=None), DataLoader(TensorDataset(*data), batch_size=40)),
+    expected = evaluator_of(net).compare(scores, data, until=0.1, batch_size=40)["good"]
+    from_dicts = {"batch_size": 40, "unpack_batch": lambda batch: ((batch["x"],), batch["y"])}
+    for call, form in (
+        ({"batch_size": 40}, TensorDataset(*data)),
+        ({"batch_size": 40}, DataLoader(TensorDataset(*data), batch_size=7, shuffle=True)),
+        ({}, DataLoader(TensorDataset(*data), batch_size=40)),
         (from_dicts, Collated(*data)),
         (from_dicts, DataLoader(Collated(*data), batch_size=40)),
     ):
-        found = evaluator.compare(
-            scores, form, ranking_data=data if evaluator is not from_dicts else form, precision=0.1
-        )
+        ranking_data = form if call is from_dicts else data
+        found = evaluator_of(net).compare(scores, form, ranking_data=ranking_data, until=0.1, **call)
         assert torch.equal(found["good"].values, expected.values)
 
 
@@ -123,7 +121,7 @@ def refused_data(x, y):
     data = TensorDataset(x, y)
     return {
         "list": ([(x, y)], "a map-style data set or a DataLoader over one; got list"),
-        "generator": (((x, y) for _ in range(1)), "got generator, whose images have no positions"),
+        "generator": (((x, y) for _ in range(1)), "got generator, whose samples have no positions"),
         "iterable data set": (Endless(), "got Endless"),
         "loader of it": (DataLoader(Endless(), batch_size=2), "pass a map-style data set, with __getitem__"),
         "sampler": (
@@ -139,24 +137,24 @@ def refused_data(x, y):
 
 
 @pytest.mark.parametrize("kind", refused_data(torch.zeros(3, 6), torch.zeros(3)))
-def test_images_without_positions_are_refused(setting, kind):
+def test_samples_without_positions_are_refused(setting, kind):
     net, scores, data = setting
     refused, message = refused_data(*data)[kind]
     with pytest.raises((TypeError, ValueError), match=message):
-        evaluator_of(net).compare(scores, refused, ranking_data=data, precision=0.1)
+        evaluator_of(net).compare(scores, refused, ranking_data=data, until=0.1)
 
 
 def test_a_subset_is_a_population_of_its_own(setting):
     net, scores, data = setting
     loader = DataLoader(Subset(TensorDataset(*data), range(100)), batch_size=20)
-    assert evaluator_of(net).compare(scores, loader, precision=0.3).provenance["sampled"]["population"] == 100
+    assert evaluator_of(net).compare(scores, loader, until=0.3).provenance.sampled.population == 100
 
 
 @pytest.mark.parametrize("metric", ["log_likelihood", "logit", "margin", lambda outputs, target: outputs[:, 0]])
 def test_a_metric_without_bounds_is_refused(setting, metric):
     net, scores, data = setting
-    with pytest.raises(ValueError, match=r"precision needs a metric between known bounds.*f.bounds = \(0.0, 1.0\)"):
-        evaluator_of(net, metric=metric).compare(scores, data, precision=0.1)
+    with pytest.raises(ValueError, match=r"until needs a metric between known bounds.*f.bounds = \(0.0, 1.0\)"):
+        evaluator_of(net, metric=metric).compare(scores, data, until=0.1, batch_size=40)
 
 
 def percent_of_label(outputs, target):
@@ -167,14 +165,14 @@ def test_a_metric_may_declare_its_bounds(setting, monkeypatch):
     net, scores, data = setting
     monkeypatch.setattr(percent_of_label, "bounds", (0, 100), raising=False)
     evaluator = evaluator_of(net, metric=percent_of_label)
-    drawn = evaluator.compare(scores, data, precision=8)
-    assert drawn.provenance["n"] < N
+    drawn = evaluator.compare(scores, data, until=8, batch_size=40)
+    assert drawn.provenance.n < N
     low, high = drawn["good"].deletion_interval
     assert 4 < high - low <= 16
     assert low <= evaluator.compare(scores, data)["good"].deletion <= high
     monkeypatch.setattr(percent_of_label, "bounds", (0, 1))
     with pytest.raises(ValueError, match="the metric leaves the bounds that it declares, 0 to 1"):
-        evaluator.compare(scores, data, precision=0.1)
+        evaluator.compare(scores, data, until=0.1, batch_size=40)
 
 
 @pytest.mark.parametrize("bounds", [(1, 0), (0, float("inf")), 3, (0, 1, 2), ("a", "b")])
@@ -182,21 +180,21 @@ def test_bounds_that_are_none_are_refused(setting, monkeypatch, bounds):
     net, scores, data = setting
     monkeypatch.setattr(percent_of_label, "bounds", bounds, raising=False)
     with pytest.raises(ValueError, match="bounds of a metric must be"):
-        evaluator_of(net, metric=percent_of_label).compare(scores, data, precision=0.1)
+        evaluator_of(net, metric=percent_of_label).compare(scores, data, until=0.1, batch_size=40)
 
 
 @pytest.mark.parametrize("precision", [0, -0.1, True, "0.02", float("nan")])
 def test_a_precision_that_is_no_half_width_is_refused(setting, precision):
     net, scores, data = setting
-    with pytest.raises(ValueError, match="precision must be a half-width above 0"):
-        evaluator_of(net).compare(scores, data, precision=precision)
+    with pytest.raises(ValueError, match="until must be a half-width above 0"):
+        evaluator_of(net).compare(scores, data, until=precision, batch_size=40)
 
 
-def test_images_used_and_the_kind_of_interval_are_said_wherever_results_are_shown(setting, tmp_path):
+def test_samples_used_and_the_kind_of_interval_are_said_wherever_results_are_shown(setting, tmp_path):
     net, scores, data = setting
-    drawn = evaluator_of(net).compare(scores, data, precision=0.1)
-    n = drawn.provenance["n"]
-    used, kind = f"on {n} of 400 images", "intervals: 95 % confidence sequences, for all methods together"
+    drawn = evaluator_of(net).compare(scores, data, until=0.1, batch_size=40)
+    n = drawn.provenance.n
+    used, kind = f"on {n} of 400 samples", "intervals: 95 % confidence sequences, for all methods together"
     page = drawn.report(tmp_path / "page.html").read_text(encoding="utf-8")
     title = drawn.plot(Figure().subplots()).get_title(loc="left").replace("\n", " ")
     one = drawn["good"].plot(Figure().subplots()).get_title(loc="left").replace("\n", " ")
@@ -216,13 +214,13 @@ def test_images_used_and_the_kind_of_interval_are_said_wherever_results_are_show
 
 def test_bands_of_the_curve_are_confidence_sequences_too(setting):
     net, scores, data = setting
-    whole, drawn = (evaluator_of(net).compare(scores, data, precision=p) for p in (None, 0.1))
+    whole, drawn = (evaluator_of(net).compare(scores, data, until=p, batch_size=40) for p in (None, 0.1))
     frame = drawn["good"].to_frame()
     mean = whole["good"].to_frame()["score"]
     assert ((frame["low"] <= mean) & (mean <= frame["high"])).all()
     assert (frame["low"] >= 0).all()
     assert (frame["high"] <= 1).all()
-    exact = evaluator_of(net).compare(scores, data, precision=1e-9)["good"].to_frame()
+    exact = evaluator_of(net).compare(scores, data, until=1e-9, batch_size=40)["good"].to_frame()
     np.testing.assert_allclose(exact["low"], mean, atol=1e-9)
 
 
@@ -230,27 +228,27 @@ def test_methods_share_a_rank_where_their_sequences_overlap(setting):
     net, scores, data = setting
     evaluator = evaluator_of(net)
     best = {"good": scores["good"], "bad": -scores["good"]}
-    assert list(evaluator.compare(best, data, precision=0.5).leaderboard["rank"]) == ["1-2", "1-2"]
-    exact = evaluator.compare(best, data, precision=1e-9).leaderboard
+    assert list(evaluator.compare(best, data, until=0.5, batch_size=40).leaderboard["rank"]) == ["1-2", "1-2"]
+    exact = evaluator.compare(best, data, until=1e-9, batch_size=40).leaderboard
     assert list(exact["rank"]) == ["1", "2"]
     assert list(exact["method"]) == ["good", "bad"]
 
 
 def test_a_saved_comparison_shows_the_same(setting, tmp_path):
     net, scores, data = setting
-    drawn = evaluator_of(net).compare(scores, data, precision=0.1)
+    drawn = evaluator_of(net).compare(scores, data, until=0.1, batch_size=40)
     loaded = Comparison.load(drawn.save(tmp_path))
     assert str(loaded) == str(drawn)
-    assert loaded.sampled == drawn.sampled
+    assert loaded.provenance.sampled == drawn.provenance.sampled
     for name in scores:
         assert loaded[name].gap_interval == drawn[name].gap_interval
         assert loaded[name].over_random_interval == drawn[name].over_random_interval
-    assert Comparison.load(evaluator_of(net).compare(scores, data).save(tmp_path / "b")).sampled is None
+    assert Comparison.load(evaluator_of(net).compare(scores, data).save(tmp_path / "b")).provenance.sampled is None
 
 
-def test_the_bar_counts_images(setting, capsys):
+def test_the_bar_counts_samples(setting, capsys):
     net, scores, data = setting
-    n = evaluator_of(net, show_progress=True).compare(scores, data, precision=0.1).provenance["n"]
+    n = evaluator_of(net).compare(scores, data, until=0.1, batch_size=40, show_progress=True).provenance.n
     assert f"{n}/400" in capsys.readouterr().err
 
 
@@ -259,22 +257,22 @@ def test_the_users_random_state_and_model_are_given_back(setting):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     hooks = [len(m._forward_hooks) for m in net.modules()]
-    evaluator_of(net).compare(scores, DataLoader(TensorDataset(*data), batch_size=40, shuffle=True), precision=0.1)
+    evaluator_of(net).compare(scores, DataLoader(TensorDataset(*data), batch_size=40, shuffle=True), until=0.1)
     assert torch.equal(torch.get_rng_state(), state)
     assert [len(m._forward_hooks) for m in net.modules()] == hooks
 
 
 def test_evaluate_takes_a_precision_too(setting):
     net, scores, data = setting
-    curve = evaluator_of(net, n_random=0).evaluate(scores["good"], data, precision=0.1)
+    curve = evaluator_of(net, n_random=0).evaluate(scores["good"], data, until=0.1, batch_size=40)
     assert curve.sampled.population == N
-    assert curve.values.shape[1] == curve.provenance["n"] < N
+    assert curve.values.shape[1] == curve.provenance.n < N
     assert np.isnan(curve.over_random)
 
 
-def test_images_drawn_before_a_retraction_are_measured_again(setting, monkeypatch):
+def test_samples_drawn_before_a_retraction_are_measured_again(setting, monkeypatch):
     net, scores, data = setting
-    expected = evaluator_of(net).compare(scores, data, precision=1e-9)["good"]
+    expected = evaluator_of(net).compare(scores, data, until=1e-9, batch_size=40)["good"]
     run, runs = Engine.run, []
 
     def spoilt(self, batches, seen=None):
@@ -284,7 +282,7 @@ def test_images_drawn_before_a_retraction_are_measured_again(setting, monkeypatc
         return replace(measured, values=measured.values * 0) if len(runs) == 1 else measured
 
     monkeypatch.setattr(Engine, "run", spoilt)
-    found = evaluator_of(net).compare(scores, data, precision=1e-9)["good"]
+    found = evaluator_of(net).compare(scores, data, until=1e-9, batch_size=40)["good"]
     assert torch.equal(found.values, expected.values)
     assert torch.equal(found.target, expected.target)
 
@@ -297,7 +295,7 @@ def test_single_values_beyond_the_bounds_are_refused_though_the_areas_are_within
 
     shifted.bounds = (0.0, 1.0)
     with pytest.raises(ValueError, match=r"leaves the bounds that it declares, 0 to 1: it takes values from 1\."):
-        evaluator_of(net, metric=shifted).compare(scores, data, precision=0.1)
+        evaluator_of(net, metric=shifted).compare(scores, data, until=0.1, batch_size=40)
 
 
 def test_a_rounding_error_beyond_the_bounds_is_none(setting):
@@ -308,4 +306,4 @@ def test_a_rounding_error_beyond_the_bounds_is_none(setting):
         return torch.where(values == values.max(), 1 + 1e-7, values)
 
     rounded.bounds = (0.0, 1.0)
-    assert evaluator_of(net, metric=rounded).compare(scores, data, precision=0.2).provenance["n"] > 0
+    assert evaluator_of(net, metric=rounded).compare(scores, data, until=0.2, batch_size=40).provenance.n > 0

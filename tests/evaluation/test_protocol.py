@@ -145,10 +145,8 @@ def test_a_plain_function_can_be_evaluated(dense, dense_data, reference):
     def run(x):
         return dense(x) * 2
 
-    evaluator = CumulativeAblationEvaluator(
-        run, dense[2], reference=reference, metric="logit", n_random=3, batch_size=25
-    )
-    curve = evaluator.evaluate(LayerConductance(run, dense[2]), dense_data)
+    evaluator = CumulativeAblationEvaluator(run, dense[2], reference=reference, metric="logit", n_random=3)
+    curve = evaluator.evaluate(LayerConductance(run, dense[2]), dense_data, batch_size=25)
     assert curve.engine.startswith("hook loop")
     means = unit_mean(dense, dense[2], dense_data[0])
     replacement = torch.zeros_like if reference == "zero" else lambda output: means.to(output).expand_as(output)

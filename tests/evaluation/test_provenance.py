@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 from captum.attr import LayerConductance
 from curve_checks import SCORES
 
 from captum_ablate import CumulativeAblationEvaluator, LayerMeanActivity
+from captum_ablate.evaluation.provenance import Provenance
 
 
 def test_results_say_how_they_came_about(dense, dense_data):
@@ -14,10 +17,11 @@ def test_results_say_how_they_came_about(dense, dense_data):
     about = evaluator.evaluate(SCORES, dense_data).provenance
     expected = {
         "layer": "2", "units": 6, "reference": "mean", "metric": "logit", "n": 60, "n_random": 3, "seed": 8,
-        "ascending": True,
     }  # fmt: skip
-    assert {key: about[key] for key in expected} == expected
-    assert {"torch", "captum"} <= set(about["versions"])
+    assert {key: getattr(about, key) for key in expected} == expected
+    assert set(about.versions) == {"captum_ablate", "torch", "captum", "numpy", "python"}
+    assert about.versions["torch"] == torch.__version__
+    assert Provenance.of_dict(json.loads(json.dumps(about.to_dict()))) == about
 
 
 def test_in_sample_is_what_ranks_on_the_data_it_is_evaluated_on(dense, dense_data):

@@ -146,7 +146,7 @@ def test_attributions_must_be_named(dense, dense_data):
 
 def test_the_scores_of_each_kind_are_those_made_outside(dense, dense_data):
     rank = (torch.randn(40, 5), torch.arange(40) % 3)
-    evaluator = CumulativeAblationEvaluator(dense, "2", n_random=0, batch_size=9)
+    evaluator = CumulativeAblationEvaluator(dense, "2", n_random=0)
     conductance = LayerConductance(dense, dense[2])
     ours = [LayerMeanActivity, LayerClassSelectivity, partial(LayerMutualInformation, bins=4), LayerUnitAblation]
     comparison = evaluator.compare(
@@ -157,6 +157,7 @@ def test_the_scores_of_each_kind_are_those_made_outside(dense, dense_data):
         },
         dense_data,
         ranking_data=rank,
+        batch_size=9,
     )
     close(comparison["conductance"].scores, unit_scores(conductance, rank))
     close(comparison["absolute"].scores, unit_scores(conductance, rank, samples="mean_abs", n_steps=9))

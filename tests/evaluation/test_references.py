@@ -32,10 +32,8 @@ def test_a_curve_is_a_hook_and_a_full_pass_for_each_step(dense, dense_data, laye
         "function": lambda output: half(output, y),
     }[reference]
     scores = torch.randn(units)
-    evaluator = CumulativeAblationEvaluator(
-        dense, layer, reference=option, metric=metric, steps=None, n_random=0, batch_size=25
-    )
-    curve = evaluator.evaluate(scores, (x, y), ranking_data=rank)
+    evaluator = CumulativeAblationEvaluator(dense, layer, reference=option, metric=metric, steps=None, n_random=0)
+    curve = evaluator.evaluate(scores, (x, y), ranking_data=rank, batch_size=25)
     assert curve.order.tolist() == scores.argsort(descending=True).tolist()
     check(dense, module, x, y, curve, replacement, metric)
 
@@ -47,10 +45,10 @@ def test_a_curve_of_channels_positions_or_elements(digits_net, digits, small_dig
     x, y, module = x[:30], y[:30], digits_net.get_submodule(layer)
     means = unit_mean(digits_net, module, rank[0], unit_dim)
     evaluator = CumulativeAblationEvaluator(
-        digits_net, layer, reference=reference, metric="logit", steps=4, n_random=0, unit_dim=unit_dim, batch_size=20
+        digits_net, layer, reference=reference, metric="logit", steps=4, n_random=0, unit_dim=unit_dim
     )
     units = 64 if unit_dim is None else {"conv1": 8, "relu1": 8, "conv2": 2}[layer]
-    curve = evaluator.evaluate(torch.randn(units), (x, y), ranking_data=rank)
+    curve = evaluator.evaluate(torch.randn(units), (x, y), ranking_data=rank, batch_size=20)
     check(
         digits_net, module, x, y, curve,
         torch.zeros_like if reference == "zero" else lambda output: means.to(output).expand_as(output),
@@ -73,10 +71,8 @@ def test_curves_of_any_shape(sizes, n, batch_size, steps, metric, reference, see
     features, units, classes = sizes
     model = nn.Sequential(nn.Linear(features, units), nn.Tanh(), nn.Linear(units, classes)).eval()
     x, y = torch.randn(n, features), (torch.arange(n) + seed) % classes
-    evaluator = CumulativeAblationEvaluator(
-        model, "1", reference=reference, metric=metric, steps=steps, n_random=2, batch_size=batch_size
-    )
-    curve = evaluator.evaluate(torch.randn(units), (x, y))
+    evaluator = CumulativeAblationEvaluator(model, "1", reference=reference, metric=metric, steps=steps, n_random=2)
+    curve = evaluator.evaluate(torch.randn(units), (x, y), batch_size=batch_size)
     means = unit_mean(model, model[1], x)
     replacement = torch.zeros_like if reference == "zero" else lambda output: means.to(output).expand_as(output)
     forth, back = both_directions(model, model[1], x, y, curve, replacement, metric)
@@ -121,9 +117,9 @@ class Donors(nn.Module):
         return torch.stack([hidden.amax(1), hidden.amin(1)], dim=1)
 
 
-def donors_of(evaluator, methods, data, rank):
+def donors_of(evaluator, methods, data, rank, **call):
     """The donor of each sample, read from the last step, ``{method: [n]}``; and the comparison."""
-    comparison = evaluator.compare(methods, data, ranking_data=rank)
+    comparison = evaluator.compare(methods, data, ranking_data=rank, **call)
     return {name: curve.values[-1].tolist() for name, curve in comparison.curves.items()}, comparison
 
 
@@ -152,9 +148,9 @@ def test_resample_puts_one_whole_ranking_sample_in_place_of_each():
     for batch_size in (1, 22):
         evaluator = CumulativeAblationEvaluator(
             Donors().eval(), "layer", reference="resample", metric=lambda outputs, _: outputs[:, 0],
-            steps=2, n_random=0, seed=4, batch_size=batch_size,
+            steps=2, n_random=0, seed=4,
         )  # fmt: skip
-        assert donors_of(evaluator, methods, data, rank)[0]["a"] == donors
+        assert donors_of(evaluator, methods, data, rank, batch_size=batch_size)[0]["a"] == donors
     parts = [(rank[0][i : i + 7], rank[1][i : i + 7]) for i in range(0, m, 7)]
     assert donors_of(largest, methods, data, parts)[0]["a"] == donors
     other = CumulativeAblationEvaluator(
@@ -184,10 +180,10 @@ def test_resample_is_the_loop_with_the_donors_activations(dense, dense_data, lay
     rank = torch.randn(20, 5)
     module = dense.get_submodule(layer)
     evaluator = CumulativeAblationEvaluator(
-        dense, layer, reference="resample", metric=metric, steps=3, n_random=0, seed=2, batch_size=17
+        dense, layer, reference="resample", metric=metric, steps=3, n_random=0, seed=2
     )
     scores = torch.randn(7 if layer == "0" else 6)
-    curve = evaluator.evaluate(scores, (x, y), ranking_data=(rank, torch.arange(20) % 3))
+    curve = evaluator.evaluate(scores, (x, y), ranking_data=(rank, torch.arange(20) % 3), batch_size=17)
     activations = torch.tensor(oracles.layer_output(dense, module, rank)).float()
     with torch.no_grad():  # which donor explains each sample's last step?
         tail = dense[int(layer) + 1 :]

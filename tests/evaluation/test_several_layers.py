@@ -65,9 +65,8 @@ def test_curves_over_layers_equal_hooks_on_all(network, data, offsets, order_giv
         steps=None,
         n_random=0,
         metric="logit",
-        batch_size=11,
     )
-    curve = evaluator.evaluate([scores[k] for k in order_given], data)
+    curve = evaluator.evaluate([scores[k] for k in order_given], data, batch_size=11)
     starts = torch.tensor([0, 8, 14])
     own = torch.cat([torch.arange(UNITS[k]) + starts[k] for k in order_given])  # the unit in the order of the network
     for values, order in ((curve.values, curve.order), (curve.ascending_values, curve.order.flip(0))):
@@ -120,8 +119,8 @@ def test_what_does_not_fit_the_layers_is_reported(network, data, make, message):
 
 
 def test_an_estimate_tells_the_work_of_the_comparison(network, data):
-    evaluator = CumulativeAblationEvaluator(network, "1", n_random=3, steps=None, batch_size=10)
-    estimate = evaluator.estimate({"a": torch.randn(8), "b": LayerMutualInformation(network, "1")}, data)
+    evaluator = CumulativeAblationEvaluator(network, "1", n_random=3, steps=None)
+    estimate = evaluator.estimate({"a": torch.randn(8), "b": LayerMutualInformation(network, "1")}, data, batch_size=10)
     assert isinstance(estimate, Estimate)
     assert estimate.batches == 3
     assert 8 <= estimate.masks <= 2 * 5 * 8

@@ -44,7 +44,7 @@ def test_steps_are_counts_from_nothing_to_everything(dense, dense_data, steps, e
 def test_a_number_of_steps_gives_evenly_spaced_counts(units, steps):
     model = nn.Sequential(nn.Linear(2, units), nn.Linear(units, 2)).eval()
     data = (torch.zeros(2, 2), torch.tensor([0, 1]))
-    evaluator = CumulativeAblationEvaluator(model, "0", steps=steps, n_random=0, ascending=False)
+    evaluator = CumulativeAblationEvaluator(model, "0", steps=steps, n_random=0)
     counts = evaluator.evaluate(torch.arange(float(units)), data).n_ablated.tolist()
     assert counts[0] == 0
     assert counts[-1] == units
@@ -84,23 +84,6 @@ def test_the_reverse_is_the_descending_curve_of_negated_scores(dense, dense_data
     assert torch.equal(curve.ascending_values, negated.values)
     assert torch.equal(curve.values, negated.ascending_values)
     assert curve.gap == pytest.approx(-negated.gap, abs=1e-12)
-
-
-def test_without_the_reverse_the_headline_is_deletion(dense, dense_data):
-    options = {"n_random": 6, "metric": "margin"}
-    with_reverse = CumulativeAblationEvaluator(dense, "2", **options).evaluate(SCORES, dense_data)
-    comparison = CumulativeAblationEvaluator(dense, "2", ascending=False, **options).compare(
-        {"a": SCORES, "b": -SCORES}, dense_data
-    )
-    curve = comparison["a"]
-    assert curve.ascending_values is None
-    assert comparison.random.ascending_areas is None
-    assert torch.equal(curve.values, with_reverse.values)
-    expected = curve.deletion - float(comparison.random.deletion.mean())
-    assert curve.over_random == pytest.approx(expected, abs=1e-9)
-    deletions = comparison.leaderboard["deletion"].tolist()
-    assert deletions == sorted(deletions, reverse=True)
-    assert "insertion" not in str(comparison).splitlines()[1]
 
 
 def test_ties_are_broken_by_a_seeded_permutation_and_counted(dense, dense_data):

@@ -47,8 +47,6 @@ def assert_equal(one, other):
     [
         {},
         {"n_random": 0},
-        {"ascending": False},
-        {"ascending": False, "n_random": 0},
         {"metric": "log_likelihood", "reference": "mean", "seed": 3},
         {"metric": lambda outputs, target: outputs[:, 0], "reference": lambda a, _: a / 3},
         {"reference": torch.ones(8), "steps": None, "n_random": 1},
@@ -96,6 +94,48 @@ def test_what_is_saved_is_plain_json_and_arrays_without_pickles(comparison, tmp_
     assert about["failed"] == dict(comparison.failed)
     with np.load(folder / "comparison.npz", allow_pickle=False) as arrays:
         assert all(arrays[name].dtype.kind in "fiub" for name in arrays.files)
+
+
+def test_the_json_file_may_be_named_in_the_place_of_its_folder(comparison, tmp_path):
+    folder = comparison.save(tmp_path)
+    assert_equal(Comparison.load(folder / "comparison.json"), comparison)
+
+
+def damaged(folder, how):
+    """Spoil what was saved, and return the place to load it from."""
+    about, arrays = folder / "comparison.json", folder / "comparison.npz"
+    if how == "no folder":
+        return folder / "elsewhere"
+    if how == "no arrays":
+        arrays.unlink()
+    elif how == "cut JSON":
+        about.write_text(about.read_text()[:100])
+    elif how == "cut arrays":
+        arrays.write_bytes(arrays.read_bytes()[:100])
+    elif how == "foreign":
+        about.write_text('{"some": "settings"}')
+    elif how == "newer":
+        about.write_text(about.read_text().replace('"format": 1', '"format": 99'))
+    elif how == "other arrays":
+        np.savez(arrays, x=np.zeros(3))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("no folder", FileNotFoundError, r"holds no saved comparison: 'comparison.json' is missing"),
+        ("no arrays", FileNotFoundError, r"holds no saved comparison: 'comparison.npz' is missing"),
+        ("cut JSON", ValueError, r"the saved comparison in .* is damaged"),
+        ("cut arrays", ValueError, r"the saved comparison in .* is damaged"),
+        ("other arrays", ValueError, r"the saved comparison in .* is damaged: tensor .* is missing"),
+        ("foreign", ValueError, r"is no saved comparison: it does not say its format"),
+        ("newer", ValueError, r"has format 99, and this version reads up to 1; upgrade captum_ablate"),
+    ],
+)
+def test_what_cannot_be_loaded_is_told(comparison, tmp_path, how, error, message):
+    with pytest.raises(error, match=message):
+        Comparison.load(damaged(comparison.save(tmp_path), how))
 
 
 def test_a_comparison_can_be_pickled_and_looped_over(dense, dense_data):

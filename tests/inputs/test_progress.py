@@ -1,4 +1,4 @@
-"""Bars count images and know how many there are; without being asked for, nothing is shown."""
+"""Bars count samples and know how many there are; without being asked for, nothing is shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def runs(model):
 
 
 @pytest.mark.parametrize("run", ["attribute", "together", "unit_scores", "unit ablation"])
-def test_a_bar_counts_images_only_on_request(dense, dense_data, capsys, run):
+def test_a_bar_counts_samples_only_on_request(dense, dense_data, capsys, run):
     loader = DataLoader(TensorDataset(*dense_data), batch_size=25)
     runs(dense)[run](loader, False)
     assert capsys.readouterr().err == ""
@@ -31,28 +31,28 @@ def test_a_bar_counts_images_only_on_request(dense, dense_data, capsys, run):
     shown = capsys.readouterr().err
     assert "100%" in shown
     assert "60/60" in shown
-    assert "image" in shown
+    assert "sample" in shown
 
 
-def test_the_number_of_images_is_known_where_the_source_knows_it(dense_data):
+def test_the_number_of_samples_is_known_where_the_source_knows_it(dense_data):
     x, y = dense_data
     data = TensorDataset(x, y)
-    assert as_batches((x, y), batch_size=7).images == 60
-    assert as_batches(data, batch_size=7).images == 60
-    assert as_batches(DataLoader(data, batch_size=7)).images == 60
-    assert as_batches(DataLoader(data, batch_size=7, drop_last=True)).images == 56
-    assert as_batches(DataLoader(data, batch_size=None)).images is None
-    assert as_batches([(x, y)]).images is None
-    assert as_batches(iter([(x, y)])).images is None
+    assert as_batches((x, y), batch_size=7).samples == 60
+    assert as_batches(data, batch_size=7).samples == 60
+    assert as_batches(DataLoader(data, batch_size=7)).samples == 60
+    assert as_batches(DataLoader(data, batch_size=7, drop_last=True)).samples == 56
+    assert as_batches(DataLoader(data, batch_size=None)).samples is None
+    assert as_batches([(x, y)]).samples is None
+    assert as_batches(iter([(x, y)])).samples is None
 
 
-def test_images_are_counted_where_their_number_is_not_known(capsys):
+def test_samples_are_counted_where_their_number_is_not_known(capsys):
     batches = [Batch((torch.zeros(n),), torch.zeros(n)) for n in (3, 4)]
     assert list(with_progress(iter(batches), "name", True)) == batches
-    assert "7image" in capsys.readouterr().err
+    assert "7sample" in capsys.readouterr().err
 
 
-def test_parts_of_images_add_up_to_whole_ones(capsys):
+def test_parts_of_samples_add_up_to_whole_ones(capsys):
     with ticking("name", True, 4) as tick:
         for _ in range(3 * 4):
             tick(1 / 3)
@@ -60,7 +60,7 @@ def test_parts_of_images_add_up_to_whole_ones(capsys):
     with ticking("name", True) as tick:
         for _ in range(3):
             tick()
-    assert "3image" in capsys.readouterr().err
+    assert "3sample" in capsys.readouterr().err
     with ticking("name", False, 4) as tick:
         tick(2)
         tick()

@@ -19,7 +19,7 @@ def curve_grid(found: Mapping[str, LayerCurves]) -> Figure:
     for row, (data, curves) in zip(axes, found.items(), strict=True):
         for ax, place in zip(row, places, strict=True):
             comparison = curves[place]
-            fraction, units = next(iter(comparison.curves.values())).fraction, comparison.provenance["units"]
+            fraction, units = next(iter(comparison.curves.values())).fraction, comparison.provenance.units
             deficit_curves(comparison.to_frame(), comparison.random.to_frame(fraction), ax=ax, legend=False)
             ax.set_ylabel("accuracy" if ax is row[0] else "")
             ax.set_title(f"{data}, {place} ({units} units)", loc="left", fontweight="bold", fontsize=11)

@@ -152,7 +152,6 @@ def layer_study(subject: Subject, material: Material, layer: str, sizes: Sizes) 
         metric=material.right,
         steps=sizes.steps,
         n_random=sizes.random_orders,
-        batch_size=material.batch,
     )
     comparison = _comparison(evaluator, material, layer)
     if comparison.failed:
@@ -188,7 +187,8 @@ def _comparison(evaluator: CumulativeAblationEvaluator, material: Material, laye
         "selectivity x activity": LayerSelectivityActivity(network, layer),
         "probe": LayerLinearProbe(network, layer),
     }
-    return evaluator.compare(methods, tuple(material.evaluate), ranking_data=tuple(material.rank))
+    evaluate, rank = tuple(material.evaluate), tuple(material.rank)
+    return evaluator.compare(methods, evaluate, ranking_data=rank, batch_size=material.batch)
 
 
 def _groups(deficits: ClassDeficits, planes: Mapping[int, AblationGrid], activity: Tensor) -> pd.DataFrame:

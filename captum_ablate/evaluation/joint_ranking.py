@@ -1,0 +1,187 @@
+"""A ranking over one or several layers: taken apart by layer, ranked layer by layer, and joined again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_ablate.ablation import Reference, ReferenceOption, Site, fit_of, plain_reference
+from captum_ablate.evaluation.ranking import Ranker
+from captum_ablate.inputs.batches import Batches
+from captum_ablate.inputs.model import ForwardFunc, find_layer, layer_name
+
+
+@dataclass(frozen=True)
+class JointRanking:
+    """``scores`` of each method over the units of all layers, ``[units]``; ``failed``, the reason by method.
+
+    ``references``, one per layer, learned from the ranking data; ``uses_data`` tells whether anything was.
+    """
+
+    scores: dict[str, Tensor]
+    failed: dict[str, str]
+    references: list[Reference]
+    uses_data: bool
+
+    @classmethod
+    def of(
+        cls,
+        attributions: Mapping[str, Any],
+        forward_func: ForwardFunc,
+        sites: Sequence[Site],
+        references: Sequence[ReferenceOption],
+        batches: Batches,
+        *,
+        seed: int,
+        is_joint: bool,
+    ) -> JointRanking:
+        """Rank the units of all ``sites`` by each of ``attributions``; one that fails is reported, the others go on.
+
+        ``is_joint`` says that attributions are of a list of layers, even of one.
+
+        Raises:
+            ValueError: if no attribution is applicable.
+        """
+        names, units = [site.name for site in sites], [site.units.stop - site.units.start for site in sites]
+        failed: dict[str, str] = {}
+        parts: dict[str, list[Tensor]] = {name: [] for name in attributions}
+        learned, uses_data = [], False
+        layers = [site.layer for site in sites]
+        methods_of = _split(attributions, forward_func, layers, units, failed) if is_joint else [dict(attributions)]
+        for k, (site, methods) in enumerate(zip(sites, methods_of, strict=True)):
+            ranker = Ranker(forward_func, site.layer, site.axis, methods, seed)
+            fit = fit_of(references[k], site.axis, seed)
+            needs_data = ranker.needs_data or fit is not None
+            uses_data |= needs_data
+            if k > 0 and needs_data:
+                batches.refuse_one_shot("several layers are ranked one after the other")
+            ranking = ranker.run(batches, fit)
+            learned.append(plain_reference(references[k]) if ranking.reference is None else ranking.reference)
+            for name in methods:
+                try:
+                    if name in ranking.failed:
+                        raise ValueError(ranking.failed[name])
+                    found = ranking.scores[name].cpu().to(torch.float64)
+                    parts[name].append(checked_scores(found, units[k], names[k]))
+                except ValueError as error:
+                    failed.setdefault(name, f"{names[k]}: {error}" if len(sites) > 1 else str(error))
+        scores = {name: torch.cat(found) for name, found in parts.items() if name not in failed}
+        if not scores:
+            reasons = "; ".join(f"{method}: {reason}" for method, reason in failed.items())
+            only = next(iter(failed.values()))
+            raise ValueError(only if len(failed) == 1 else f"no attribution is applicable: {reasons}")
+        failed = {method: failed[method] for method in attributions if method in failed}
+        return cls(scores, failed, learned, uses_data)
+
+    def orders(self, n_random: int, seed: int) -> list[Tensor]:
+        """Return the descending order of each method, ties broken by one permutation, then ``n_random`` random ones."""
+        units = len(next(iter(self.scores.values())))
+        stream = torch.Generator().manual_seed(seed)
+        ties = torch.randperm(units, generator=stream)
+        orders = [ties[values[ties].argsort(descending=True, stable=True)] for values in self.scores.values()]
+        return orders + [torch.randperm(units, generator=stream) for _ in range(n_random)]
+
+
+def _split(
+    attributions: Mapping[str, Any],
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    units: Sequence[int],
+    failed: dict[str, str],
+) -> list[dict[str, Any]]:
+    """Return the methods of each layer; ``failed`` is filled with the reasons of those that have none."""
+    split: list[dict[str, Any]] = [{} for _ in layers]
+    for name, method in attributions.items():
+        try:
+            own = by_layer(method, forward_func, layers, units)
+        except (ValueError, TypeError) as error:
+            failed[name] = str(error)
+            continue
+        for methods, one in zip(split, own, strict=True):
+            methods[name] = one
+    return split
+
+
+def checked_scores(scores: Tensor, units: int, layer: str) -> Tensor:
+    """Return ``scores`` as ``[units]``, finite; axes of size 1 are dropped.
+
+    Raises:
+        ValueError: if there is not one finite value for each unit.
+    """
+    flat = scores.flatten() if scores.ndim and max(scores.shape) == scores.numel() else scores
+    if flat.shape != (units,):
+        raise ValueError(
+            f"scores must have one value for each of the {units} units of {layer!r}; got shape {tuple(scores.shape)}"
+            + ("; per-sample attributions become scores through unit_scores" if scores.ndim > 1 else "")
+        )
+    if not bool(torch.isfinite(flat).all()):
+        bad = (~torch.isfinite(flat)).nonzero().flatten().tolist()
+        raise ValueError(f"scores must be finite; unit {bad[0]} has {float(flat[bad[0]])} ({len(bad)} such units)")
+    return flat
+
+
+def one_per_layer(option: Any, layers: int, name: str) -> list[Any]:
+    """Return an option for each layer: a list or tuple gives one per layer, anything else is the same for all."""
+    if not isinstance(option, (list, tuple)):
+        return [option] * layers
+    if len(option) != layers:
+        raise ValueError(f"{name} must be one value, or one for each of the {layers} layers; got {len(option)}")
+    return list(option)
+
+
+def by_layer(method: Any, forward_func: ForwardFunc, layers: Sequence[nn.Module], units: Sequence[int]) -> list[Any]:
+    """Return the method of each layer, for a method over all ``layers``, which have so many ``units``.
+
+    It may be a list with a tensor or an attribution for each layer, an attribution of a list of layers (also inside
+    ``functools.partial(unit_scores, ...)``), a mapping from layer names, or one Tensor over the units of all layers.
+    """
+    if isinstance(method, partial) and len(method.args) == 1:
+        own = by_layer(method.args[0], forward_func, layers, units)
+        return [partial(method.func, one, **method.keywords) for one in own]
+    names = [layer_name(forward_func, layer) for layer in layers]
+    if isinstance(method, Mapping):
+        missing = [name for name in names if name not in method]
+        if missing or len(method) != len(names):
+            raise ValueError(f"a mapping must have the layers {names} for its keys; got {list(method)}")
+        return [method[name] for name in names]
+    if isinstance(method, (list, tuple)) and not all(isinstance(one, (int, float)) for one in method):
+        if len(method) != len(layers):
+            raise ValueError(
+                f"one tensor or attribution is needed for each of the {len(layers)} layers; got {len(method)}"
+            )
+        return list(method)
+    if isinstance(method, (Tensor, np.ndarray, list, tuple)):
+        whole = torch.as_tensor(method)
+        if whole.shape != (sum(units),):
+            raise ValueError(
+                f"scores over {len(layers)} layers are one tensor per layer, of {', '.join(map(str, units))} units, or "
+                f"one Tensor [{sum(units)}]; got shape {tuple(whole.shape)}"
+            )
+        return list(whole.split(list(units)))
+    return _of_each_layer(method, layers, names)
+
+
+def _of_each_layer(method: Any, layers: Sequence[nn.Module], names: Sequence[str]) -> list[Any]:
+    own = getattr(method, "layer", None)
+    if not isinstance(own, (list, tuple)):
+        raise ValueError(
+            f"{type(method).__name__} belongs to one layer, and the evaluator ablates {len(layers)}; pass a list, an "
+            "attribution for each layer, or one attribution of a list of layers"
+        )
+    found = [find_layer(method.forward_func, one) if isinstance(one, str) else one for one in own]
+    if len(found) != len(layers) or any(not any(one is layer for one in found) for layer in layers):
+        others = [layer_name(method.forward_func, one) for one in found]
+        raise ValueError(f"the attribution belongs to the layers {others}, and the evaluator ablates {list(names)}")
+    parts = []
+    for layer in layers:
+        part = copy.copy(method)
+        part.layer = layer
+        parts.append(part)
+    return parts

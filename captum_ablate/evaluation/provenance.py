@@ -1,0 +1,135 @@
+"""What a reader must know of a result to repeat it, and mappings that cannot be changed."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+import captum
+import numpy as np
+import torch
+
+from captum_ablate.statistics.confidence_sequence import Sampled
+
+Value = TypeVar("Value")
+
+SCHEMA_VERSION = 1
+"""Version of the fields of ``Provenance``, kept with every saved result."""
+
+
+class Frozen(Mapping[str, Value]):
+    """A mapping that cannot be changed, and can be pickled."""
+
+    def __init__(self, items: Mapping[str, Value]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, name: str) -> Value:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+def versions() -> Frozen[str]:
+    """Return the versions of what computes a result, by name."""
+    try:
+        own = version("captum-ablate")
+    except PackageNotFoundError:  # run from a folder, not installed
+        own = "not installed"
+    return Frozen(
+        {
+            "captum_ablate": own,
+            "torch": str(torch.__version__),
+            "captum": str(captum.__version__),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The setting of a result: where units were ablated, how, and on how many samples.
+
+    Args:
+        layers: number of units by layer; the units of several layers count on from one to the next.
+        reference: name of what stood in an ablated unit's place.
+        metric: name of the metric.
+        intact: mean metric of the intact model.
+        n: number of samples that were evaluated.
+        n_random: number of random orders.
+        seed: seed of random orders, ties and donors.
+        in_sample: whether units were ranked on the samples that were evaluated.
+        engine: how the outputs were computed: "replay (...)", "closed form" or "hook loop (reason)".
+        sampled: how samples were drawn, where ``until`` was asked for; else all were evaluated.
+        versions: versions of the packages and of Python, by name.
+    """
+
+    layers: Mapping[str, int]
+    reference: str
+    metric: str
+    intact: float
+    n: int
+    n_random: int
+    seed: int
+    in_sample: bool
+    engine: str
+    sampled: Sampled | None = None
+    versions: Mapping[str, str] = field(default_factory=versions)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def layer(self) -> str:
+        """Name of the layer, or the names of all, joined by plus signs."""
+        return " + ".join(self.layers)
+
+    @property
+    def units(self) -> int:
+        """Number of units of all layers."""
+        return sum(self.layers.values())
+
+    @property
+    def metric_words(self) -> str:
+        """The metric's name as words: "log likelihood"."""
+        return self.metric.replace("_", " ")
+
+    @property
+    def setting(self) -> str:
+        """Layer, reference, metric and data, in a line."""
+        sampled = self.sampled
+        samples = f"{self.n:,} samples" if sampled is None else f"{self.n:,} of {sampled.population:,} samples"
+        text = (
+            f"{self.layer} ({self.units:,} units, {self.reference} reference, "
+            f"{self.metric_words} {self.intact:.3f} on {samples}"
+            + (f", {self.n_random} random orders" if self.n_random else "")
+            + ")"
+        )
+        if sampled is not None:
+            text += (
+                f" drawn at random until each deletion is known to \N{PLUS-MINUS SIGN}{sampled.half_width:g}; "
+                "intervals: 95 % confidence sequences, for all methods together"
+            )
+        return text + (" in-sample: ranked on the data that it is evaluated on" if self.in_sample else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, for JSON."""
+        sampled = None if self.sampled is None else {**asdict(self.sampled), "bounds": list(self.sampled.bounds)}
+        plain = {"layers": dict(self.layers), "versions": dict(self.versions), "sampled": sampled}
+        return {**vars(self), **plain}
+
+    @classmethod
+    def of_dict(cls, fields: Mapping[str, Any]) -> Provenance:
+        """Return the provenance whose ``to_dict`` this is."""
+        found = fields["sampled"]
+        sampled = None if found is None else Sampled(**{**found, "bounds": tuple(found["bounds"])})
+        frozen = {"layers": Frozen(fields["layers"]), "versions": Frozen(fields["versions"]), "sampled": sampled}
+        return cls(**{**fields, **frozen})
