@@ -1,4 +1,4 @@
-"""The page of Marshall and Kirchner: refused spectra are counted apart, and a verdict says how it goes with the fit."""
+"""Spectra and dropout: refused spectra are counted apart, and a lesson says whether the verdict depends on the fit."""
 
 from __future__ import annotations
 
