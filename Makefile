@@ -1,12 +1,14 @@
-# Every target makes .venv when it is absent, and installs the tested versions.
+# Every target makes .venv when it is absent, and installs the tested versions. The oldest ones, after `make clean`:
+# make test PYTHON=python3.10 CONSTRAINTS=constraints-oldest.txt
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 
-.PHONY: demo test check bench bench-rivals bench-parts zoo slow clean
+.PHONY: demo test examples slow check bench bench-parts bench-rivals zoo clean
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
 demo: .venv/installed ## the main job on embedded real data
@@ -14,6 +16,9 @@ demo: .venv/installed ## the main job on embedded real data
 
 test: .venv/installed ## the whole suite, without the slow replications
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+examples: .venv/installed ## those of README, docs and docstrings; part of the suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest README.md docs captum_ablate
 
 slow: .venv/installed ## what the suite leaves out
 	$(BIN)/python -m pytest -m slow
@@ -35,11 +40,11 @@ bench-parts: .venv/installed ## absolute times of the parts, to compare commits
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks/test_parts.py --benchmark-columns=min,median,rounds
 
 # The rivals' environment sees the packages of .venv and adds its own, so that torch is installed once.
-.venv-rivals/installed: benchmarks/rivals-requirements.txt constraints.txt .venv/installed
+.venv-rivals/installed: benchmarks/rivals-requirements.txt $(CONSTRAINTS) .venv/installed
 	test -x .venv-rivals/bin/python || $(BIN)/python -m venv .venv-rivals
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 	  > "$$(.venv-rivals/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/ours.pth"
-	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) \
 	  -r benchmarks/rivals-requirements.txt
 	touch $@
 
@@ -50,4 +55,4 @@ zoo: .venv/installed ## every classification network of torchvision against plai
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.zoo
 
 clean:
-	rm -rf .venv .venv-rivals .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-rivals .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
