@@ -56,13 +56,13 @@ class JointRanking:
         layers = [site.layer for site in sites]
         methods_of = _split(attributions, forward_func, layers, units, failed) if is_joint else [dict(attributions)]
         for k, (site, methods) in enumerate(zip(sites, methods_of, strict=True)):
-            ranker = Ranker(forward_func, site.layer, site.axis, methods, seed)
+            ranker = Ranker(forward_func, site, methods, seed)
             fit = fit_of(references[k], site.axis, seed)
-            needs_data = ranker.needs_data or fit is not None
+            needs_data = ranker.needs_data() or fit is not None
             uses_data |= needs_data
             if k > 0 and needs_data:
                 batches.refuse_one_shot("several layers are ranked one after the other")
-            ranking = ranker.run(batches, fit)
+            ranking = ranker.rank(batches, fit)
             learned.append(plain_reference(references[k]) if ranking.reference is None else ranking.reference)
             for name in methods:
                 try:

@@ -5,26 +5,25 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from captum_ablate.ablation import Reference, ReferenceFit
+from captum_ablate.ablation import Reference, ReferenceFit, Site
 from captum_ablate.attr import LayerDatasetAttribution
-from captum_ablate.attr.per_sample import SAMPLES_AT_A_TIME, PerSampleScores, unit_scores
+from captum_ablate.attr.per_sample import SAMPLES_AT_A_TIME, PerSampleScores
+from captum_ablate.evaluation.methods import Method, as_method
 from captum_ablate.inputs.batches import Batch, Batches, check_classes
-from captum_ablate.inputs.model import ForwardFunc, Layer, find_layer, layer_name
-from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.statistics.collect import LayerRequest, collect
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """``scores`` by method, each ``[units]``; ``failed``, the reason by method; the fitted ``reference``, if any."""
+    """``scores`` by method, each ``[units]``; ``failed``, the reason by method; the learned ``reference``, if any."""
 
     scores: dict[str, Tensor]
     failed: dict[str, str]
@@ -32,130 +31,93 @@ class Ranking:
 
 
 class Ranker:
-    """The methods to rank the units of one layer with; what they need of the data is collected in one pass."""
+    """The methods that rank the units of one layer; one that fails is reported, the others go on."""
 
-    def __init__(
-        self, forward_func: ForwardFunc, layer: nn.Module, axis: UnitAxis, methods: Mapping[str, Any], seed: int
-    ) -> None:
-        self.forward_func, self.layer, self.axis, self.seed = forward_func, layer, axis, seed
-        self.name = layer_name(forward_func, layer)
+    def __init__(self, forward_func: ForwardFunc, site: Site, methods: Mapping[str, Any], seed: int) -> None:
+        self.forward_func, self.site, self.seed = forward_func, site, seed
         self.failed: dict[str, str] = {}
-        self.given: dict[str, Tensor] = {}
-        self.statistical: dict[str, LayerDatasetAttribution] = {}
-        self.measured: dict[str, LayerDatasetAttribution] = {}
-        self.by_sample: dict[str, PerSampleScores] = {}
-        self.partials: dict[str, dict[str, Any]] = {}
+        self.methods: dict[str, Method] = {}
         for name, method in methods.items():
             try:
-                self._sort(name, method)
+                self.methods[name] = as_method(method, site)
             except Exception as error:
                 self._fail(name, error)
 
-    def _sort(self, name: str, method: Any) -> None:
-        options: dict[str, Any] = {}
-        if isinstance(method, partial):
-            if method.func is not unit_scores or len(method.args) != 1:
-                raise TypeError("a functools.partial must be partial(unit_scores, attribution, ...)")
-            (method,), options = method.args, dict(method.keywords)
-        if isinstance(method, (Tensor, np.ndarray, list)):
-            self.given[name] = _as_scores(method)
-        elif isinstance(method, type):
-            raise TypeError(f"{method.__name__} is a class; pass an attribution: {method.__name__}(model, layer)")
-        elif not callable(getattr(method, "attribute", None)):
-            raise TypeError(
-                "a method must be a Captum layer attribution, one of captum_ablate's, "
-                f"functools.partial(unit_scores, ...) or a Tensor [units]; got {type(method).__name__}"
-            )
-        else:
-            self._check_layer(method)
-            if isinstance(method, LayerDatasetAttribution):
-                if method.axis != self.axis:
-                    what = f"unit_dim={method.axis.unit_dim} and the evaluator unit_dim={self.axis.unit_dim}"
-                    if method.axis.unit_dim == self.axis.unit_dim:
-                        what = "another layer_mask than the evaluator"
-                    raise ValueError(f"the attribution has {what}; give both the same")
-                (self.statistical if method.source == "activations" else self.measured)[name] = method
-            else:
-                self.by_sample[name], self.partials[name] = self._sample_scoring(method, options)
-
-    def _sample_scoring(self, method: Any, options: dict[str, Any]) -> tuple[PerSampleScores, dict[str, Any]]:
-        own = {k: options.pop(k) for k in ("target", "positions", "samples") if k in options}
-        for k in ("unit_dim", "layer_mask", "batch_size", "unpack_batch", "per_class", "show_progress"):
-            if k in options:
-                raise ValueError(f"{k} of unit_scores is the evaluator's here; give it to the evaluator")
-        return PerSampleScores(method, self.axis, attribute_kwargs=options, **own), options
-
-    def _check_layer(self, method: Any) -> None:
-        layer: Layer | None = getattr(method, "layer", None)
-        if layer is None:
-            raise ValueError(
-                f"{type(method).__name__} attributes inputs, not a layer; take Captum's Layer{type(method).__name__}"
-            )
-        if isinstance(layer, (list, tuple)):
-            raise ValueError("the attribution has a list of layers; the evaluator ablates one layer")
-        own = find_layer(method.forward_func, layer) if isinstance(layer, str) else layer
-        if own is not self.layer:
-            name = layer_name(method.forward_func, own)
-            whose = f"{name!r} of another model" if name == self.name else repr(name)
-            raise ValueError(
-                f"the attribution belongs to another layer, {whose}, not to {self.name!r} that the evaluator ablates"
-            )
-
-    def _fail(self, name: str, error: Exception) -> None:
-        self.failed[name] = str(error).splitlines()[0] if str(error) else type(error).__name__
-
-    @property
     def needs_data(self) -> bool:
-        """Whether any method looks at the ranking data."""
-        return bool(self.statistical or self.measured or self.by_sample)
+        """Tell whether any method looks at the ranking data."""
+        return not all(isinstance(method, Tensor) for method in self.methods.values())
 
-    def run(self, batches: Batches, fit: ReferenceFit | None) -> Ranking:
+    def rank(self, batches: Batches, fit: ReferenceFit | None) -> Ranking:
         """Return the scores of every method; ``fit`` is fed with the layer's outputs in the same pass."""
-        scores = dict(self.given)
-        if self.measured:
+        given = {name: method for name, method in self.methods.items() if isinstance(method, Tensor)}
+        ours = {n: method for n, method in self.methods.items() if isinstance(method, LayerDatasetAttribution)}
+        statistical = {name: method for name, method in ours.items() if method.source == "activations"}
+        measured = {name: method for name, method in ours.items() if method.source == "ablation"}
+        by_sample = {name: method for name, method in self.methods.items() if isinstance(method, PerSampleScores)}
+        if measured:
             batches.refuse_one_shot("measured unit ablation makes passes of its own")
-        if self.statistical or self.by_sample or fit is not None:
-            self._one_pass(batches, fit, scores)
-        for name, method in self.measured.items():
-            try:
-                found = method.attribute(batches)
-                scores[name] = found[0] if isinstance(found, tuple) else found
-            except Exception as error:
-                self._fail(name, error)
+        scores = dict(given)
+        if statistical or by_sample or fit is not None:
+            scores |= self._in_one_pass(statistical, by_sample, batches, fit)
+        scores |= self._measured(measured, batches)
         return Ranking(scores, self.failed, None if fit is None else fit.finish())
 
-    def _one_pass(self, batches: Batches, fit: ReferenceFit | None, scores: dict[str, Tensor]) -> None:
-        """Fill ``scores`` from one pass: statistics, per-sample scorings and ``fit`` hear the same batches.
+    def _in_one_pass(
+        self,
+        statistical: Mapping[str, LayerDatasetAttribution],
+        by_sample: Mapping[str, PerSampleScores],
+        batches: Batches,
+        fit: ReferenceFit | None,
+    ) -> dict[str, Tensor]:
+        """Return the scores from one pass: statistics, per-sample attributions and ``fit`` hear the same batches.
 
         Of a layer with a tuple of tensors only the first counts, the one that is ablated.
         """
-        own = [method.requests for method in self.statistical.values()]
-        requests = [LayerRequest(self.layer, self.axis, tuple(one)) for one in own or [()]]
-        numbers = count()
+        site, numbers, left = self.site, count(), dict(by_sample)
+        own = [tuple(method.requests) for method in statistical.values()]
+        requests = [LayerRequest(site.layer, site.axis, one) for one in own or [()]]
 
         def score_samples(batch: Batch) -> None:
             number = next(numbers)
-            for name in list(self.by_sample):
+            for name in list(left):
                 try:
                     _seed_everything(self.seed, number)
                     for piece in _pieces(batch):
-                        self.by_sample[name].add(piece)
+                        left[name].add(piece)
                 except Exception as error:
                     self._fail(name, error)
-                    del self.by_sample[name]
+                    del left[name]
 
-        listeners = {} if fit is None else {self.layer: fit.add}
+        listeners = {} if fit is None else {site.layer: fit.add}
         answers = collect(self.forward_func, requests, batches, element=0, on_output=listeners, on_batch=score_samples)
-        for (name, method), answer in zip(self.statistical.items(), answers, strict=False):
+        scores = {name: _first(scoring.scores()) for name, scoring in left.items()}
+        for (name, method), answer in zip(statistical.items(), answers, strict=False):
             try:
                 (found,) = answer.statistics
                 check_classes(found[0].classes)
                 scores[name] = method.score(*found)
             except Exception as error:
                 self._fail(name, error)
-        for name, scoring in self.by_sample.items():
-            found_scores = scoring.scores()
-            scores[name] = found_scores[0] if isinstance(found_scores, tuple) else found_scores
+        return scores
+
+    def _measured(self, measured: Mapping[str, LayerDatasetAttribution], batches: Batches) -> dict[str, Tensor]:
+        """Return the scores of the methods that ablate for themselves."""
+        scores = {}
+        for name, method in measured.items():
+            try:
+                scores[name] = _first(method.attribute(batches))
+            except Exception as error:
+                self._fail(name, error)
+        return scores
+
+    def _fail(self, name: str, error: Exception) -> None:
+        self.failed[name] = str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _first(scores: Any) -> Tensor:
+    """Return the scores of a layer's first tensor, the one that is ablated."""
+    found: Tensor = scores[0] if isinstance(scores, tuple) else scores
+    return found
 
 
 def _seed_everything(*seed: int) -> None:
@@ -170,10 +132,3 @@ def _pieces(batch: Batch) -> Iterator[Batch]:
     """Yield the batch in pieces that a path method can hold."""
     for start in range(0, len(batch.target), SAMPLES_AT_A_TIME):
         yield batch.take(slice(start, start + SAMPLES_AT_A_TIME))
-
-
-def _as_scores(values: Any) -> Tensor:
-    scores = torch.as_tensor(values).detach().cpu().clone()
-    if scores.is_complex() or scores.dtype == torch.bool:
-        raise TypeError(f"scores must be real numbers; got {scores.dtype}")
-    return scores.to(torch.float64)
