@@ -9,10 +9,18 @@ from captum_ablate.statistics.moments import ClassMoments
 
 
 class LayerMeanActivity(LayerDatasetAttribution):
-    r"""Mean activation of each unit over the data: :math:`m_u = \frac1N \sum_i a_{iu}`.
+    r"""Mean activation of each unit over the samples: :math:`m_u = \frac1n \sum_i a_{iu}`.
 
-    ``per_class`` gives the class means :math:`\mu_{cu}`. Second axis of the plane in which Hayne et al. (2022,
-    arXiv 2211.04367) ablate groups of units, as far as its abstract tells.
+    ``per_class`` returns the class means :math:`\mu_{cu}`, ``[classes, units]``. Hayne et al. (2022, arXiv 2211.04367)
+    ablate groups of units in the plane of selectivity and mean activity, as far as their abstract tells.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import LayerMeanActivity
+        >>> model = torch.nn.Sequential(torch.nn.ReLU())
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> LayerMeanActivity(model, "0").attribute(x, target=[0, 0, 1, 1]).tolist()
+        [1.5, 0.75]
     """
 
     def score(self, moments: ClassMoments) -> Tensor:

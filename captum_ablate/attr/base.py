@@ -31,8 +31,8 @@ from captum_ablate.statistics.requests import MomentsRequest, Request, Statistic
 class LayerDatasetAttribution(AttributionWithOptions):
     r"""One score per unit of a layer, from a labelled data set; higher means more important.
 
-    Unlike Captum's per-sample layer attributions, whose result has the shape of the layer's output, the result here
-    has no axis of samples: ``attribute`` returns ``[units]``.
+    Captum's per-sample layer attributions return the shape of the layer's output. Here the result has no axis of
+    samples: ``attribute`` returns ``[units]``.
 
     Args:
         forward_func: the model, or a function that runs it.
@@ -43,19 +43,26 @@ class LayerDatasetAttribution(AttributionWithOptions):
             axes are positions, averaged before the statistic.
         layer_mask: ``[units]``, group numbers 0, 1, ... along ``unit_dim``: the indices of a group are one unit.
 
-    A new attribution is a subclass with ``score(statistic) -> [units]``, and ``requests`` where it needs other
-    statistics than ``ClassMoments``::
+    A new attribution is a subclass with ``score``. ``requests`` names the statistics that it needs, if not
+    ``ClassMoments``. An annotated field is an option, a keyword argument of the constructor:
 
-        class LayerMeanRange(LayerDatasetAttribution):
-            def score(self, moments: ClassMoments) -> Tensor:
-                return moments.means.amax(0) - moments.means.amin(0)
+        >>> import torch
+        >>> from captum_ablate import LayerDatasetAttribution
+        >>> class LayerMeanRange(LayerDatasetAttribution):
+        ...     scale: float = 1.0
+        ...
+        ...     def score(self, moments):
+        ...         return self.scale * (moments.means.amax(0) - moments.means.amin(0))
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> LayerMeanRange(torch.nn.Sequential(torch.nn.ReLU()), "0", scale=2.0).attribute(x, target=[0, 0, 1, 1])
+        tensor([6., 0.], dtype=torch.float64)
     """
 
     requests: ClassVar[tuple[Request, ...]] = (MomentsRequest(),)
     """The statistics that ``score`` and ``score_per_class`` receive, in this order."""
 
     source: ClassVar[str] = "activations"
-    """Where the statistics come from: "activations" (one pass, which several attributions share) or "ablation"."""
+    """Where the statistics come from: "activations" (one pass, which attributions can share), or "ablation"."""
 
     if TYPE_CHECKING:  # the constructor of subclasses, as type checkers are to see it
         forward_func: ForwardFunc = argument(kw_only=False)
@@ -122,13 +129,19 @@ class LayerDatasetAttribution(AttributionWithOptions):
             target: the class of each sample, ``[n]`` integers (also ``[n, 1]``, a list, or numpy).
             additional_forward_args: further arguments of the model, as in Captum.
             attribute_to_layer_input: score the units of the layer's input instead.
-            batch_size: how many samples to run at a time where ``inputs`` are tensors.
+            batch_size: samples to run at a time if ``inputs`` are tensors.
             unpack_batch: turns a batch of another form (a dict, say) into ``Batch(inputs, target)``.
             per_class: return ``[classes, units]``, classes in ascending order.
             keepdim: return ``[1, units, 1, 1]``, which broadcasts against the layer's output.
             show_progress: show a progress bar.
 
-        A layer with a tuple of tensors gives a tuple of scores, a list of layers gives a list.
+        Returns:
+            The scores; a tuple of them for a layer with a tuple of tensors, a list for a list of layers.
+
+        Raises:
+            ValueError: if the labels are no classes or one class only, the model is in training mode, the layer does
+                not run exactly once, or its activations are not one finite row for each sample.
+            TypeError: if the data are neither tensors nor an iterable of batches.
         """
         batches = batches_of_call(
             inputs,
@@ -145,13 +158,13 @@ class LayerDatasetAttribution(AttributionWithOptions):
         return self.results(found, per_class=per_class, keepdim=keepdim)
 
     def _collect(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
-        """Return the shapes and the requested statistics of the tensors of each layer."""
+        """Return the requested statistics of every layer, for each tensor of its output."""
         shown = with_progress(batches, self.get_name(), show_progress)
         return collect(self.forward_func, self.layer_requests(), shown, at_input=at_input)
 
     @property
     def layers(self) -> list[nn.Module]:
-        """The layers, in a list also where there is one."""
+        """The layers, in a list also if there is one."""
         return list(self.layer) if isinstance(self.layer, list) else [self.layer]
 
     def layer_requests(self) -> list[LayerRequest]:

@@ -1,7 +1,7 @@
 """Entropy, mutual information and KL selectivity of a quantised unit T with the class Y, in bits.
 
-Amjad, Liu and Geiger (IEEE TNNLS 2022, arXiv 1804.06679) name the three quantities; the formulas are their natural
-form, the plug-in estimates and the quantiser ours. For every unit I(T;Y) <= H(T) and
+Amjad, Liu and Geiger (IEEE TNNLS 2022, arXiv 1804.06679) name the three quantities. The formulas are their natural
+form; plug-in estimates and the quantiser are ours. For every unit I(T;Y) <= H(T) and
 I(T;Y) <= KL <= log2(1 / min P(c)).
 """
 
@@ -18,11 +18,11 @@ from captum_ablate.statistics.quantiser import Quantiser
 from captum_ablate.statistics.requests import HistogramRequest, Request
 
 EMPTY_BITS = 0.01
-"""A unit with less entropy than this tells nothing under its quantiser."""
+"""A unit with less entropy than this, in bits, tells nothing under its quantiser."""
 
 
 class _QuantisedAttribution(LayerDatasetAttribution):
-    """Scores from the histogram of quantised activations; the options are those of ``Quantiser``."""
+    """Score from the histogram of quantised activations; the options are those of ``Quantiser``."""
 
     threshold: float | Tensor | str | None = None
     bins: int | None = None
@@ -39,10 +39,24 @@ class _QuantisedAttribution(LayerDatasetAttribution):
 class LayerEntropy(_QuantisedAttribution):
     r"""Entropy of the quantised unit, :math:`H(T) = -\sum_t P(t) \log_2 P(t)`, in bits.
 
-    Quantiser: ``threshold`` (a number, ``[units]``, or "median") gives one bit, ``a > threshold``; ``bins`` with
-    ``edges="width"`` or ``"mass"`` gives that many bins over the whole layer's pooled activations. Default: one
-    bit at 0 for layers without positions whose outputs are >= 0 (the paper's dense ReLU setting), else 16 bins of equal
-    width.
+    Without options, a unit is one bit at 0 if the layer has no positions and its outputs are >= 0: the dense ReLU
+    setting of the paper. Any other layer gets 16 bins of equal width.
+
+    Args:
+        threshold: makes one bit, ``a > threshold``: a number, one for each unit ``[units]``, or "median".
+        bins: number of bins over the pooled activations of the whole layer; instead of ``threshold``.
+        edges: bins of equal "width" or equal "mass".
+
+    Raises:
+        ValueError: if both ``threshold`` and ``bins`` are given, or one of the options is out of range.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import LayerEntropy
+        >>> model = torch.nn.Sequential(torch.nn.ReLU())
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> LayerEntropy(model, "0").attribute(x, target=[0, 0, 1, 1]).round(decimals=3).tolist()
+        [1.0, 0.811]
     """
 
     def score(self, histogram: ClassHistogram) -> Tensor:
@@ -54,9 +68,21 @@ class LayerMutualInformation(_QuantisedAttribution):
 
     .. math:: I(T;Y) = \sum_c P(c) D(P(T|c) \| P(T)), \quad D(p \| q) = \sum_t p(t) \log_2 \frac{p(t)}{q(t)}
 
-    ``per_class`` gives the specific information :math:`D(P(T|c) \| P(T))`, whose mean under P(c) is I.
-    Quantiser as for ``LayerEntropy``. ``bias_correction`` subtracts the Miller-Madow bias
-    :math:`(B'-1)(C'-1) / (2N \ln 2)` of the plug-in estimate (B' bins and C' classes that occur).
+    ``per_class`` returns the specific information :math:`D(P(T|c) \| P(T))`, ``[classes, units]``; its mean under P(c)
+    is I. Warns if most units have hardly any entropy.
+
+    Args:
+        threshold: as in ``LayerEntropy``, like ``bins`` and ``edges``.
+        bias_correction: subtracts the Miller-Madow bias of the plug-in estimate, :math:`(B'-1)(C'-1) / (2n \ln 2)`,
+            where B' bins and C' classes occur.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import LayerMutualInformation
+        >>> model = torch.nn.Sequential(torch.nn.ReLU())
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> LayerMutualInformation(model, "0").attribute(x, target=[0, 0, 1, 1]).round(decimals=3).tolist()
+        [1.0, 0.311]
     """
 
     bias_correction: bool = False
@@ -73,8 +99,17 @@ class LayerMutualInformation(_QuantisedAttribution):
 class LayerKLSelectivity(_QuantisedAttribution):
     r"""KL selectivity, :math:`\max_c D(P(T|c) \| P(T))`, in bits, at most :math:`\log_2(1 / \min P(c))`.
 
-    The maximum over classes is our reading of the paper's KL class selectivity. ``per_class`` gives the specific
-    information of each class, whose maximum is the score. Quantiser as for ``LayerEntropy``.
+    The maximum over classes is our reading of the paper's KL class selectivity. ``per_class`` returns the specific
+    information of each class, ``[classes, units]``, whose maximum is the score. Warns if most units have hardly any
+    entropy. The options are those of ``LayerEntropy``.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import LayerKLSelectivity
+        >>> model = torch.nn.Sequential(torch.nn.ReLU())
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> LayerKLSelectivity(model, "0").attribute(x, target=[0, 0, 1, 1]).round(decimals=3).tolist()
+        [1.0, 0.415]
     """
 
     def score(self, histogram: ClassHistogram) -> Tensor:

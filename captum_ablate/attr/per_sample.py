@@ -1,4 +1,4 @@
-"""Unit scores over a data set from any per-sample Captum layer attribution."""
+"""Unit scores over a data set from any per-sample layer attribution of Captum."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from captum_ablate.statistics.activations import output_shapes
 from captum_ablate.statistics.moments import ClassMoments
 
 SAMPLES_AT_A_TIME = 64
-"""Path methods run every sample some 50 times at once, so tensors are split finer here than for a forward pass."""
+"""Path methods run every sample some 50 times at once: batches of tensors are smaller than for a forward pass."""
 
 
 def unit_scores(
@@ -40,24 +40,45 @@ def unit_scores(
     additional_forward_args: Any = None,
     **attribute_kwargs: Any,
 ) -> Any:
-    """Return one float64 score per unit, ``[units]``, from a per-sample Captum layer attribution such as conductance.
+    """Return one float64 score per unit, ``[units]``, from a per-sample layer attribution such as conductance.
 
-    Each sample's attribution is summed over positions (``positions="mean"`` averages instead); samples are averaged by
-    their count, signed (``samples="mean_abs"``: the absolute value of each sample's sum), batch by batch.
+    The attribution of each sample is summed over positions, then averaged over samples. In a comparison,
+    ``functools.partial(unit_scores, LayerGradientShap(model, layer), baselines=b)`` stands for an attribution with
+    arguments of its own.
 
     Args:
         attribution: any object with Captum's ``attribute``, such as ``LayerConductance(model, layer)``.
+            ``LayerFeatureAblation`` gets a ``layer_mask`` of units.
         data: ``(inputs, target)``, or an iterable of batches ``(*inputs, labels)``.
         target: the output that is attributed: "label" (each sample's class), "prediction" (the largest output), an
             index for all samples, or None for a ``forward_func`` with one output.
-        per_class: return ``[classes, units]``, the average over the samples of each class.
+        positions: "sum", or "mean": the deficit itself for ``LayerFeatureAblation``, because Captum writes a unit's
+            deficit into each of its positions.
+        samples: "mean" (signed), or "mean_abs": the mean of the absolute value of each sample.
+        unit_dim: axis of the units, as in ``LayerDatasetAttribution``; so is ``layer_mask``.
+        batch_size: samples to run at a time if the data are tensors.
+        unpack_batch: turns a batch of another form (a dict, say) into ``Batch(inputs, target)``.
+        per_class: return ``[classes, units]``, the mean over the samples of each class.
+        show_progress: show a progress bar.
         additional_forward_args: further arguments of the model, as in Captum.
         attribute_kwargs: further arguments of ``attribute``, such as ``baselines=`` or ``n_steps=``.
 
-    Use ``functools.partial(unit_scores, LayerGradientShap(model, layer), baselines=b)`` wherever an attribution with
-    arguments of its own is to be compared. A layer with a tuple of tensors gives a tuple of scores.
-    ``LayerFeatureAblation`` gets a ``layer_mask`` of units by itself; Captum writes a unit's deficit into each of
-    its positions, so ``positions="mean"`` gives the deficit itself.
+    Returns:
+        The scores; a tuple of them for a layer with a tuple of tensors.
+
+    Raises:
+        TypeError: if ``attribution`` is no attribution of one layer, or its ``attribute`` lacks an argument.
+        ValueError: if an option is unknown, or Captum fails on the layer; the message says what to change.
+
+    Example:
+        >>> import torch
+        >>> from captum.attr import LayerGradientXActivation
+        >>> from captum_ablate import unit_scores
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(2, 2, bias=False)).eval()
+        >>> model[1].weight.data = torch.eye(2)
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, 3.0]])
+        >>> unit_scores(LayerGradientXActivation(model, model[0]), (x, [0, 0, 1, 1])).tolist()
+        [1.5, 1.0]
     """
     if additional_forward_args is not None:
         attribute_kwargs["additional_forward_args"] = additional_forward_args
@@ -81,13 +102,13 @@ def unit_scores(
 def batches_of_samples(
     data: Any, forward_func: Any, batch_size: int | None = None, unpack_batch: UnpackBatch | None = None
 ) -> Batches:
-    """Return the batches of ``data``, tensors so many samples at a time as per-sample methods can take."""
+    """Return the batches of ``data``; tensors come in batches that per-sample methods can hold."""
     size = SAMPLES_AT_A_TIME if batch_size is None else batch_size
     return as_batches(data, forward_func=forward_func, batch_size=size, unpack_batch=unpack_batch)
 
 
 class PerSampleScores:
-    """The unit scores of one per-sample attribution, under way: ``add`` each batch, then ask for ``scores``."""
+    """Sum the unit scores of one per-sample attribution: ``add`` each batch, then ask for ``scores``."""
 
     def __init__(
         self,
@@ -118,7 +139,7 @@ class PerSampleScores:
         self._check_arguments()
 
     def add(self, batch: Batch) -> None:
-        """Attribute one batch and take its unit scores in."""
+        """Attribute one batch, and add its unit scores."""
         new = [ClassMoments.of(values, batch.target.cpu()) for values in self.per_sample(batch)]
         self._moments = [a + b for a, b in zip(self._moments, new, strict=True)] if self._moments else new
 
@@ -135,7 +156,7 @@ class PerSampleScores:
         )
 
     def scores(self, per_class: bool = False) -> Any:
-        """Return the scores of all batches so far, ``[units]`` or ``[classes, units]``; a tuple for several tensors."""
+        """Return the scores of all batches so far, ``[units]`` or ``[classes, units]``; a tuple of them if need be."""
         absolute = self.samples == "mean_abs"
         results = tuple(
             (m.absolute_means if absolute else m.means) if per_class else (m.absolute_mean if absolute else m.mean)
@@ -148,7 +169,7 @@ class PerSampleScores:
         if unknown:
             raise TypeError(f"{self.name}.attribute has no argument {unknown[0]!r}; it takes {', '.join(self._takes)}")
         if self.kwargs.get("return_convergence_delta"):
-            raise ValueError("return_convergence_delta gives no unit scores; leave it out")
+            raise ValueError("return_convergence_delta returns no unit scores; leave it out")
         baselines = self._takes.get("baselines")
         if baselines is not None and baselines.default is inspect.Parameter.empty and "baselines" not in self.kwargs:
             raise ValueError(
@@ -157,7 +178,7 @@ class PerSampleScores:
             )
 
     def _layer_shapes(self, batch: Batch) -> list[torch.Size]:
-        """Run the model once; return the shapes that attributions of one score per unit must have."""
+        """Run the model once; return the shape that the attribution of each tensor must have."""
         at_input = bool(self.kwargs.get("attribute_to_layer_input", False))
         (shapes,) = output_shapes(self.forward_func, [self.layer], [batch], at_input=at_input)
         return shapes
@@ -193,7 +214,7 @@ class PerSampleScores:
         return attribute(inputs, target=target, **kwargs)
 
     def _class_by_class(self, batch: Batch, target: Tensor, kwargs: dict[str, Any]) -> Any:
-        """Captum expands inputs, not targets, to several perturbations at once: so ask for one class at a time."""
+        """Attribute one class at a time: Captum repeats inputs, not targets, for several perturbations at once."""
         result: Tensor | None = None
         for c in torch.unique(target).tolist():
             rows = (target == c).nonzero().flatten()
@@ -215,7 +236,7 @@ class PerSampleScores:
             return self.forward_func(*batch.inputs, *batch.additional_forward_args).argmax(dim=1)
 
     def _unit_mask(self, batch: Batch) -> Any:
-        """Return the mask that makes every unit one feature; without it Captum ablates every element alone."""
+        """Return the mask that makes each unit one feature; without it Captum ablates each element alone."""
         masks = []
         for shape in self._shapes:
             units = self.axis.count(shape)
@@ -234,21 +255,21 @@ class PerSampleScores:
                 else ""
             )
             raise ValueError(
-                f"{self.name} gives attributions of shape {tuple(got)} for a layer output {tuple(shape)} and {n} "
-                f"samples, so there is no score for each unit{hint}"
+                f"{self.name} returned attributions of shape {tuple(got)} for a layer output {tuple(shape)} and {n} "
+                f"samples, so units have no scores{hint}"
             )
         values = self.axis.total(part) if self.positions == "sum" else self.axis.pool(part)
         values = values.cpu().to(torch.float64)
         if not bool(torch.isfinite(values).all()):
             unit = int((~torch.isfinite(values)).any(0).nonzero()[0])
-            raise ValueError(f"{self.name} gives NaN or infinite attributions, first for unit {unit}")
+            raise ValueError(f"{self.name} returned NaN or infinite attributions, first for unit {unit}")
         return values
 
 
 def _check_attribution(attribution: Any) -> None:
     if isinstance(attribution, LayerDatasetAttribution):
         raise TypeError(
-            f"{type(attribution).__name__} gives one score per unit already; "
+            f"{type(attribution).__name__} returns one score per unit already; "
             "call attribution.attribute(inputs, target=...)"
         )
     if not callable(getattr(attribution, "attribute", None)):

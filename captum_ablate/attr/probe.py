@@ -16,19 +16,34 @@ from captum_ablate.statistics.requests import TableRequest
 from captum_ablate.statistics.table import ActivationTable
 
 STRENGTHS = tuple(10.0**k for k in (-4, -3, -2, -1, 0, 1))
-"""Values of C among which cross-validation chooses; beyond 10 a standardised probe is hardly regularised."""
+"""Values of C that cross-validation chooses from; above 10 a standardised probe is hardly regularised."""
+
 FOLDS = 3
+"""Folds of that cross-validation; fewer if a class has fewer samples."""
 
 
 class LayerLinearProbe(LayerDatasetAttribution):
-    r"""L2 norm over classes of a unit's centred weights in a multinomial linear probe of the class.
+    r"""L2 norm over classes of a unit's centred weights in a multinomial linear probe of the class:
 
     .. math:: s_u = \sqrt{\sum_c (w_{cu} - \bar w_u)^2}
 
-    The probe is scikit-learn's logistic regression on standardised pooled activations; ``C`` (inverse strength
-    of the L2 penalty) is chosen by cross-validated log-likelihood where it is None. Two classes are the softmax
-    :math:`(-w/2, +w/2)` of the binary probe. Units that never vary score 0. ``per_class`` gives the centred weights.
-    Probes against ablation is the question of Hayne et al. (2022, arXiv 2211.04367); this probe is ours.
+    The probe is scikit-learn's logistic regression on standardised pooled activations. Two classes are the softmax
+    :math:`(-w/2, +w/2)` of the binary probe. Units that never vary score 0. ``per_class`` returns the centred weights,
+    ``[classes, units]``. Hayne et al. (2022, arXiv 2211.04367) ask how probes and ablation agree; this probe is ours.
+
+    Args:
+        C: inverse strength of the L2 penalty; None chooses it by cross-validated log-likelihood.
+
+    Raises:
+        ValueError: if ``C`` is not positive, or a class has too few samples to choose it.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import LayerLinearProbe
+        >>> model = torch.nn.Sequential(torch.nn.ReLU())
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> LayerLinearProbe(model, "0", C=1.0).attribute(x, target=[0, 0, 1, 1]).round(decimals=1).tolist()
+        [0.6, 0.3]
     """
 
     requests = (TableRequest(),)

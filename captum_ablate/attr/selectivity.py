@@ -16,10 +16,20 @@ class LayerClassSelectivity(LayerDatasetAttribution):
 
     .. math:: SI_u = \frac{\mu_{max} - \mu_{rest}}{|\mu_{max}| + |\mu_{rest}| + \varepsilon}
 
-    with :math:`\mu_{max}` the largest class mean and :math:`\mu_{rest}` the mean of the other class means, so that
-    every class counts the same. The absolute values, ours, keep the sign of the numerator where activations are
-    negative; a dead unit scores 0. ``per_class`` puts each class in the place of the best one: ``[classes, units]``
-    between -1 and 1.
+    :math:`\mu_{max}` is the largest class mean, :math:`\mu_{rest}` the mean of the other class means: every class
+    counts the same. The absolute values are ours; they keep the sign of the numerator for negative activations. A dead
+    unit scores 0. ``per_class`` puts each class in the place of the best one, ``[classes, units]`` in -1 .. 1.
+
+    Args:
+        eps: :math:`\varepsilon`, in units of the activation.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import LayerClassSelectivity
+        >>> model = torch.nn.Sequential(torch.nn.ReLU())
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> LayerClassSelectivity(model, "0", eps=0.0).attribute(x, target=[0, 0, 1, 1]).tolist()
+        [1.0, 0.3333333333333333]
     """
 
     eps: float = 1e-7
@@ -35,15 +45,28 @@ class LayerClassSelectivity(LayerDatasetAttribution):
 
 
 class LayerSelectivityActivity(LayerDatasetAttribution):
-    r"""Selectivity times mean absolute activity: :math:`SI_u \cdot \frac1N \sum_i |a_{iu}|`.
+    r"""Selectivity times mean absolute activity: :math:`SI_u \cdot \frac1n \sum_i |a_{iu}|`.
 
-    The interaction that, by the abstract of Hayne et al. (2022, arXiv 2211.04367), predicts ablation deficits better
-    than selectivity; the product is our reading. For activations >= 0 the second factor is the mean activity, and
-    since :math:`SI_u (\mu_{max} + \mu_{rest}) = \mu_{max} - \mu_{rest}` the product behaves like a difference of means.
-    ``per_class``: :math:`SI_{cu}` times the mean absolute activity in class c, negative products set to 0.
+    By the abstract of Hayne et al. (2022, arXiv 2211.04367) the interaction of the two predicts ablation deficits
+    better than selectivity. The product is our reading. Since
+    :math:`SI_u (\mu_{max} + \mu_{rest}) = \mu_{max} - \mu_{rest}`, it behaves like a difference of class means.
+    ``per_class`` multiplies :math:`SI_{cu}` by the mean absolute activity in class c; negative products become 0.
 
-    ``selectivity`` is a function ``(forward_func, layer) -> attribution`` such as ``LayerMutualInformation``, or one
-    made with ``functools.partial``; its score takes the place of the selectivity index.
+    Args:
+        selectivity: a function ``(forward_func, layer) -> attribution`` whose score takes the place of the index, such
+            as ``LayerMutualInformation`` or a ``functools.partial`` of it. It must be a statistic of the activations.
+
+    Raises:
+        TypeError: if ``selectivity`` returns no attribution over a data set.
+        ValueError: if that attribution ablates, or has another ``unit_dim`` or ``layer_mask``.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import LayerSelectivityActivity
+        >>> model = torch.nn.Sequential(torch.nn.ReLU())
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> LayerSelectivityActivity(model, "0").attribute(x, target=[0, 0, 1, 1]).round(decimals=3).tolist()
+        [1.5, 0.25]
     """
 
     selectivity: SelectivityFactory = LayerClassSelectivity

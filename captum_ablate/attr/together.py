@@ -1,4 +1,4 @@
-"""Several attributions over a labelled data set, of one or several layers, in one pass over it."""
+"""Several attributions over a labelled data set, of one layer or several, from one pass over the data."""
 
 from __future__ import annotations
 
@@ -25,20 +25,31 @@ def attribute_together(
     keepdim: bool = False,
     show_progress: bool = False,
 ) -> dict[str, Any]:
-    """Return by name what ``attribute`` of each attribution returns, all from one pass over the data.
+    """Return by name what ``attribute`` of each attribution returns, from one pass over the data.
 
-    ``attributions`` are of one model, each of its own layer or layers and with its own options; all that are
-    statistics of activations share the pass, and a layer that several look at is pooled once. ``LayerUnitAblation``
-    makes passes of its own, after it. The other arguments are those of ``attribute``::
+    All statistics of activations share the pass; a layer that several of them look at is pooled once.
+    ``LayerUnitAblation`` makes passes of its own, after it.
 
-        scores = attribute_together(
-            {
-                "information": LayerMutualInformation(model, ["layer3", "layer4"]),
-                "selectivity": LayerClassSelectivity(model, "layer4"),
-            },
-            train_loader,
-        )
-        scores["selectivity"]  # [units]
+    Args:
+        attributions: attributions of one model by name, each of its own layer or layers, with its own options.
+        inputs: as in ``attribute``, like all other arguments.
+
+    Returns:
+        The scores by name, in the order of ``attributions``.
+
+    Raises:
+        TypeError: if ``attributions`` is no mapping, is empty, or holds anything but attributions over a data set.
+        ValueError: if the models differ, or one of the attributions cannot be computed.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import LayerClassSelectivity, LayerMeanActivity, attribute_together
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Tanh())
+        >>> both = {"activity": LayerMeanActivity(model, ["0", "1"]), "selectivity": LayerClassSelectivity(model, "0")}
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> scores = attribute_together(both, x, target=[0, 0, 1, 1])
+        >>> scores["activity"][0].tolist(), [len(layer) for layer in scores["activity"]]
+        ([1.5, 0.75], [2, 2])
     """
     _check(attributions)
     first = next(iter(attributions.values()))
@@ -86,7 +97,7 @@ def _check(attributions: Any) -> None:
         if not isinstance(attribution, LayerDatasetAttribution):
             raise TypeError(
                 f"{name!r} must be an attribution over a data set, such as LayerClassSelectivity(model, layer); got "
-                f"{type(attribution).__name__}. unit_scores gives unit scores of Captum's per-sample attributions"
+                f"{type(attribution).__name__}. unit_scores returns unit scores of Captum's per-sample attributions"
             )
     models = {id(attribution.forward_func) for attribution in attributions.values()}
     if len(models) > 1:

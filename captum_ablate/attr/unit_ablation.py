@@ -17,13 +17,29 @@ from captum_ablate.statistics.moments import ClassMoments
 
 
 class LayerUnitAblation(LayerDatasetAttribution):
-    r"""Deficit when the unit alone is ablated: mean over samples of :math:`v_i - v_{i \setminus u}`.
+    r"""Deficit if the unit alone is ablated: the mean over samples of :math:`v_i - v_{i \setminus u}`.
 
-    ``metric``: "log_likelihood" (nats, which moves where accuracy does not), "accuracy", "logit", "margin", or
-    ``f(outputs, target) -> [n]``, higher is better. ``reference``: what stands in the unit's place, "zero", "mean",
-    "resample", a Tensor, or ``f(activation, target)``; "mean" and "resample" learn from the same data in a pass of
-    their own. ``per_class`` gives the mean over the samples of each class. Captum's ``LayerFeatureAblation`` with a
-    mask of channels measures the same for ``metric="logit"``, at one full forward pass per unit.
+    ``per_class`` returns the mean over the samples of each class, ``[classes, units]``. Captum's
+    ``LayerFeatureAblation`` with a mask of channels measures the same for ``metric="logit"``, at one full forward pass
+    per unit.
+
+    Args:
+        reference: what replaces the unit: "zero", "mean", "resample", a Tensor, or ``f(activation, target)``. "mean"
+            and "resample" learn from the same data, in a pass of their own.
+        metric: :math:`v_i`, higher is better: "log_likelihood" (in nats; it moves where accuracy does not), "accuracy",
+            "logit", "margin", or ``f(outputs, target) -> [n]``.
+
+    Raises:
+        ValueError: if the reference or the metric is unknown, or the data can be iterated only once.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import LayerUnitAblation
+        >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(2, 2, bias=False)).eval()
+        >>> model[1].weight.data = torch.eye(2)
+        >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, 3.0]])
+        >>> LayerUnitAblation(model, "0", metric="logit").attribute(x, target=[0, 0, 1, 1]).tolist()
+        [1.5, 1.0]
     """
 
     source = "ablation"

@@ -413,7 +413,9 @@ def test_a_layer_before_an_in_place_relu_keeps_its_own_activation(data):
 
 def test_plain_gradcam_says_how_to_keep_channels_apart(digits_net, image_data):
     attribution = LayerGradCam(digits_net, digits_net.conv2)
-    message = r"LayerGradCam gives attributions of shape \(9, 1, 2, 2\).*attr_dim_summation=False.*functools\.partial"
+    message = (
+        r"LayerGradCam returned attributions of shape \(9, 1, 2, 2\).*attr_dim_summation=False.*functools\.partial"
+    )
     with pytest.raises(ValueError, match=message):
         unit_scores(attribution, image_data)
 
@@ -446,12 +448,12 @@ def test_unknown_arguments_are_refused_with_those_there_are(dense, data):
 
 
 def test_a_convergence_delta_is_refused(dense, data):
-    with pytest.raises(ValueError, match="return_convergence_delta gives no unit scores; leave it out"):
+    with pytest.raises(ValueError, match="return_convergence_delta returns no unit scores; leave it out"):
         unit_scores(LayerConductance(dense, dense[2]), data, return_convergence_delta=True)
 
 
 def test_our_own_attribution_is_told_to_be_called_directly(dense, data):
-    message = r"LayerMeanActivity gives one score per unit already; call attribution\.attribute\(inputs, target"
+    message = r"LayerMeanActivity returns one score per unit already; call attribution\.attribute\(inputs, target"
     with pytest.raises(TypeError, match=message):
         unit_scores(LayerMeanActivity(dense, "2"), data)
 
@@ -517,7 +519,7 @@ def test_attributions_that_are_not_finite_are_refused_with_the_unit(dense, data)
             values[:, 4] = float("nan")
             return values
 
-    with pytest.raises(ValueError, match=r"LayerLog gives NaN or infinite attributions, first for unit 4"):
+    with pytest.raises(ValueError, match=r"LayerLog returned NaN or infinite attributions, first for unit 4"):
         unit_scores(LayerLog(dense, dense[2]), data)
 
 

@@ -119,7 +119,7 @@ def test_a_generator_is_enough_for_statistics(dense, dense_data):
         ([], TypeError, "a mapping of at least one name"),
         ({}, TypeError, "a mapping of at least one name"),
         ({"a": LayerMeanActivity}, TypeError, "'a' must be an attribution over a data set"),
-        ({"a": LayerActivation(nn.Linear(2, 2), None)}, TypeError, "got LayerActivation. unit_scores gives"),
+        ({"a": LayerActivation(nn.Linear(2, 2), None)}, TypeError, "got LayerActivation. unit_scores returns"),
     ],
 )
 def test_what_is_no_mapping_to_attributions_is_refused(dense_data, bad, error, message):
