@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import partial
 
 import numpy as np
 import pytest
@@ -12,46 +11,23 @@ from captum.attr import LayerAttribution, LayerGradientXActivation
 from captum_networks import (
     BasicModel_MultiLayer,
     BasicModel_MultiLayer_MultiInput,
-    BasicModelWithReusedModules,
 )
+from every_attribution import CLASSES, FACTORIES, OWN_OPTIONS, close, each, each_class
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import captum_ablate
 from captum_ablate import (
     Batch,
-    LayerClassSelectivity,
     LayerDatasetAttribution,
     LayerEntropy,
     LayerKLSelectivity,
-    LayerLinearProbe,
     LayerMeanActivity,
     LayerMutualInformation,
-    LayerSelectivityActivity,
     LayerUnitAblation,
 )
 
-OWN_OPTIONS = {
-    LayerMeanActivity: {},
-    LayerClassSelectivity: {"eps"},
-    LayerEntropy: {"threshold", "bins", "edges"},
-    LayerMutualInformation: {"threshold", "bins", "edges", "bias_correction"},
-    LayerKLSelectivity: {"threshold", "bins", "edges"},
-    LayerSelectivityActivity: {"selectivity"},
-    LayerLinearProbe: {"C"},
-    LayerUnitAblation: {"reference", "metric"},
-}
-CLASSES = list(OWN_OPTIONS)
-PROBE = partial(LayerLinearProbe, C=1.0)  # the same strength whatever the folds, and fast
-FACTORIES = [PROBE if cls is LayerLinearProbe else cls for cls in CLASSES]
-
-each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-each = pytest.mark.parametrize("factory", FACTORIES, ids=[cls.__name__ for cls in CLASSES])
 pytestmark = pytest.mark.filterwarnings("ignore:.*units have an entropy below:UserWarning")
-
-
-def close(one, other, atol=1e-5):
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=atol)
 
 
 def test_the_exported_attributions_are_those_tested_here():
@@ -158,69 +134,6 @@ def test_other_names_of_the_classes_give_the_same_scores(factory):
     close(attribution.attribute(x, target=torch.tensor([3, 17, 250])[y]), attribution.attribute(x, target=y))
 
 
-@pytest.mark.parametrize("factory", [f for f in FACTORIES if f is not LayerUnitAblation])  # it needs several passes
-def test_a_one_shot_generator_is_fine_where_one_pass_will_do(dense, dense_data, factory):
-    x, y = dense_data
-    attribution = factory(dense, "2")
-    batches = list(zip(x.split(25), y.split(25), strict=True))
-    close(attribution.attribute(batch for batch in batches), attribution.attribute(x, target=y))
-
-
-def test_a_one_shot_generator_is_refused_where_a_second_pass_is_needed(dense, dense_data, monkeypatch):
-    monkeypatch.setattr("captum_ablate.statistics.unit_statistics.TABLE_BYTES", 10)
-    batches = zip(dense_data[0].split(25), dense_data[1].split(25), strict=True)
-    with pytest.raises(ValueError, match=r"one-shot generator, and more than one pass.*pass a list of batches"):
-        LayerMutualInformation(dense, "0", bins=4).attribute(batches)
-
-
-def test_a_one_shot_generator_is_refused_by_unit_ablation_before_any_of_it_is_used(dense, dense_data):
-    batches = zip(dense_data[0].split(25), dense_data[1].split(25), strict=True)
-    with pytest.raises(ValueError, match=r"one-shot generator, and more than one pass.*unit ablation"):
-        LayerUnitAblation(dense, "0").attribute(batches)
-    assert len(list(batches)) == 3
-
-
-@pytest.mark.parametrize("cls", [LayerEntropy, LayerMutualInformation, LayerKLSelectivity])
-def test_two_passes_give_what_one_pass_gives(digits_net, small_digits, monkeypatch, cls):
-    x, y = small_digits
-    attribution = cls(digits_net, ["conv1", "relu3"], bins=5)
-    once = attribution.attribute(x, target=y, batch_size=40)
-    monkeypatch.setattr("captum_ablate.statistics.unit_statistics.TABLE_BYTES", 10)
-    twice = attribution.attribute(x, target=y, batch_size=40)
-    default = cls(digits_net, "conv1").attribute(x, target=y, batch_size=40)
-    monkeypatch.undo()
-    for one, other in zip(once, twice, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
-    torch.testing.assert_close(cls(digits_net, "conv1").attribute(x, target=y), default, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    "factory",
-    [
-        LayerLinearProbe,
-        partial(LayerEntropy, threshold="median"),
-        partial(LayerMutualInformation, bins=4, edges="mass"),
-    ],
-)
-def test_what_needs_all_activations_at_once_says_so_beyond_its_budget(dense, dense_data, monkeypatch, factory):
-    monkeypatch.setattr("captum_ablate.statistics.unit_statistics.TABLE_BYTES", 10)
-    with pytest.raises(ValueError, match=r"exceeds its budget of .* GiB.*use fewer samples, or bins="):
-        factory(dense, "0").attribute(dense_data[0], target=dense_data[1])
-
-
-def test_statistics_that_stream_do_not_care_about_the_budget(dense, dense_data, monkeypatch):
-    x, y = dense_data
-    attributions = [
-        LayerMeanActivity(dense, "0"),
-        LayerClassSelectivity(dense, "0"),
-        LayerMutualInformation(dense, "0", threshold=0.1),
-    ]
-    before = [a.attribute(b for b in [(x, y)]) for a in attributions]
-    monkeypatch.setattr("captum_ablate.statistics.unit_statistics.TABLE_BYTES", 10)
-    for attribution, scores in zip(attributions, before, strict=True):
-        torch.testing.assert_close(attribution.attribute(b for b in [(x, y)]), scores, rtol=0, atol=0)
-
-
 @each
 def test_several_inputs_and_additional_arguments_reach_the_model(factory):
     model = BasicModel_MultiLayer_MultiInput().eval()
@@ -305,179 +218,6 @@ def test_progress_is_shown_only_on_request(dense, dense_data, capsys):
     assert capsys.readouterr().err == ""
     LayerMeanActivity(dense, "0").attribute(dense_data[0], target=dense_data[1], batch_size=20, show_progress=True)
     assert "Layer Mean Activity: 100%" in capsys.readouterr().err
-
-
-class Dropout(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 3))
-
-
-class Norm(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
-
-
-class Dictionary(nn.Module):
-    """A layer with a dict for an output."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(5, 3)
-
-    def forward(self, x):
-        return {"hidden": self.linear(x)}
-
-
-class AroundDictionary(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner, self.unused = Dictionary(), nn.Linear(5, 3)
-
-    def forward(self, x):
-        return self.inner(x)["hidden"]
-
-
-@each
-@pytest.mark.parametrize("make", [Dropout, Norm])
-def test_a_model_in_training_mode_is_refused(dense_data, factory, make):
-    x, y = dense_data
-    model = make().train()
-    with pytest.raises(ValueError, match=r"training mode: (Dropout|BatchNorm1d) '1'.*model\.eval\(\)"):
-        factory(model, "0").attribute(x, target=y)
-    assert factory(model.eval(), "0").attribute(x, target=y).shape == (4,)
-
-
-def test_a_training_mode_without_effect_is_fine(dense, dense_data):
-    x, y = dense_data
-    scores = LayerMeanActivity(dense.train(), "0").attribute(x, target=y)
-    assert dense.training
-    close(LayerMeanActivity(dense.eval(), "0").attribute(x, target=y), scores)
-
-
-@each
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        (None, r"target is missing: pass target=, the class of each sample"),
-        (1, r"must hold the class of each sample, \[n\]; got the single number 1"),
-        (torch.tensor(1), r"must hold the class of each sample, \[n\]; got the single number 1"),
-        (
-            torch.rand(60, 3),
-            r"one integer class per sample.*torch.float32 \(60, 3\).*Soft labels, multi-label",
-        ),
-        (torch.zeros(60, 3, dtype=torch.long), r"one integer class per sample.*torch.int64 \(60, 3\)"),
-        (torch.zeros(60), r"one integer class per sample.*torch.float32 \(60,\)"),
-        (torch.arange(59), r"59 labels for inputs of shape \(60, 5\)"),
-        (torch.zeros(60, dtype=torch.long), r"one class only \(label 0\).*two or more"),
-        ([2] * 60, r"one class only \(label 2\)"),
-    ],
-    ids=[
-        "none",
-        "int",
-        "scalar",
-        "soft",
-        "multi-label",
-        "float",
-        "short",
-        "one class",
-        "one class in a list",
-    ],
-)
-def test_labels_that_are_no_classes_are_refused(dense, dense_data, factory, target, message):
-    with pytest.raises(ValueError, match=message):
-        factory(dense, "0").attribute(dense_data[0], target=target)
-
-
-def test_labels_that_are_no_numbers_are_refused(dense, dense_data):
-    with pytest.raises(TypeError, match="must be integers"):
-        LayerMeanActivity(dense, "0").attribute(dense_data[0], target=["cat"] * 60)
-
-
-@pytest.mark.parametrize("factory", [f for f in FACTORIES if f is not LayerUnitAblation])
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_activations_that_are_not_finite_are_refused_with_unit_and_batch(dense, dense_data, factory, bad):
-    x, y = dense_data
-    with torch.no_grad():
-        dense[0].weight.zero_()
-        dense[0].weight[4, 2] = 1
-    x[33, 2] = bad
-    x[:, [0, 1, 3, 4]] = 0
-    model = nn.Sequential(nn.Identity(), dense).eval()
-    with pytest.raises(ValueError, match=r"layer '0' has NaN or infinite activations in batch 3, unit 2;"):
-        factory(model, "0").attribute(x, target=y, batch_size=10)
-
-
-def test_unit_ablation_refuses_activations_that_are_not_finite(dense, dense_data):
-    x, y = dense_data
-    x[33, 2] = float("nan")
-    with pytest.raises(ValueError, match=r"layer .0. has NaN or infinite activations in batch \d+, unit"):
-        LayerUnitAblation(dense, "0").attribute(x, target=y, batch_size=10)
-
-
-@each
-def test_an_empty_data_set_is_refused(dense, factory):
-    for data in ([], [(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long))]):
-        with pytest.raises(ValueError, match="data set is empty"):
-            factory(dense, "0").attribute(data)
-    with pytest.raises(ValueError, match="data set is empty"):
-        factory(dense, "0").attribute(torch.zeros(0, 5), target=torch.zeros(0, dtype=torch.long))
-
-
-@each
-def test_a_layer_that_is_not_in_the_model_is_refused(dense, factory):
-    with pytest.raises(
-        ValueError, match=r"Linear is not a module of the model; layers of that type in it: '0', '2', '4'"
-    ):
-        factory(dense, nn.Linear(5, 7))
-
-
-@each
-def test_an_unknown_layer_name_is_refused_with_the_nearest(digits_net, factory):
-    with pytest.raises(ValueError, match=r"no layer 'conv3'; nearest: .*'conv[12]'"):
-        factory(digits_net, "conv3")
-
-
-@each
-def test_a_layer_that_does_not_run_is_refused(dense_data, factory):
-    model = AroundDictionary().eval()
-    with pytest.raises(ValueError, match=r"layer 'unused' did not run in the forward pass"):
-        factory(model, "unused").attribute(dense_data[0], target=dense_data[1])
-
-
-@each
-def test_a_layer_that_runs_twice_is_refused_with_what_to_name_instead(factory):
-    model = BasicModelWithReusedModules().eval()
-    message = r"layer 'relu' runs 2 times in one forward pass.*such as .*'lin1'"
-    with pytest.raises(ValueError, match=message):
-        factory(model, "relu").attribute(torch.randn(10, 3), target=torch.arange(10) % 2)
-
-
-@each
-def test_a_layer_with_a_dict_for_an_output_is_refused(dense_data, factory):
-    model = AroundDictionary().eval()
-    with pytest.raises(ValueError, match=r"layer 'inner' gives dict.*name a layer inside it"):
-        factory(model, "inner").attribute(dense_data[0], target=dense_data[1])
-    assert factory(model, "inner.linear").attribute(dense_data[0], target=dense_data[1]).shape == (3,)
-
-
-@each
-def test_a_bad_unit_dim_is_refused(digits_net, small_digits, factory):
-    with pytest.raises(ValueError, match="unit_dim=0 is the axis of the samples"):
-        factory(digits_net, "fc1", unit_dim=0)
-    with pytest.raises(TypeError, match=r"unit_dim must be an int or None.*got '1'"):
-        factory(digits_net, "fc1", unit_dim="1")
-    x, y = small_digits
-    for unit_dim in (2, -2, 9):
-        with pytest.raises(ValueError, match=rf"unit_dim={unit_dim} is no unit axis of a layer output of shape"):
-            factory(digits_net, "fc1", unit_dim=unit_dim).attribute(x, target=y)
-
-
-def test_units_that_change_in_number_between_batches_are_refused_in_words():
-    model = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.LazyLinear(2)).eval()
-    model(torch.zeros(1, 3, 5))
-    batches = [(torch.randn(4, 3, length), torch.arange(4) % 2) for length in (5, 8)]
-    with pytest.raises(ValueError, match="units"):
-        LayerMeanActivity(model, "0", unit_dim=2).attribute(batches)
 
 
 def test_labels_of_all_integer_types_are_the_same(dense, dense_data):

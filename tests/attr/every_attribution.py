@@ -1,0 +1,40 @@
+"""Every attribution over a labelled data set, with its own options."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from captum_ablate import (
+    LayerClassSelectivity,
+    LayerEntropy,
+    LayerKLSelectivity,
+    LayerLinearProbe,
+    LayerMeanActivity,
+    LayerMutualInformation,
+    LayerSelectivityActivity,
+    LayerUnitAblation,
+)
+
+OWN_OPTIONS = {
+    LayerMeanActivity: {},
+    LayerClassSelectivity: {"eps"},
+    LayerEntropy: {"threshold", "bins", "edges"},
+    LayerMutualInformation: {"threshold", "bins", "edges", "bias_correction"},
+    LayerKLSelectivity: {"threshold", "bins", "edges"},
+    LayerSelectivityActivity: {"selectivity"},
+    LayerLinearProbe: {"C"},
+    LayerUnitAblation: {"reference", "metric"},
+}
+CLASSES = list(OWN_OPTIONS)
+PROBE = partial(LayerLinearProbe, C=1.0)  # the same strength whatever the folds, and fast
+FACTORIES = [PROBE if cls is LayerLinearProbe else cls for cls in CLASSES]
+
+each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+each = pytest.mark.parametrize("factory", FACTORIES, ids=[cls.__name__ for cls in CLASSES])
+
+
+def close(one, other, atol=1e-5):
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=atol)

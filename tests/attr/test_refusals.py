@@ -1,0 +1,191 @@
+"""Models, layers, labels and data that cannot be scored are refused, and the error says what to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from captum_networks import (
+    BasicModelWithReusedModules,
+)
+from every_attribution import FACTORIES, close, each
+from torch import nn
+
+from captum_ablate import (
+    LayerMeanActivity,
+    LayerUnitAblation,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*units have an entropy below:UserWarning")
+
+
+class Dropout(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(5, 4), nn.Dropout(0.5), nn.Linear(4, 3))
+
+
+class Norm(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+
+class Dictionary(nn.Module):
+    """A layer with a dict for an output."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return {"hidden": self.linear(x)}
+
+
+class AroundDictionary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.unused = Dictionary(), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.inner(x)["hidden"]
+
+
+@each
+@pytest.mark.parametrize("make", [Dropout, Norm])
+def test_a_model_in_training_mode_is_refused(dense_data, factory, make):
+    x, y = dense_data
+    model = make().train()
+    with pytest.raises(ValueError, match=r"training mode: (Dropout|BatchNorm1d) '1'.*model\.eval\(\)"):
+        factory(model, "0").attribute(x, target=y)
+    assert factory(model.eval(), "0").attribute(x, target=y).shape == (4,)
+
+
+def test_a_training_mode_without_effect_is_fine(dense, dense_data):
+    x, y = dense_data
+    scores = LayerMeanActivity(dense.train(), "0").attribute(x, target=y)
+    assert dense.training
+    close(LayerMeanActivity(dense.eval(), "0").attribute(x, target=y), scores)
+
+
+@each
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (None, r"target is missing: pass target=, the class of each sample"),
+        (1, r"must hold the class of each sample, \[n\]; got the single number 1"),
+        (torch.tensor(1), r"must hold the class of each sample, \[n\]; got the single number 1"),
+        (
+            torch.rand(60, 3),
+            r"one integer class per sample.*torch.float32 \(60, 3\).*Soft labels, multi-label",
+        ),
+        (torch.zeros(60, 3, dtype=torch.long), r"one integer class per sample.*torch.int64 \(60, 3\)"),
+        (torch.zeros(60), r"one integer class per sample.*torch.float32 \(60,\)"),
+        (torch.arange(59), r"59 labels for inputs of shape \(60, 5\)"),
+        (torch.zeros(60, dtype=torch.long), r"one class only \(label 0\).*two or more"),
+        ([2] * 60, r"one class only \(label 2\)"),
+    ],
+    ids=[
+        "none",
+        "int",
+        "scalar",
+        "soft",
+        "multi-label",
+        "float",
+        "short",
+        "one class",
+        "one class in a list",
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(dense, dense_data, factory, target, message):
+    with pytest.raises(ValueError, match=message):
+        factory(dense, "0").attribute(dense_data[0], target=target)
+
+
+def test_labels_that_are_no_numbers_are_refused(dense, dense_data):
+    with pytest.raises(TypeError, match="must be integers"):
+        LayerMeanActivity(dense, "0").attribute(dense_data[0], target=["cat"] * 60)
+
+
+@pytest.mark.parametrize("factory", [f for f in FACTORIES if f is not LayerUnitAblation])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_activations_that_are_not_finite_are_refused_with_unit_and_batch(dense, dense_data, factory, bad):
+    x, y = dense_data
+    with torch.no_grad():
+        dense[0].weight.zero_()
+        dense[0].weight[4, 2] = 1
+    x[33, 2] = bad
+    x[:, [0, 1, 3, 4]] = 0
+    model = nn.Sequential(nn.Identity(), dense).eval()
+    with pytest.raises(ValueError, match=r"layer '0' has NaN or infinite activations in batch 3, unit 2;"):
+        factory(model, "0").attribute(x, target=y, batch_size=10)
+
+
+def test_unit_ablation_refuses_activations_that_are_not_finite(dense, dense_data):
+    x, y = dense_data
+    x[33, 2] = float("nan")
+    with pytest.raises(ValueError, match=r"layer .0. has NaN or infinite activations in batch \d+, unit"):
+        LayerUnitAblation(dense, "0").attribute(x, target=y, batch_size=10)
+
+
+@each
+def test_an_empty_data_set_is_refused(dense, factory):
+    for data in ([], [(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long))]):
+        with pytest.raises(ValueError, match="data set is empty"):
+            factory(dense, "0").attribute(data)
+    with pytest.raises(ValueError, match="data set is empty"):
+        factory(dense, "0").attribute(torch.zeros(0, 5), target=torch.zeros(0, dtype=torch.long))
+
+
+@each
+def test_a_layer_that_is_not_in_the_model_is_refused(dense, factory):
+    with pytest.raises(
+        ValueError, match=r"Linear is not a module of the model; layers of that type in it: '0', '2', '4'"
+    ):
+        factory(dense, nn.Linear(5, 7))
+
+
+@each
+def test_an_unknown_layer_name_is_refused_with_the_nearest(digits_net, factory):
+    with pytest.raises(ValueError, match=r"no layer 'conv3'; nearest: .*'conv[12]'"):
+        factory(digits_net, "conv3")
+
+
+@each
+def test_a_layer_that_does_not_run_is_refused(dense_data, factory):
+    model = AroundDictionary().eval()
+    with pytest.raises(ValueError, match=r"layer 'unused' did not run in the forward pass"):
+        factory(model, "unused").attribute(dense_data[0], target=dense_data[1])
+
+
+@each
+def test_a_layer_that_runs_twice_is_refused_with_what_to_name_instead(factory):
+    model = BasicModelWithReusedModules().eval()
+    message = r"layer 'relu' runs 2 times in one forward pass.*such as .*'lin1'"
+    with pytest.raises(ValueError, match=message):
+        factory(model, "relu").attribute(torch.randn(10, 3), target=torch.arange(10) % 2)
+
+
+@each
+def test_a_layer_with_a_dict_for_an_output_is_refused(dense_data, factory):
+    model = AroundDictionary().eval()
+    with pytest.raises(ValueError, match=r"layer 'inner' gives dict.*name a layer inside it"):
+        factory(model, "inner").attribute(dense_data[0], target=dense_data[1])
+    assert factory(model, "inner.linear").attribute(dense_data[0], target=dense_data[1]).shape == (3,)
+
+
+@each
+def test_a_bad_unit_dim_is_refused(digits_net, small_digits, factory):
+    with pytest.raises(ValueError, match="unit_dim=0 is the axis of the samples"):
+        factory(digits_net, "fc1", unit_dim=0)
+    with pytest.raises(TypeError, match=r"unit_dim must be an int or None.*got '1'"):
+        factory(digits_net, "fc1", unit_dim="1")
+    x, y = small_digits
+    for unit_dim in (2, -2, 9):
+        with pytest.raises(ValueError, match=rf"unit_dim={unit_dim} is no unit axis of a layer output of shape"):
+            factory(digits_net, "fc1", unit_dim=unit_dim).attribute(x, target=y)
+
+
+def test_units_that_change_in_number_between_batches_are_refused_in_words():
+    model = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.LazyLinear(2)).eval()
+    model(torch.zeros(1, 3, 5))
+    batches = [(torch.randn(4, 3, length), torch.arange(4) % 2) for length in (5, 8)]
+    with pytest.raises(ValueError, match="units"):
+        LayerMeanActivity(model, "0", unit_dim=2).attribute(batches)
