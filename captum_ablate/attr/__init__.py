@@ -1,4 +1,4 @@
-"""Layer attributions over a labelled data set, beside ``captum.attr``."""
+"""Layer attributions over a labelled data set, a companion of ``captum.attr``."""
 
 from captum_ablate.attr.activity import LayerMeanActivity
 from captum_ablate.attr.base import LayerDatasetAttribution

@@ -1,4 +1,4 @@
-"""The one base class of attributions over a labelled data set, beside Captum's per-sample layer attributions."""
+"""The base class of attributions over a labelled data set."""
 
 from __future__ import annotations
 

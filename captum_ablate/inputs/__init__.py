@@ -1,1 +1,1 @@
-"""What the user hands over, checked once: data, model, layers, units; all of it given back as it came."""
+"""What the user hands over, checked once: data, model, layers, units. All of it leaves a call as it came."""

@@ -1,4 +1,4 @@
-"""Data in one form: tensors, or any iterable of batches, become checked batches on the model's device."""
+"""Turn tensors, or any iterable of batches, into checked batches on the device of the model."""
 
 from __future__ import annotations
 
@@ -14,18 +14,29 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from captum_ablate.inputs.model import device_of
 
 TENSOR_BATCH = 256
-"""Samples at a time where tensors come without ``batch_size``: large enough for speed, small enough for memory."""
+"""Samples in a batch if tensors come without ``batch_size``: enough for speed, little enough for memory."""
 
 
 class Batch(NamedTuple):
-    """Samples with the class of each: the model is called as ``model(*inputs, *additional_forward_args)``."""
+    """Samples with the class of each; the model is called as ``model(*inputs, *additional_forward_args)``.
+
+    Every tensor of ``inputs`` is ``[n, ...]``, ``target`` is ``[n]``. An additional tensor ``[n, ...]`` is cut along
+    with the samples; any other additional argument goes along whole.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import Batch
+        >>> batch = Batch((torch.zeros(4, 3),), torch.tensor([0, 1, 0, 1]))
+        >>> batch.take(slice(2)).inputs[0].shape
+        torch.Size([2, 3])
+    """
 
     inputs: tuple[Any, ...]
     target: Any
     additional_forward_args: tuple[Any, ...] = ()
 
     def take(self, samples: slice | Tensor) -> Batch:
-        """Return some of the samples; what has no entry per sample goes along whole."""
+        """Return some of the samples; whatever has no entry per sample goes along whole."""
         n = len(self.target)
 
         def cut(value: Any) -> Any:
@@ -40,7 +51,7 @@ UnpackBatch = Callable[[Any], Any]
 
 
 class Batches:
-    """A re-iterable of checked ``Batch`` es, on one device, whose targets are int64 ``[n]``."""
+    """A re-iterable of checked batches on one device, with targets int64 ``[n]``."""
 
     def __init__(self, source: Iterable[Any], unpack_batch: UnpackBatch | None, device: torch.device | None) -> None:
         self._source, self._unpack, self._device = source, unpack_batch or _unpack, device
@@ -49,16 +60,16 @@ class Batches:
 
     @property
     def owner(self) -> object:
-        """What the batches come from: its random generator, if it has one, is given back after use."""
+        """Where the batches come from. Its random generator, if it has one, gets its state back after use."""
         return self._source
 
     def __len__(self) -> int:
-        """Return the number of batches, where the source knows it (else ``TypeError``, as usual)."""
+        """Return the number of batches if the source knows it; else ``TypeError``, as usual."""
         return len(self._source)  # type: ignore[arg-type]  # TypeError is what len() promises here
 
     @property
     def samples(self) -> int | None:
-        """The number of samples, where the source knows it."""
+        """Number of samples, or None if the source does not know it."""
         if isinstance(self._source, list):
             return sum(len(b.target) for b in self._source) if all(isinstance(b, Batch) for b in self._source) else None
         if not isinstance(self._source, DataLoader) or self._source.batch_size is None:
@@ -70,7 +81,7 @@ class Batches:
         return n - n % self._source.batch_size if self._source.drop_last else n
 
     def refuse_one_shot(self, why: str) -> None:
-        """Raise if the data can be iterated once only."""
+        """Raise if the data can be iterated only once."""
         if self.one_shot:
             raise ValueError(
                 f"the data are a one-shot generator, and more than one pass over them is needed: {why}; "
@@ -139,7 +150,7 @@ def batches_of_call(
     batch_size: int | None = None,
     unpack_batch: UnpackBatch | None = None,
 ) -> Batches:
-    """Return the batches of ``attribute(inputs, target=...)``: tensors mean inputs, anything else batches."""
+    """Return the batches of ``attribute(inputs, target=...)``: tensors are inputs, anything else is batches."""
     extra = () if additional_forward_args is None else as_tuple(additional_forward_args)
     is_tensors = isinstance(inputs, tuple) and len(inputs) > 0 and all(isinstance(x, Tensor) for x in inputs)
     if (isinstance(inputs, Tensor) or is_tensors) and not isinstance(inputs, Batch):
@@ -152,7 +163,7 @@ def batches_of_call(
         return as_batches(Batch(as_tuple(inputs), target, extra), forward_func=forward_func, batch_size=batch_size)
     if target is not None or extra:
         raise ValueError(
-            f"inputs must be a Tensor or a tuple of Tensors where target is given; got {type(inputs).__name__}. "
+            f"inputs must be a Tensor or a tuple of Tensors if target is given; got {type(inputs).__name__}. "
             "target and additional_forward_args go with tensor inputs; an iterable of batches brings its own, "
             "as (*inputs, labels) or through unpack_batch"
         )
@@ -206,7 +217,7 @@ def map_tensors(f: Callable[[Tensor], Tensor], batch: Batch) -> tuple[tuple[Any,
 
 
 def are_tensors(values: tuple[Any, ...]) -> bool:
-    """Tell whether there is nothing but tensors: then no container is to be looked into, which costs a lot."""
+    """Tell whether there is nothing but tensors, so that the costly look into containers can be saved."""
     return all([isinstance(value, Tensor) for value in values])  # noqa: C419  a list is twice as fast here
 
 
@@ -216,7 +227,7 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _is_target(value: Any) -> bool:
-    """Tell whether the second of two things is labels, not a batch: batches are tuples or hold tensors."""
+    """Tell whether the second of two things is labels, not a batch: a batch is a tuple or holds tensors."""
     if isinstance(value, (Tensor, np.ndarray, int)) or value is None:
         return True
     return isinstance(value, (list, tuple)) and all(isinstance(v, (int, float, np.generic)) for v in value)

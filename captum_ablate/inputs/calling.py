@@ -1,4 +1,4 @@
-"""Calling a model on a batch, so that a model that writes into its inputs leaves the user's data as they were."""
+"""Call a model on a batch; a model that writes into its inputs leaves the user's data as they were."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from captum_ablate.inputs.batches import Batch, are_tensors, map_tensors
 
 
 def call(forward_func: Callable[..., Any], batch: Batch) -> Any:
-    """Return the model's outputs for ``batch``; it gets copies, so that a model that writes into its inputs may."""
+    """Return the model's outputs for a copy of ``batch``, which the model may write into."""
     inputs, extra = map_tensors(_copy, batch)
     return forward_func(*inputs, *extra)
 
 
 class Caller:
-    """Calls a model on batch after batch; only a model that wrote into the inputs of the first gets copies of all."""
+    """Call a model on batch after batch; copy them only if it wrote into the first.
+
+    Raises:
+        ValueError: if the model writes into the inputs of a later batch for the first time.
+    """
 
     def __init__(self, forward_func: Callable[..., Any]) -> None:
         self._forward_func = forward_func

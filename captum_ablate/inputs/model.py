@@ -1,4 +1,4 @@
-"""Layers by module or by name: finding them, listing them, and refusing models that hooks cannot reach."""
+"""Find and list the layers of a model; refuse models that hooks cannot reach."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Layer = nn.Module | str
 
 
 def as_model(forward_func: ForwardFunc) -> ForwardFunc:
-    """Return the model that hooks can reach: a compiled model is unwrapped, what hooks cannot reach is refused."""
+    """Return the model that hooks can reach: unwrap a compiled one, refuse a scripted or parallel one."""
     model = getattr(forward_func, "_orig_mod", forward_func)
     if not callable(model):
         raise TypeError(f"forward_func must be an nn.Module or a function; got {type(model).__name__}")
@@ -77,7 +77,7 @@ def find_layers(forward_func: ForwardFunc, layer: Layer | Sequence[Layer]) -> li
 
 
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
-    """Return the dotted name of ``layer`` in the model, or its type where it has none."""
+    """Return the dotted name of ``layer`` in the model, or its type if it has none."""
     if isinstance(forward_func, nn.Module):
         for name, module in forward_func.named_modules():
             if module is layer and name:
@@ -86,7 +86,7 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
 
 
 def device_of(forward_func: Any) -> torch.device | None:
-    """Return the device of the model's first parameter or buffer, or None where there is none to ask."""
+    """Return the device of the model's first parameter or buffer, or None if it has neither."""
     model = getattr(forward_func, "__self__", forward_func)
     if not isinstance(model, nn.Module):
         return None
@@ -95,14 +95,14 @@ def device_of(forward_func: Any) -> torch.device | None:
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Tell whether a forward pass runs hooks of the user's, on modules of the model or on all modules."""
+    """Tell whether a forward pass runs hooks of the user, on modules of the model or on all modules."""
     everywhere = nn.modules.module
     tables = (everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks)
     return any(tables) or any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def refuse_training_mode(*owners: Any) -> None:
-    """Raise if a dropout or batch-norm layer is in training mode: outputs would be random, or statistics would move."""
+    """Raise if a layer is in training mode that would make outputs random, or move its own statistics."""
     for owner in owners:
         if not isinstance(owner, nn.Module):
             continue
@@ -126,7 +126,7 @@ def borrowed(*owners: Any) -> Iterator[None]:
 
 
 def warn_of_positions(layer: nn.Module, name: str, unit_dim: int | None, shape: Sequence[int]) -> None:
-    """Warn if ``unit_dim`` takes the tokens of a layer ``[n, tokens, units]`` for its units."""
+    """Warn if ``unit_dim`` makes the tokens of a layer ``[n, tokens, units]`` its units."""
     if unit_dim == 1 and len(shape) == 3 and isinstance(layer, (nn.Linear, nn.LayerNorm, nn.Embedding)):
         warn(
             f"{name!r} is a {type(layer).__name__} with an output of shape {tuple(shape)}, and unit_dim=1 makes its "
@@ -135,10 +135,29 @@ def warn_of_positions(layer: nn.Module, name: str, unit_dim: int | None, shape: 
 
 
 def list_layers(model: nn.Module, *inputs: Any, unit_dim: int | None = 1) -> pd.DataFrame:
-    """Return one row per layer: ``name, type, output_shape, units, calls``, in the order in which they first run.
+    """Return one row per layer, in the order in which they first run.
 
-    ``output_shape`` and ``units`` (along ``unit_dim``) are those of the last call of a forward pass with ``inputs``;
-    ``calls`` says how often the layer runs in it: attributions and ablation need a layer with one call.
+    Attributions and ablation need a layer with one call.
+
+    Args:
+        model: it runs once, on ``inputs``.
+        inputs: the arguments of its forward pass.
+        unit_dim: axis of the units; None makes every element of the output a unit.
+
+    Returns:
+        A frame of ``name``, ``type``, ``output_shape`` and ``units`` of the last call, and ``calls`` in the pass.
+
+    Raises:
+        TypeError: if ``model`` is no module, or one that hooks cannot reach.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import list_layers
+        >>> model = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.ReLU())
+        >>> list_layers(model, torch.zeros(2, 5))[["name", "output_shape", "units"]]
+          name output_shape  units
+        0    0       (2, 3)      3
+        1    1       (2, 3)      3
     """
     model_ = as_model(model)
     if not isinstance(model_, nn.Module):
@@ -162,7 +181,7 @@ def list_layers(model: nn.Module, *inputs: Any, unit_dim: int | None = 1) -> pd.
 
 
 def instead_of(model: nn.Module, layer: nn.Module, run: Callable[[], Any]) -> str:
-    """Return names of layers that run once per forward and could stand in for ``layer``; ``run`` runs one forward."""
+    """Return names of layers that run once in a forward pass (``run``) and can replace ``layer``."""
     names = {module: name for name, module in model.named_modules() if name}
     order: list[nn.Module] = []
     handles = [m.register_forward_hook(lambda module, *_: order.append(module)) for m in names]

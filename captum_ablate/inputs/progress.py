@@ -1,4 +1,4 @@
-"""Progress bars over samples, with the time left, where they are asked for: without, nothing of tqdm is started."""
+"""Progress bars over samples, with the time left. Without a bar, nothing of tqdm is started."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Item = TypeVar("Item", bound=Labelled)
 
 
 def with_progress(batches: Iterable[Item], name: str, show: bool) -> Iterable[Item]:
-    """Return ``batches``, to iterate over with a bar that counts samples.
+    """Return ``batches``, and if ``show``, with a bar that counts samples.
 
-    The time left is shown where ``batches.samples`` (their number) is known. Iterated again, it starts a new bar.
+    It shows the time left if ``batches.samples`` is known. Iterated again, it starts a new bar.
     """
     return _Shown(batches, name) if show else batches
 
@@ -41,9 +41,9 @@ class _Shown(Generic[Item]):
 
 @contextmanager
 def ticking(name: str, show: bool, samples: int | None = None) -> Iterator[Callable[..., Any]]:
-    """Give a function to call with the number of samples done since the last call, whole or in parts of one.
+    """Yield a function to call with the number of samples done since its last call, whole or in parts of one.
 
-    ``samples`` is how many there are, where it is known.
+    ``samples`` is their number in all, if it is known.
     """
     if not show:
         yield lambda done=1: None

@@ -1,4 +1,4 @@
-"""The samples of a data set in random order, a lot at a time."""
+"""The samples of a data set in random order, some at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captum_ablate.inputs.batches import TENSOR_BATCH, Batch, Batches, UnpackBat
 
 @dataclass(frozen=True)
 class RandomOrder:
-    """A random order of a data set: ``order [samples]`` holds positions, ``batches(positions)`` gives their samples."""
+    """A random order of a data set: ``order [samples]`` holds positions; ``batches`` turns positions into samples."""
 
     order: Tensor
     batch_size: int
@@ -76,7 +76,7 @@ def _whole(data: Any) -> Batch:
 def _check_loader(loader: DataLoader[Any]) -> None:
     if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
         raise TypeError(
-            "until draws samples in random order, and the DataLoader's data set gives them one after the other; "
+            "until draws samples in random order, and the DataLoader's data set yields them one after the other; "
             "pass a map-style data set, with __getitem__ and __len__"
         )
     if not isinstance(loader.sampler, (SequentialSampler, RandomSampler)) or loader.batch_size is None:

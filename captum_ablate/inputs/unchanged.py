@@ -1,4 +1,4 @@
-"""The promise that the user's model, and every random state, leave a call as they came."""
+"""Leave the user's model, and every random state, as they came."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch import nn
 def unchanged(*owners: Any) -> Iterator[None]:
     """Give back hooks, modes, attributes, buffers and gradients of every module of ``owners``, and all random states.
 
-    An attribute gets back its value, and a list, dict, set, deque or tensor its content; what lies deeper (a list in a
-    list) is not looked at.
+    An attribute gets its value back; a list, dict, set, deque or tensor its content, but not what lies deeper, such as
+    a list in a list.
 
-    An owner is a module, a bound method of one, or anything else (a plain function owns no module, a data loader
-    may own a random generator). Captum's methods leave hooks and attributes behind when the model raises inside
-    them; this takes those back too.
+    An owner is a module, a bound method of one, or anything else: a plain function owns no module, a data loader may
+    own a random generator. Captum's methods leave hooks and attributes on a model that raises inside them; these go
+    too.
     """
     with ExitStack() as stack:
         stack.enter_context(_random_states(owners))
@@ -64,7 +64,7 @@ def _with_samplers(owner: Any) -> Iterator[Any]:
 
 
 class _remember:
-    """One module's own state: called, it writes that state back."""
+    """Remember one module's own state; write it back when called."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**17
-"""Values that are widened to float64 at a time: 1 MiB, which stays in cache."""
+"""Values widened to float64 at a time: 1 MiB, which stays in cache."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class UnitAxis:
         """Return the shape ``[1, ..., units, ..., 1]`` in which one value per index broadcasts against an output."""
         if self.unit_dim is None:
             if len(shape) < 2:
-                raise ValueError(f"a layer output of shape {tuple(shape)} has no axis for units beside the samples")
+                raise ValueError(f"a layer output of shape {tuple(shape)} has no axis for units besides the samples")
             return (1, *shape[1:])
         dim = self.unit_dim if self.unit_dim >= 0 else len(shape) + self.unit_dim
         if not 1 <= dim < len(shape):
@@ -66,11 +66,11 @@ class UnitAxis:
         return self._by_unit(output, mean=True)
 
     def total(self, output: Tensor) -> Tensor:
-        """Return the sum over positions (and over the indices of a group), in float64, ``[n, units]``."""
+        """Return the sum over positions and over the indices of a group, in float64, ``[n, units]``."""
         return self._by_unit(output, mean=False)
 
     def averages(self, output: Tensor) -> bool:
-        """Whether pooling changes more than the shape: else the elements themselves are the units' values."""
+        """Tell whether pooling changes more than the shape; if not, the elements are the values of the units."""
         self.count(output.shape)
         return self.groups is not None or not output.is_floating_point() or self.positions(output.shape) != 1
 
@@ -101,7 +101,7 @@ class UnitAxis:
 def _sum(output: Tensor, dims: list[int], wide: torch.dtype) -> Tensor:
     """Return the sum over ``dims``, widened to ``wide`` first, a block of samples at a time.
 
-    On the CPU a sum with ``dtype=`` makes the whole wide copy: 5 to 10 times slower than in blocks that stay in cache.
+    On the CPU a sum with ``dtype=`` makes a wide copy of everything: 5 to 10 times slower than blocks in cache.
     """
     rows = max(1, BLOCK // max(1, output[:1].numel()))
     if output.dtype == wide or output.device.type != "cpu" or rows >= len(output):

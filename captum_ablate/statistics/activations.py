@@ -1,4 +1,4 @@
-"""Activations of layers, many layers in one hooked pass, pooled over positions to ``[n, units]``."""
+"""The activations of several layers in one hooked pass, raw or pooled over positions to ``[n, units]``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Take = Callable[[Tensor], Any]
 
 
 class PooledBatch(NamedTuple):
-    """Pooled activations of a batch: ``values [n, units]``, ``target [n]``, positions averaged into each value.
+    """Pooled activations of a batch: ``values [n, units]``, ``target [n]``, the number of positions averaged.
 
-    ``shape`` is that of the tensor before pooling. On any device; float64, or the layer's own type where nothing was
-    averaged.
+    ``shape`` is that of the tensor before pooling. Values lie on any device; they are float64, or of the layer's own
+    type if nothing was averaged.
     """
 
     values: Tensor
@@ -37,19 +37,19 @@ def tensor_parts(output: Any, layer: str) -> tuple[Tensor, ...]:
     tensors = tuple(part for part in parts if isinstance(part, Tensor))
     if not tensors:
         raise ValueError(
-            f"layer {layer!r} gives {type(output).__name__}, which holds no tensor of units directly; name a layer "
+            f"layer {layer!r} returns {type(output).__name__}, which holds no tensor of units directly; name a layer "
             "inside it whose output is a Tensor or a tuple of Tensors"
         )
     if any(part.is_nested for part in tensors):
         raise ValueError(
-            f"layer {layer!r} gives a nested tensor, whose samples differ in length; build the encoder with "
+            f"layer {layer!r} returns a nested tensor, whose samples differ in length; build the encoder with "
             "enable_nested_tensor=False"
         )
     return tensors
 
 
 def layer_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what a layer receives, positional first: the tensors that ``attribute_to_layer_input`` means."""
+    """Return the arguments of a layer, positional first: they hold the tensors of ``attribute_to_layer_input``."""
     return (*args, *kwargs.values())
 
 
@@ -65,7 +65,10 @@ def activations(
     """Yield each batch with ``take(tensor)`` for every tensor of each layer's output (or input).
 
     ``take``, one function or one per layer, runs inside the hook, before later operations can write into the tensor.
-    Each layer must run exactly once in a forward pass. ``element`` takes that tensor of each output alone.
+    With ``element``, only that tensor of each output is taken.
+
+    Raises:
+        ValueError: if a layer does not run exactly once in a forward pass, or its first axis is not the samples.
     """
     names = [layer_name(forward_func, layer) for layer in layers]
     takes = [take] * len(layers) if callable(take) else list(take)
@@ -98,7 +101,7 @@ def check_samples_first(
     at_input: bool = False,
     element: int | None = None,
 ) -> None:
-    """Raise if a layer has its positions first, as many as there are samples: a pass with one sample less tells."""
+    """Raise if a layer has its positions first, as many as samples; a pass with one sample less shows it."""
     n = len(batch.target)
     if n < 2 or not any(len(s) > 2 and s[0] == s[1] == n for of_layer in shapes for s in of_layer):
         return
@@ -111,8 +114,8 @@ def check_samples_first(
         for shape in calls[0] if calls else []:
             if len(shape) > 2 and shape[0] == n and shape[1] == n - 1:
                 raise ValueError(
-                    f"layer {name!r} gives {tuple(shape)} for {n - 1} samples; the first axis of its output must be "
-                    "the samples, and is that of positions: build it with batch_first=True, or name a module behind "
+                    f"layer {name!r} returns {tuple(shape)} for {n - 1} samples; the first axis of its output must be "
+                    "the samples, and is that of positions: build it with batch_first=True, or name a module after "
                     "the transpose"
                 )
 
@@ -150,7 +153,7 @@ def _taking(
 
 
 def check_calls(forward_func: ForwardFunc, layer: nn.Module, name: str, calls: int, run: Callable[[], Any]) -> None:
-    """Raise unless the layer ran once in the forward pass; ``run`` repeats the pass to find what to name instead."""
+    """Raise unless the layer ran once in a forward pass; ``run`` repeats it to find a layer to name instead."""
     if calls == 1:
         return
     if calls == 0:
@@ -173,9 +176,9 @@ def pooled_activations(
     *,
     at_input: bool = False,
 ) -> Iterator[list[list[PooledBatch]]]:
-    """Yield for each batch, for each layer, the pooled activations of every tensor of its output, checked.
+    """Yield for each batch, for each layer, the pooled activations of every tensor of its output.
 
-    Values are float64, on the CPU.
+    Values are checked, float64 and on the CPU.
     """
     names = [layer_name(forward_func, layer) for layer in layers]
     take = partial(_pool, axis)
@@ -209,7 +212,8 @@ def check_rows(values: Tensor, n: int, name: str) -> None:
     """Raise if activations ``[n, units]`` of layer ``name`` are not one row per sample."""
     if len(values) != n:
         raise ValueError(
-            f"layer {name!r} gives {len(values)} rows for {n} samples; the first axis of its output must be the samples"
+            f"layer {name!r} returns {len(values)} rows for {n} samples; "
+            "the first axis of its output must be the samples"
         )
 
 

@@ -51,10 +51,10 @@ PutBins = Callable[[Tensor, Tensor], None]
 
 
 def _put_bins(edges: Tensor, values: Tensor) -> PutBins:
-    """Return the fastest function that is exact for blocks of ``values``.
+    """Return the fastest exact function for blocks of ``values``.
 
     Edges of equal distance need no search: a value's place in units of the distance, rounded down, is its bin. Only
-    values so near to an edge that rounding errors count are searched.
+    values within the rounding error of an edge are searched.
     """
     search = partial(_search, edges)
     n = len(edges) + 1
@@ -66,7 +66,7 @@ def _put_bins(edges: Tensor, values: Tensor) -> PutBins:
     uneven = float((edges * scale + shift - torch.arange(1, n, dtype=torch.float64)).abs().max())
 
     def error(dtype: torch.dtype) -> float:
-        """Return more than a place is off by, where it is computed in ``dtype``."""
+        """Return a bound of the error of a place computed in ``dtype``."""
         kind = torch.finfo(dtype)
         if not kind.tiny < scale < kind.max:
             return torch.inf
@@ -86,7 +86,7 @@ def _search(edges: Tensor, values: Tensor, bins: Tensor) -> None:
 def _round_down(
     edges: Tensor, scale: float, shift: float, near: float, spare: Tensor, values: Tensor, bins: Tensor
 ) -> None:
-    """Put the place of each value, ``values * scale + shift``, rounded down; search those ``near`` to an edge."""
+    """Round the place of each value, ``values * scale + shift``, down; search those ``near`` to an edge."""
     n = len(edges) + 1
     place = torch.mul(values.to(spare.dtype), scale, out=spare[: len(values)]).add_(shift).clamp_(0.5, n - 0.5)
     bins.copy_(place)  # rounds down

@@ -1,4 +1,4 @@
-"""Values a block at a time, so that what is computed of them stays in cache."""
+"""Work on values a block at a time, so that it stays in cache."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def blocks(values: Tensor) -> Iterator[slice]:
 
 
 def scratch(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return memory for one block of ``values``, written to again and again, so that it stays in cache."""
+    """Return memory for one block of ``values``, to be used for each block in turn."""
     return torch.empty(min(len(values), max(1, BLOCK // max(1, values.shape[1]))), values.shape[1], dtype=dtype)

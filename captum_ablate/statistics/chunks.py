@@ -1,4 +1,4 @@
-"""Small batches joined to chunks, so that counting costs the same whatever their size."""
+"""Join small batches to chunks, so that counting costs the same whatever their size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from captum_ablate.statistics.activations import PooledBatch
 from captum_ablate.statistics.moments import Labels
 
 CHUNK_VALUES = 2**21
-"""Values in a chunk: so many that a batch costs little."""
+"""Values in a chunk: enough to make the cost of a single batch small."""
 CHUNK_VALUES_ELSEWHERE = 2**22
-"""The same on another device, where each chunk is one copy to the CPU and one wait."""
+"""The same on another device, where each chunk costs one copy to the CPU and one wait."""
 
 
 class Chunk(NamedTuple):
-    """Values ``[n, units]`` on the CPU, in the type that came, their labels, and the sizes of the batches joined."""
+    """Values ``[n, units]`` on the CPU, in their own type, with their labels and the sizes of the batches joined."""
 
     values: Tensor
     labels: Labels
@@ -27,20 +27,20 @@ class Chunk(NamedTuple):
 
 
 class Chunks:
-    """Joins batches to chunks: ``add`` returns a chunk once there is one, ``rest`` what is left."""
+    """Join batches to chunks: ``add`` returns a chunk once it is full, ``rest`` the last one."""
 
     def __init__(self) -> None:
         self._pending: list[PooledBatch] = []
         self._values = 0
 
     def add(self, batch: PooledBatch) -> Chunk | None:
-        """Take a batch in; return the chunk that it completes."""
+        """Add a batch; return the chunk that it fills, if any."""
         self._pending.append(batch)
         self._values += batch.values.numel()
         return self.rest() if self._values >= _enough(batch.values) else None
 
     def rest(self) -> Chunk | None:
-        """Return what has not been returned yet."""
+        """Return the batches that fill no chunk, if any."""
         if not self._pending:
             return None
         batches, self._pending, self._values = self._pending, [], 0
@@ -49,7 +49,7 @@ class Chunks:
 
 
 class Rows:
-    """Copies batches of values into one piece of memory, row after row, so that joining them later copies nothing.
+    """Copy batches of values into one piece of memory, row after row, so that joining them copies nothing.
 
     Copying once, not twice, saves 10 to 25 % of a shared pass over a small dense network.
     """
@@ -72,7 +72,7 @@ class Rows:
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Return ``parts`` one after the other: without a copy where they lie so in memory."""
+    """Return ``parts`` one after the other, without a copy if they lie so in memory."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -91,7 +91,7 @@ def _enough(values: Tensor) -> int:
 def _memory(rows: int, values: Tensor) -> Tensor:
     """Return ``[rows, units]`` of the type of ``values [n, units]``, not filled.
 
-    NumPy asks the system for huge pages where torch does not, so that touching it for the first time costs a third.
+    NumPy asks the system for huge pages, torch does not: with them the first touch costs a third.
     """
     shape = (rows, values.shape[1])
     if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):

@@ -1,4 +1,4 @@
-"""From requests to statistics: one pass over a model's data for all that several scores ask for, and for listeners."""
+"""Collect the statistics that several scores request, in one pass over the data; others may listen."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from captum_ablate.statistics.unit_statistics import UnitStatistics
 
 @dataclass(frozen=True)
 class LayerRequest:
-    """What one score asks of one layer: ``requests``, over the units that ``axis`` says.
+    """The statistics that one score needs of one layer, whose units lie along ``axis``.
 
-    Without requests, the layer's activations are only checked.
+    Without ``requests``, the activations are only checked.
     """
 
     layer: nn.Module
@@ -32,7 +32,7 @@ class LayerRequest:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """The answer: for each tensor of the layer's output its shape, at the first batch, and the statistics."""
+    """The answer, for each tensor of the layer's output: its shape in the first batch, and the statistics."""
 
     shapes: tuple[torch.Size, ...]
     statistics: tuple[tuple[Statistic, ...], ...]
@@ -48,25 +48,24 @@ def collect(
     on_output: Mapping[nn.Module, Callable[[Tensor], None]] | None = None,
     on_batch: Callable[[Batch], None] | None = None,
 ) -> list[LayerStatistics]:
-    """Return the statistics of each request, all from one pass over ``batches``.
+    """Return the statistics of each request, from one pass over ``batches``.
 
     The same layer with the same units is pooled once, and the same request counted once. A second pass is made only
-    for histograms whose edges depend on the range of the data, and only where the activations exceed ``TABLE_BYTES``.
+    for histograms whose edges depend on the range of the data, and only if the activations exceed ``TABLE_BYTES``.
+    Listeners hear the first pass only; ``collect`` raises what they raise.
 
     Args:
         forward_func: the model, or a function that runs it.
-        requests: one for each score and layer; every layer runs exactly once in a forward pass.
+        requests: one for each score and layer.
         batches: iterated once, or twice as said above.
-        at_input: look at the layers' inputs, not at their outputs.
-        element: look at this tensor of every layer's output alone; None looks at all.
-        on_output: listeners by layer. Each gets every tensor that is looked at, ``[n, ...]`` as the layer returns it,
-            within the forward pass: it must keep a copy, because later operations may write into the tensor.
-        on_batch: a listener that gets every batch after its forward pass.
-
-    Listeners hear the first pass only. What they raise, ``collect`` raises.
+        at_input: look at the inputs of the layers, not at their outputs.
+        element: look only at this tensor of every output; None looks at all.
+        on_output: a listener for each layer. It receives each tensor that is looked at, raw ``[n, ...]``, inside the
+            forward pass: it must copy what it keeps, because later operations may write into the tensor.
+        on_batch: a listener that receives each batch after its forward pass.
 
     Raises:
-        ValueError: a layer does not run exactly once, or its activations are not one finite row for each sample.
+        ValueError: if a layer does not run exactly once, or its activations are not one finite row for each sample.
     """
     asked: dict[_Key, list[Request]] = {}
     for one in requests:
@@ -106,7 +105,7 @@ def _pooled(
     at_input: bool,
     element: int | None,
 ) -> Iterator[tuple[Batch, dict[_Key, list[PooledBatch]]]]:
-    """Yield each batch with the pooled tensors of each key, not checked, in the layer's own type where that will do."""
+    """Yield each batch with the pooled tensors of each key, not checked, float64 only if positions are averaged."""
     axes: dict[nn.Module, list[UnitAxis]] = {}
     for layer, axis in keys:
         axes.setdefault(layer, []).append(axis)
@@ -125,7 +124,7 @@ def _pooled(
 def _take(
     axes: Sequence[UnitAxis], memory: Sequence[Rows], listener: Callable[[Tensor], None] | None, part: Tensor
 ) -> list[tuple[Tensor, int, torch.Size]]:
-    """Return what a hook takes of a tensor, for each axis: the pooled values, the positions pooled, and the shape."""
+    """Return for each axis the pooled values of a tensor, the number of positions, and its shape."""
     if listener is not None:
         listener(part)
     return [

@@ -139,7 +139,7 @@ def _bets(values: Floats, alpha: float) -> Floats:
 
 @dataclass(frozen=True)
 class Sampled:
-    """How the images of a result were drawn: ``population`` of them, until ``half_width`` was reached.
+    """How the samples of a result were drawn: ``population`` of them, until ``half_width`` was reached.
 
     ``bounds`` are those of the metric. Intervals hold for all ``methods`` together.
     """

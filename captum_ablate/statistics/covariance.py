@@ -80,5 +80,5 @@ def eigenvalues(matrix: Tensor) -> Tensor:
 
 
 def processes() -> int:
-    """Return how many processes of ``torch.distributed`` share the work: 1 where it is not in use."""
+    """Return how many processes of ``torch.distributed`` share the work: 1 if it is not in use."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -22,9 +22,10 @@ class ClassHistogram:
 
     @classmethod
     def of(cls, values: Tensor, target: Tensor | Labels, edges: Tensor) -> ClassHistogram:
-        """Return the histogram of one batch of any floating type; a value's bin is the number of ``edges`` below it.
+        """Return the histogram of one batch, ``values [n, units]`` of any floating type, ``target [n]``.
 
-        ``edges`` are ascending: ``[bins - 1]`` for all units, or ``[units, 1]`` for one threshold per unit.
+        A value's bin is the number of ``edges`` below it. They ascend: ``[bins - 1]`` for all
+        units, or ``[units, 1]`` for one threshold per unit.
         """
         labels = Labels.of(target)
         classes, index = labels.classes, labels.index

@@ -1,4 +1,4 @@
-"""Intervals and tests for means over images, and over images and random orders together."""
+"""Intervals and tests for means over samples, and over samples and random orders together."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def two_way_interval(values: Floats) -> Interval:
     """Return the interval of the grand mean of ``values [n, orders]``, both axes being random samples.
 
     Two-way analysis of variance without replication: the variance of the grand mean is
-    (MS_images + MS_orders - MS_rest) / (n orders), with Satterthwaite's degrees of freedom.
+    (MS_samples + MS_orders - MS_rest) / (n orders), with Satterthwaite's degrees of freedom.
     """
     n, orders = values.shape
     if n < 2 or orders < 2:
@@ -91,7 +91,7 @@ def exceedance_p(value: float, null: Floats) -> float:
 def better_than(values: Floats) -> NDArray[np.bool_]:
     """Return ``[methods, methods]``: whether the row's mean is above the column's, for ``values [methods, n]``.
 
-    Paired t tests over images, two-sided at 5 %, Holm's correction over all pairs.
+    Paired t tests over samples, two-sided at 5 %, Holm's correction over all pairs.
     """
     methods, n = values.shape
     better = np.zeros((methods, methods), dtype=np.bool_)

@@ -17,9 +17,9 @@ from captum_ablate.statistics.blocks import blocks, scratch
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of samples: ``target [n]``, those present ``classes [classes]``, ascending, each one's place in them.
+    """The labels of samples, ``target [n]``, and those present, ``classes [classes]``, ascending.
 
-    ``classes[index]`` is ``target``.
+    ``index [n]`` is the place of each label in them: ``classes[index]`` is ``target``.
     """
 
     target: Tensor
@@ -50,7 +50,7 @@ class ClassMoments:
     def of(cls, values: Tensor, target: Tensor | Labels, *, nonnegative: bool = False) -> ClassMoments:
         """Return the moments of one batch of any floating type, ``values [n, units]``, ``target [n]``.
 
-        ``nonnegative`` says that no value is below 0, and saves a look at them.
+        ``nonnegative`` says that no value is below 0, which saves the absolute values.
         """
         labels = Labels.of(target)
         classes, index = labels.classes, labels.index

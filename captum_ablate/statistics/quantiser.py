@@ -1,4 +1,4 @@
-"""How activations become a few values T, for entropy, mutual information and KL selectivity alike."""
+"""Turn activations into a few values T, in the same way for entropy, mutual information and KL selectivity."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class ValueRange:
 
 @dataclass(frozen=True)
 class Quantiser:
-    """How activations become a few values T, one quantiser for H(T), I(T;Y) and KL selectivity.
+    """A threshold or bins, which turn activations into a few values T.
 
-    ``threshold`` (a number, one per unit, or "median") gives one bit, ``a > threshold``. ``bins`` gives that many
-    bins over the whole layer's pooled activations, of equal ``"width"`` or equal ``"mass"``. With neither: one bit at
-    0 for layers without positions whose outputs are >= 0, else 16 bins of equal width.
+    ``threshold`` (a number, one per unit, or "median") makes one bit, ``a > threshold``. ``bins`` makes that many bins
+    over the pooled activations of the whole layer, of equal "width" or equal "mass". With neither, a layer without
+    positions whose outputs are >= 0 gets one bit at 0, any other layer 16 bins of equal width.
     """
 
     threshold: float | tuple[float, ...] | str | None = None
@@ -49,7 +49,7 @@ class Quantiser:
         if threshold is not None and not isinstance(threshold, Tensor) and threshold != "median":
             raise ValueError(f'threshold must be a number, a Tensor [units], "median" or None; got {threshold!r}')
         if threshold is not None and bins is not None:
-            raise ValueError("threshold gives one bit and bins gives several: pass one of them, not both")
+            raise ValueError("threshold makes one bit and bins makes several: pass one of them, not both")
         if bins is not None and (isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 2):
             raise ValueError(f"bins must be an int of at least 2; got {bins!r}")
         if edges not in ("width", "mass"):
@@ -70,13 +70,16 @@ class Quantiser:
 
     @property
     def fixed(self) -> Tensor | None:
-        """The edges, where they do not depend on the data."""
+        """The edges, or None if they depend on the data."""
         if isinstance(self.threshold, tuple):
             return torch.tensor(self.threshold, dtype=torch.float64)[:, None]
         return None if self.threshold is None or self.threshold == "median" else _edge(float(self.threshold))
 
     def edges_for(self, span: ValueRange, table: Tensor | None) -> Tensor:
-        """Return the edges for activations of this range, ``[bins - 1]`` or ``[units, 1]``."""
+        """Return the edges for activations of this range, ``[bins - 1]`` or ``[units, 1]``.
+
+        ``table [n, units]`` holds the activations themselves; only quantiles need it.
+        """
         if self.fixed is not None:
             return self.fixed
         if self.threshold == "median":

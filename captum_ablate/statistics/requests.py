@@ -1,4 +1,4 @@
-"""What a score asks of the data: the kinds of statistics, equal where they ask for the same."""
+"""The kinds of statistics that a score may request; two requests are equal if they ask for the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pooled activations themselves, for what needs all of them at once."""
+"""The table of pooled activations, for a statistic that needs all of them at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from captum_ablate.statistics.moments import Labels
 
 @dataclass(frozen=True)
 class ActivationTable:
-    """The pooled activations themselves: ``values [n, units]``, ``target [n]``, in the order of the data.
+    """Pooled activations: ``values [n, units]``, ``target [n]``, in the order of the data.
 
     ``stored`` are the values, whole or in parts one after the other, of any floating type.
     """

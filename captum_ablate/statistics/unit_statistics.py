@@ -1,4 +1,4 @@
-"""The requested statistics of one set of units, summed up batch by batch while a pass is under way."""
+"""Sum the requested statistics of one set of units, batch by batch."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ TABLE_BYTES = 2**30
 
 
 class UnitStatistics:
-    """Sums of one set of units: ``add`` each batch, then ask for ``statistics``.
+    """Sum over one set of units: ``add`` each batch, then ask for ``statistics``.
 
-    Edges that depend on the range of the data need every batch twice. The first pass keeps the activations for them,
-    up to ``TABLE_BYTES``; beyond, ``needs_second_pass`` says that each batch has to come through ``add_again``.
+    Edges that depend on the range of the data need every batch twice. The first pass keeps up to ``TABLE_BYTES`` of
+    activations for them. Beyond that, ``needs_second_pass`` is true and each batch has to come through ``add_again``.
     """
 
     def __init__(self, requests: Iterable[Request], layer: str) -> None:
@@ -45,7 +45,7 @@ class UnitStatistics:
         self._table_bytes = 0
 
     def add(self, batch: PooledBatch) -> None:
-        """Take one batch in, checked: one row per sample, one number of units, finite."""
+        """Check and add one batch: one finite row per sample, always the same number of units."""
         units = batch.values.shape[1]
         check_rows(batch.values, len(batch.target), self._layer)
         if self._units not in (-1, units):
@@ -58,11 +58,11 @@ class UnitStatistics:
         self._count(self._chunks.add(batch))
 
     def add_again(self, batch: PooledBatch) -> None:
-        """Take one batch of the second pass in."""
+        """Add one batch of the second pass."""
         self._count_again(self._chunks.add(batch))
 
     def needs_second_pass(self) -> bool:
-        """Count what has come, and tell whether every batch has to come again."""
+        """Count the last chunk, and tell whether every batch has to come again."""
         self._count(self._chunks.rest())
         return self._table is None and any(True for _ in self._histogram_requests(fixed=False))
 
@@ -83,7 +83,7 @@ class UnitStatistics:
         return done
 
     def _count(self, chunk: Chunk | None) -> None:
-        """Take in what needs one look at the data."""
+        """Count a chunk for every statistic that needs one look at the data."""
         if chunk is None:
             return
         values, labels, _ = chunk
@@ -104,7 +104,7 @@ class UnitStatistics:
                 self._drop_table()
 
     def _count_again(self, chunk: Chunk | None) -> None:
-        """Take in what needs to know the range of the data first."""
+        """Count a chunk for the histograms whose edges needed the range of the data."""
         if chunk is not None:
             for request in self._histogram_requests(fixed=False):
                 self._add_to_histogram(request, chunk, self._edges(request))

@@ -166,7 +166,7 @@ def test_a_layer_that_runs_twice_is_refused_with_what_to_name_instead(factory):
 @each
 def test_a_layer_with_a_dict_for_an_output_is_refused(dense_data, factory):
     model = AroundDictionary().eval()
-    with pytest.raises(ValueError, match=r"layer 'inner' gives dict.*name a layer inside it"):
+    with pytest.raises(ValueError, match=r"layer 'inner' returns dict.*name a layer inside it"):
         factory(model, "inner").attribute(dense_data[0], target=dense_data[1])
     assert factory(model, "inner.linear").attribute(dense_data[0], target=dense_data[1]).shape == (3,)
 
