@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from captum_ablate.attr.base import LayerDatasetAttribution
-from captum_ablate.inputs.batches import UnpackBatch, batches_of_call
+from captum_ablate.inputs.batches import Batches, UnpackBatch, batches_of_call
 from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import with_progress
-from captum_ablate.statistics.collect import collect
+from captum_ablate.statistics.collect import LayerStatistics, collect
 
 
 def attribute_together(
@@ -52,12 +52,11 @@ def attribute_together(
         ([1.5, 0.75], [2, 2])
     """
     _check(attributions)
-    first = next(iter(attributions.values()))
     batches = batches_of_call(
         inputs,
         target,
         additional_forward_args,
-        forward_func=first.forward_func,
+        forward_func=next(iter(attributions.values())).forward_func,
         batch_size=batch_size,
         unpack_batch=unpack_batch,
     )
@@ -67,18 +66,11 @@ def attribute_together(
     if per_class:
         for attribution in attributions.values():
             attribution.check_per_class()
-    sharing = {name: a for name, a in attributions.items() if a.source == "activations"}
-    wanted = {name: a.layer_requests() for name, a in sharing.items()}
-    layers = [layer for a in sharing.values() for layer in a.layers]
-    results = {}
-    if sharing:
-        with borrowed(first.forward_func, batches.owner, *layers):
-            requests = [one for own in wanted.values() for one in own]
-            shown = with_progress(batches, f"{len(sharing)} attributions", show_progress)
-            found = iter(collect(first.forward_func, requests, shown, at_input=attribute_to_layer_input))
-        for name, attribution in sharing.items():
-            own = [next(found) for _ in wanted[name]]
-            results[name] = attribution.results(own, per_class=per_class, keepdim=keepdim)
+    sharing = {name: attribution for name, attribution in attributions.items() if name not in alone}
+    statistics = _collected(sharing, batches, attribute_to_layer_input, show_progress) if sharing else {}
+    results = {
+        name: sharing[name].results(found, per_class=per_class, keepdim=keepdim) for name, found in statistics.items()
+    }
     for name in alone:
         results[name] = attributions[name].attribute(
             batches,
@@ -88,6 +80,19 @@ def attribute_together(
             show_progress=show_progress,
         )
     return {name: results[name] for name in attributions}
+
+
+def _collected(
+    attributions: Mapping[str, LayerDatasetAttribution], batches: Batches, at_input: bool, show_progress: bool
+) -> dict[str, list[LayerStatistics]]:
+    """Return by name the statistics that each attribution requests, for each of its layers, from one pass."""
+    requests = {name: attribution.layer_requests() for name, attribution in attributions.items()}
+    every = [one for own in requests.values() for one in own]
+    forward_func = next(iter(attributions.values())).forward_func
+    with borrowed(forward_func, batches.owner, *(one.layer for one in every)):
+        shown = with_progress(batches, f"{len(attributions)} attributions", show_progress)
+        found = iter(collect(forward_func, every, shown, at_input=at_input))
+    return {name: [next(found) for _ in own] for name, own in requests.items()}
 
 
 def _check(attributions: Any) -> None:

@@ -85,6 +85,15 @@ def load(name: str, *, held_out: int = HELD_OUT) -> Split:
 
     Digits come with scikit-learn. The others come from the folder that the environment variable
     ``CAPTUM_ABLATE_DATA`` names, else torchvision downloads them into ``~/.cache/captum_ablate``.
+
+    Raises:
+        ValueError: if there is no such data set.
+
+    Example:
+        >>> from captum_ablate import demo_data
+        >>> split = demo_data.load("digits")
+        >>> tuple(split.train.images.shape[1:]), len(split.class_names)
+        ((1, 8, 8), 10)
     """
     if name not in RECIPES:
         raise ValueError(f"the demo data are {', '.join(RECIPES)}; got {name!r}")
@@ -138,6 +147,13 @@ def small_network(channels: int, size: int, classes: int, *, seed: int = 0) -> S
     """Return an untrained network with layers of 32 and 64 channels and 128 dense units.
 
     ``features.relu2`` (64 channels) and ``hidden.relu`` (128 units) are the layers to look at.
+
+    Example:
+        >>> import torch
+        >>> from captum_ablate import demo_data
+        >>> network = demo_data.small_network(channels=1, size=8, classes=10)
+        >>> tuple(network(torch.zeros(2, 1, 8, 8)).shape)
+        (2, 10)
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
