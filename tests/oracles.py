@@ -59,17 +59,18 @@ def class_means(values, labels):
     return np.array([[class_mean(column, labels, c) for column in values.T] for c in sorted(set(labels))])
 
 
-def class_selectivity(values, labels, eps=1e-7):
-    """(best - rest) / (abs best + abs rest + eps), rest being the mean of the other class means."""
+def class_selectivity(values, labels, eps=0.0):
+    """(best - rest) / (abs best + abs rest + eps), rest being the mean of the other class means; 0 for a dead unit."""
     scores = []
     for column in values.T:
         means = sorted(class_mean(column, labels, c) for c in set(labels))
         best, rest = means[-1], sum(means[:-1]) / (len(means) - 1)
-        scores.append((best - rest) / (abs(best) + abs(rest) + eps))
+        size = abs(best) + abs(rest) + eps
+        scores.append((best - rest) / size if size else 0.0)
     return np.array(scores)
 
 
-def class_selectivity_per_class(values, labels, eps=1e-7):
+def class_selectivity_per_class(values, labels, eps=0.0):
     """The same index with each class in turn in the place of the best one, ``[classes, units]``."""
     classes = sorted(set(labels))
     scores = np.empty((len(classes), values.shape[1]))
@@ -77,16 +78,17 @@ def class_selectivity_per_class(values, labels, eps=1e-7):
         for row, c in enumerate(classes):
             own = class_mean(column, labels, c)
             rest = np.mean([class_mean(column, labels, k) for k in classes if k != c])
-            scores[row, u] = (own - rest) / (abs(own) + abs(rest) + eps)
+            size = abs(own) + abs(rest) + eps
+            scores[row, u] = (own - rest) / size if size else 0.0
     return scores
 
 
-def selectivity_activity(values, labels, eps=1e-7):
+def selectivity_activity(values, labels, eps=0.0):
     """Selectivity times mean absolute activity."""
     return class_selectivity(values, labels, eps) * mean_activity(np.abs(values))
 
 
-def selectivity_activity_per_class(values, labels, eps=1e-7):
+def selectivity_activity_per_class(values, labels, eps=0.0):
     """Selectivity of each class times the mean absolute activity in it, negative products set to 0."""
     product = class_selectivity_per_class(values, labels, eps) * class_means(np.abs(values), labels)
     return np.array([[max(p, 0.0) for p in row] for row in product])

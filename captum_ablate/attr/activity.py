@@ -23,6 +23,8 @@ class LayerMeanActivity(LayerDatasetAttribution):
         [1.5, 0.75]
     """
 
+    needs_two_classes = False
+
     def score(self, moments: ClassMoments) -> Tensor:
         return moments.mean
 

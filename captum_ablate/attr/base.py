@@ -64,6 +64,9 @@ class LayerDatasetAttribution(AttributionWithOptions):
     source: ClassVar[str] = "activations"
     """Where the statistics come from: "activations" (one pass, which attributions can share), or "ablation"."""
 
+    needs_two_classes: ClassVar[bool] = True
+    """Whether a score compares classes, and is refused for data of one class."""
+
     if TYPE_CHECKING:  # the constructor of subclasses, as type checkers are to see it
         forward_func: ForwardFunc = argument(kw_only=False)
         layer: Any = argument(kw_only=False)
@@ -103,6 +106,11 @@ class LayerDatasetAttribution(AttributionWithOptions):
         """Return the scores per class, ``[classes, units]``, classes in ascending order of their labels."""
         raise ValueError(f"{self.get_name()} has no score per class; call attribute without per_class=True")
 
+    def check_classes(self, statistics: Sequence[Statistic]) -> None:
+        """Raise if classes are compared, and the data of ``statistics`` hold one only."""
+        if self.needs_two_classes:
+            check_classes(statistics[0].classes)
+
     def check_per_class(self) -> None:
         """Raise if there is no score per class."""
         if type(self).score_per_class is LayerDatasetAttribution.score_per_class:
@@ -139,8 +147,9 @@ class LayerDatasetAttribution(AttributionWithOptions):
             The scores; a tuple of them for a layer with a tuple of tensors, a list for a list of layers.
 
         Raises:
-            ValueError: if the labels are no classes or one class only, the model is in training mode, the layer does
-                not run exactly once, or its activations are not one finite row for each sample.
+            ValueError: if the labels are no classes, or one class only where classes are compared; if the model is in
+                training mode, the layer does not run exactly once, or its activations are not one finite row for each
+                sample.
             TypeError: if the data are neither tensors nor an iterable of batches.
         """
         batches = batches_of_call(
@@ -178,7 +187,7 @@ class LayerDatasetAttribution(AttributionWithOptions):
             warn_of_positions(layer, layer_name(self.forward_func, layer), self.axis.unit_dim, one.shapes[0])
 
         def result(shape: torch.Size, statistics: tuple[Statistic, ...]) -> Tensor:
-            check_classes(statistics[0].classes)
+            self.check_classes(statistics)
             scores = self.score_per_class(*statistics) if per_class else self.score(*statistics)
             if keepdim:
                 scores = self.axis.spread(scores if per_class else scores[None], shape)

@@ -59,6 +59,8 @@ class LayerEntropy(_QuantisedAttribution):
         [1.0, 0.811]
     """
 
+    needs_two_classes = False
+
     def score(self, histogram: ClassHistogram) -> Tensor:
         return histogram.entropy
 

@@ -21,27 +21,30 @@ class LayerClassSelectivity(LayerDatasetAttribution):
     unit scores 0. ``per_class`` puts each class in the place of the best one, ``[classes, units]`` in -1 .. 1.
 
     Args:
-        eps: :math:`\varepsilon`, in units of the activation.
+        eps: :math:`\varepsilon`, in units of the activation. Without it the scale of a unit does not matter; the
+            paper's small constant shrinks the index of units whose activity is as small.
 
     Example:
         >>> import torch
         >>> from captum_ablate import LayerClassSelectivity
         >>> model = torch.nn.Sequential(torch.nn.ReLU())
         >>> x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [0.0, 1.0], [0.0, -1.0]])
-        >>> LayerClassSelectivity(model, "0", eps=0.0).attribute(x, target=[0, 0, 1, 1]).tolist()
+        >>> LayerClassSelectivity(model, "0").attribute(x, target=[0, 0, 1, 1]).tolist()
         [1.0, 0.3333333333333333]
     """
 
-    eps: float = 1e-7
+    eps: float = 0.0
 
     def score(self, moments: ClassMoments) -> Tensor:
-        return self.score_per_class(moments).gather(0, moments.means.argmax(dim=0)[None]).squeeze(0)
+        best = self.score_per_class(moments).gather(0, moments.means.argmax(dim=0)[None]).squeeze(0)
+        return best.clamp(min=0)  # of equal means, the rest's may be above the best one's by rounding
 
     def score_per_class(self, moments: ClassMoments) -> Tensor:
         means = moments.means  # [classes, units]
         classes = len(means)
         others = torch.stack([torch.cat([means[:c], means[c + 1 :]]).mean(dim=0) for c in range(classes)])
-        return (means - others) / (means.abs() + others.abs() + self.eps)
+        size = means.abs() + others.abs() + self.eps
+        return torch.where(size > 0, (means - others) / size, 0.0)
 
 
 class LayerSelectivityActivity(LayerDatasetAttribution):
@@ -88,6 +91,10 @@ class LayerSelectivityActivity(LayerDatasetAttribution):
                 "the selectivity has another unit_dim or layer_mask than the product; pass both the same, or none to it"
             )
         self.factor.axis = self.axis
+
+    @property
+    def needs_two_classes(self) -> bool:  # type: ignore[override]  # as the factor does
+        return self.factor.needs_two_classes
 
     @property
     def requests(self) -> tuple[Request, ...]:  # type: ignore[override]  # those of both factors

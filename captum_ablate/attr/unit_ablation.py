@@ -43,6 +43,7 @@ class LayerUnitAblation(LayerDatasetAttribution):
     """
 
     source = "ablation"
+    needs_two_classes = False
 
     reference: ReferenceOption = "zero"
     metric: str | Metric = "log_likelihood"

@@ -29,7 +29,7 @@ from captum_ablate.evaluation.estimate import Estimate, extrapolated
 from captum_ablate.evaluation.joint_ranking import JointRanking, one_per_layer
 from captum_ablate.evaluation.precision import Precision
 from captum_ablate.evaluation.provenance import Frozen, Provenance
-from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches, check_classes
+from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layers
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.units import UnitAxis
@@ -128,8 +128,8 @@ class CumulativeAblationEvaluator:
             show_progress: show a progress bar over forward passes.
 
         Raises:
-            ValueError: if no attribution is applicable, the data are empty, can be iterated once only or hold one
-                class, or the model is in training mode or does not repeat itself.
+            ValueError: if no attribution is applicable, the data are empty or can be iterated once only, or the model
+                is in training mode or does not repeat itself.
             TypeError: if ``attributions`` is no mapping of names, or data come in a form that is not known.
         """
         _check_names(attributions)
@@ -152,7 +152,6 @@ class CumulativeAblationEvaluator:
                 engine = Engine(self.forward_func, located.sites, references, self._metric, plan)
                 areas = _DeletionAreas(plan, len(ranking.scores))
                 measured = precision.measure(engine, areas, name, show_progress, located.seen)
-        check_classes(torch.unique(measured.target))
         provenance = Provenance(
             layers=Frozen(located.units_by_layer),
             reference=" + ".join(dict.fromkeys(map(reference_name, self.references))),

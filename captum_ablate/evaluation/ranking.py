@@ -16,7 +16,7 @@ from captum_ablate.ablation import Reference, ReferenceFit, Site
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.per_sample import SAMPLES_AT_A_TIME, PerSampleScores
 from captum_ablate.evaluation.methods import Method, as_method
-from captum_ablate.inputs.batches import Batch, Batches, check_classes
+from captum_ablate.inputs.batches import Batch, Batches
 from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.statistics.collect import LayerRequest, collect
 
@@ -94,7 +94,7 @@ class Ranker:
         for (name, method), answer in zip(statistical.items(), answers, strict=False):
             try:
                 (found,) = answer.statistics
-                check_classes(found[0].classes)
+                method.check_classes(found)
                 scores[name] = method.score(*found)
             except Exception as error:
                 self._fail(name, error)

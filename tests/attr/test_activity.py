@@ -6,6 +6,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from captum.attr import LayerActivation
 from captum_networks import (
     BasicModel_ConvNet,
     BasicModel_ConvNetWithPaddingDilation,
@@ -165,6 +166,15 @@ def test_an_inplace_layer_has_its_own_input_scored(dense_data, dtype):
     with torch.no_grad():
         expected = model[0](x).double().mean(0)
     torch.testing.assert_close(scores, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layer", ["conv2", "fc1"])
+def test_one_sample_scores_what_captum_s_layer_activation_returns(digits_net, small_digits, layer):
+    x, y = small_digits
+    scores = LayerMeanActivity(digits_net, layer).attribute(x[:1], target=y[:1])
+    activation = LayerActivation(digits_net, digits_net.get_submodule(layer)).attribute(x[:1])
+    expected = activation.double().flatten(2).mean(2) if activation.ndim == 4 else activation.double()
+    torch.testing.assert_close(scores, expected[0], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -11,7 +11,9 @@ from every_attribution import FACTORIES, close, each
 from torch import nn
 
 from captum_ablate import (
+    LayerEntropy,
     LayerMeanActivity,
+    LayerSelectivityActivity,
     LayerUnitAblation,
 )
 
@@ -37,6 +39,11 @@ class Dictionary(nn.Module):
 
     def forward(self, x):
         return {"hidden": self.linear(x)}
+
+
+class Absolute(nn.Module):
+    def forward(self, x):
+        return x.abs()
 
 
 class AroundDictionary(nn.Module):
@@ -79,8 +86,6 @@ def test_a_training_mode_without_effect_is_fine(dense, dense_data):
         (torch.zeros(60, 3, dtype=torch.long), r"one integer class per sample.*torch.int64 \(60, 3\)"),
         (torch.zeros(60), r"one integer class per sample.*torch.float32 \(60,\)"),
         (torch.arange(59), r"59 labels for inputs of shape \(60, 5\)"),
-        (torch.zeros(60, dtype=torch.long), r"one class only \(label 0\).*two or more"),
-        ([2] * 60, r"one class only \(label 2\)"),
     ],
     ids=[
         "none",
@@ -90,13 +95,35 @@ def test_a_training_mode_without_effect_is_fine(dense, dense_data):
         "multi-label",
         "float",
         "short",
-        "one class",
-        "one class in a list",
     ],
 )
 def test_labels_that_are_no_classes_are_refused(dense, dense_data, factory, target, message):
     with pytest.raises(ValueError, match=message):
         factory(dense, "0").attribute(dense_data[0], target=target)
+
+
+@each
+@pytest.mark.parametrize("label", [0, 2])
+def test_one_class_is_refused_where_classes_are_compared(dense, dense_data, factory, label):
+    x, _ = dense_data
+    attribution = factory(dense, "0")
+    if attribution.needs_two_classes:
+        with pytest.raises(ValueError, match=rf"one class only \(label {label}\).*two or more"):
+            attribution.attribute(x, target=[label] * 60)
+    else:
+        assert attribution.attribute(x, target=[label] * 60).shape == (7,)
+
+
+def test_what_does_not_compare_classes_scores_one_class_alone(dense, dense_data):
+    fine = [f for f in FACTORIES if not f(dense, "0").needs_two_classes]
+    assert fine == [LayerMeanActivity, LayerEntropy, LayerUnitAblation]
+    product = LayerSelectivityActivity(dense, "0", selectivity=LayerEntropy)
+    assert not product.needs_two_classes
+    close(
+        product.attribute(dense_data[0], target=[1] * 60),
+        LayerEntropy(dense, "0").attribute(dense_data[0], target=[1] * 60)
+        * LayerMeanActivity(nn.Sequential(dense[0], Absolute()).eval(), "1").attribute(dense_data[0], target=[1] * 60),
+    )
 
 
 def test_labels_that_are_no_numbers_are_refused(dense, dense_data):

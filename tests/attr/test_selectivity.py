@@ -97,6 +97,28 @@ def test_a_dead_unit_scores_0():
         assert scores[1] > 0
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e8, 1e30])
+def test_the_scale_of_a_unit_does_not_matter(scale):
+    x = torch.randn(60, 5).abs() * torch.tensor([1.0, 2.0, 3.0, 1.0, 0.0])
+    y = torch.arange(60) % 3
+    own = torch.tensor([scale, 1.0, scale, 1.0, 1.0])
+    for per_class in (False, True):
+        attribution = LayerClassSelectivity(identity_net(5).double(), "0")
+        plain = attribution.attribute(x.double(), target=y, per_class=per_class)
+        scaled = attribution.attribute(x.double() * own, target=y, per_class=per_class)
+        torch.testing.assert_close(scaled, plain, rtol=1e-12, atol=0)
+    product = LayerSelectivityActivity(identity_net(5).double(), "0")
+    plain, scaled = product.attribute(x.double(), target=y), product.attribute(x.double() * own, target=y)
+    torch.testing.assert_close(scaled, plain * own, rtol=1e-12, atol=0)
+
+
+def test_equal_class_means_score_0_and_not_below_by_rounding():
+    x = torch.full((70, 3), 0.1)
+    scores = LayerClassSelectivity(identity_net(3), "0").attribute(x, target=[k % 7 for k in range(70)])
+    assert (scores >= 0).all()
+    assert (scores < 1e-14).all()
+
+
 def test_eps_is_added_to_the_denominator():
     x = torch.tensor([[3.0], [1.0]])
     scores = LayerClassSelectivity(identity_net(1), "0", eps=4.0).attribute(x, target=[0, 1])

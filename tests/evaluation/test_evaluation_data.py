@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
+import oracles
 import pytest
 import torch
 from captum.attr import LayerConductance, LayerGradientXActivation
 from curve_checks import METRICS, SCORES, close, same
 from torch import nn
 
-from captum_ablate import Batch, CumulativeAblationEvaluator, LayerMeanActivity, LayerUnitAblation
+from captum_ablate import (
+    Batch,
+    CumulativeAblationEvaluator,
+    LayerClassSelectivity,
+    LayerMeanActivity,
+    LayerUnitAblation,
+)
 
 
 def test_one_shot_generators_are_refused_for_evaluation_and_fine_for_ranking(dense, dense_data):
@@ -73,13 +83,22 @@ def test_an_empty_data_set_is_refused(dense, dense_data, data):
         evaluator.evaluate(LayerMeanActivity(dense, "2"), dense_data, ranking_data=data)
 
 
-def test_one_class_only_is_refused(dense, dense_data):
+def test_one_class_only_is_evaluated_as_any_other_data(dense):
+    x, one = torch.randn(9, 5), torch.ones(9, dtype=torch.long)
+    evaluator = CumulativeAblationEvaluator(dense, "2", n_random=0, steps=None, reference="zero")
+    curve = evaluator.evaluate(SCORES, (x, one))
+    order = SCORES.argsort(descending=True)
+    expected = oracles.ablation_values(dense, dense[2], x, one, order.tolist(), range(7), lambda a: a * 0)
+    np.testing.assert_allclose(curve.values.double().numpy(), expected, atol=1e-6)
+
+
+def test_an_attribution_that_compares_classes_fails_alone_on_one_class(dense):
     one = (torch.randn(9, 5), torch.ones(9, dtype=torch.long))
-    evaluator = CumulativeAblationEvaluator(dense, "2", n_random=0)
-    with pytest.raises(ValueError, match=r"one class only \(label 1\).*two or more"):
-        evaluator.evaluate(SCORES, one)
-    with pytest.raises(ValueError, match=r"one class only \(label 1\)"):
-        evaluator.evaluate(LayerMeanActivity(dense, "2"), dense_data, ranking_data=one)
+    methods = {"t": SCORES, "a": LayerMeanActivity(dense, "2"), "s": LayerClassSelectivity(dense, "2")}
+    comparison = CumulativeAblationEvaluator(dense, "2", n_random=0).compare(methods, one)
+    assert list(comparison.failed) == ["s"]
+    assert re.search(r"one class only \(label 1\).*two or more", comparison.failed["s"])
+    assert set(comparison.curves) == {"t", "a"}
 
 
 @pytest.mark.parametrize(
