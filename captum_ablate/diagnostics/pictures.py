@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_ablate.evaluation.labels import headed, label, name_labels
 from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, GREY
 
 if TYPE_CHECKING:  # the results import their pictures
@@ -53,12 +54,12 @@ def trajectory(frame: pd.DataFrame, *, title: str, subtitle: str, slope: float, 
     ax.loglog(frame["frames"], frame["energy"], "o", color=COLOURS[0], label="energy, 90 % of projections")
     centre = np.exp(np.log(frame["frames"]).mean())
     level = np.exp(np.log(frame["energy"]).mean())
-    for value, style, colour, label in (
+    for value, style, colour, text in (
         (slope, "-", COLOURS[1], f"fitted slope {slope:.2f}"),
         (-1.0, "--", DARK_GREY, "slope -1: smooth"),
         (1.0, ":", DARK_GREY, "slope 1: white noise"),
     ):
-        ax.loglog(frame["frames"], level * (frame["frames"] / centre) ** value, style, color=colour, label=label)
+        ax.loglog(frame["frames"], level * (frame["frames"] / centre) ** value, style, color=colour, label=text)
     ax.set_xscale("log", base=2)
     ax.set_xticks(frame["frames"], [str(frames) for frames in frame["frames"]])
     ax.set_xlabel("frames on the path")
@@ -95,8 +96,8 @@ def bands(mids: MidRange) -> Figure:
         ax.axvspan(
             float(mids.low[k]), float(mids.high[k]), color=COLOURS[5], alpha=0.35, linewidth=0, label="mid-range"
         )
-        for members, colour, label in ((~own, DARK_GREY, "other classes"), (own, COLOURS[0], "its own class")):
-            ax.hist(logit[members], bins, histtype="step", linewidth=1.5, color=colour, label=label)
+        for members, colour, text in ((~own, DARK_GREY, "other classes"), (own, COLOURS[0], "its own class")):
+            ax.hist(logit[members], bins, histtype="step", linewidth=1.5, color=colour, label=text)
         lightly_framed(ax, "y")
         ax.set_title(f"class {classes[k]}: {len(mids.indices[k]):,} in the mid-range", loc="left", fontsize="small")
     for ax in axes[len(classes) :]:
@@ -149,15 +150,15 @@ def image_grid(images: Any, rows: Sequence[Tensor], names: Sequence[str], title:
     size = (2.0 + 0.75 * columns, 0.7 + 0.8 * len(rows) * max(1.0, height / width))
     figure = plt.figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, row, name in zip(axes, rows, names, strict=True):
+    for line, row, text in zip(axes, rows, name_labels(names, lines=2), strict=True):
         for ax in line:
             ax.set_xticks([])
             ax.set_yticks([])
             ax.spines[:].set_visible(False)
         for ax, index in zip(line, row.tolist(), strict=False):
             ax.imshow(_shown(images[index]), cmap="gray")
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
-    figure.suptitle(title, x=0.02, ha="left", fontweight="bold")
+        line[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize="small")
+    figure.suptitle(label(title), x=0.02, ha="left", fontweight="bold")
     return figure
 
 
@@ -167,13 +168,13 @@ def curation(frame: pd.DataFrame) -> Figure:
     right = frame["target"] == frame["prediction"]
     figure = plt.figure(figsize=(7.0, 1.6 + 0.45 * max(2, len(classes))), layout="constrained")
     ax, start = figure.subplots(), np.zeros(len(classes))
-    for part, colour, label in (
+    for part, colour, text in (
         ((frame["role"] == "chosen") & ~right, COLOURS[1], "mid-range, wrong"),
         ((frame["role"] == "chosen") & right, COLOURS[5], "mid-range, right"),
         (frame["role"] == "companion", COLOURS[0], "companions"),
     ):
         counts = np.array([int((part & (frame["target"] == c)).sum()) for c in classes])
-        ax.barh([f"class {c}" for c in classes], counts, left=start, color=colour, label=label)
+        ax.barh([f"class {c}" for c in classes], counts, left=start, color=colour, label=text)
         start = start + counts
     ax.invert_yaxis()
     ax.set_xlabel("samples")
@@ -193,8 +194,8 @@ def groups(frame: pd.DataFrame, mean: float, ax: Axes | None = None) -> Axes:
     ax.hlines(rows, frame["low"], frame["high"], color=COLOURS[0], linewidth=2.5, alpha=0.45)
     ax.plot(frame["accuracy"], rows, "o", color=COLOURS[0])
     keys = zip(frame["class"], frame["attribute"], frame["n"], strict=True)
-    labels = [f"class {c}, attribute {attribute} (n = {n:,})" for c, attribute, n in keys]
-    ax.set_yticks(rows, labels)
+    names = [f"class {c}, attribute {attribute} (n = {n:,})" for c, attribute, n in keys]
+    ax.set_yticks(rows, name_labels(names, line=44, lines=2))
     ax.set_ylim(len(frame) - 0.4, -0.6)
     ax.set_xlabel("accuracy, with 95 % interval")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize="small")
@@ -206,8 +207,7 @@ def groups(frame: pd.DataFrame, mean: float, ax: Axes | None = None) -> Axes:
 def framed(ax: Axes, title: str, subtitle: str = "", grid: Literal["both", "x", "y"] = "both") -> Axes:
     """Give ``ax`` a light frame, a grid, a title and a line below it; return it."""
     lightly_framed(ax, grid)
-    ax.set_title(title, loc="left", pad=20, fontweight="bold", fontsize=11)
-    ax.annotate(subtitle, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize="small")
+    headed(ax, title, subtitle, size=11)
     return ax
 
 
@@ -226,7 +226,7 @@ def _axes(ax: Any) -> Axes:
 
 def _stacked(ax: Axes, middle: Any, width: Any, shares: Tensor, names: Sequence[str]) -> None:
     start = np.zeros(len(shares))
-    for k, name in enumerate(names):
+    for k, name in enumerate(name_labels(names, line=20, lines=2)):
         share = np.nan_to_num(shares[:, k].numpy())
         ax.bar(middle, share, width, bottom=start, color=COLOURS[k % len(COLOURS)], label=name)
         start = start + share
@@ -238,7 +238,7 @@ def _stacked(ax: Axes, middle: Any, width: Any, shares: Tensor, names: Sequence[
 
 
 def _names(kind: str, found: Tensor, names: Sequence[str] | None) -> list[str]:
-    return [f"{kind} {label}" if names is None else str(names[label]) for label in found.tolist()]
+    return [f"{kind} {number}" if names is None else str(names[number]) for number in found.tolist()]
 
 
 def _shown(image: Tensor) -> np.ndarray:

@@ -20,7 +20,12 @@ from captum_ablate.evaluation import html, plots, storage
 from captum_ablate.evaluation.curve import GAP_MEANING, DeficitCurve
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.random_orders import RandomOrders
+from captum_ablate.inputs.warnings import warn
+from captum_ablate.inputs.wording import columns, distinct, isolated, visible
 from captum_ablate.statistics.intervals import Interval, better_than
+
+MOST_COLUMNS = 40
+"""Width of a method's name in the printed table; longer ones are shortened in the middle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +151,7 @@ class Comparison:
             frame,
             self.random.to_frame(fraction) if len(self.random) else None,
             title=self.setting,
+            notes=self.notes,
             metric=self.provenance.metric,
             ax=ax,
             legend=legend,
@@ -156,28 +162,55 @@ class Comparison:
         """Layer, reference, metric and data, in a line."""
         return self.provenance.setting
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before the numbers, as sentences: whether the network is at chance."""
+        return next(iter(self.curves.values())).notes
+
     def __str__(self) -> str:
         kind = "interval" if self.provenance.sampled is None else "sequence"
-        lines = [self.setting, _as_text(self._shown(), kind)]
-        lines += [f"not applicable: {name} ({reason})" for name, reason in self.failed.items()]
+        lines = [self.setting, *self.notes, _as_text(self._shown(), kind)]
+        lines += [
+            f"not applicable: {isolated(visible(name))} ({' '.join(reason.split())})"
+            for name, reason in self.failed.items()
+        ]
         return "\n".join([*lines, GAP_MEANING])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html.table_html(self._shown(), self.setting, dict(self.failed))
+        return html.table_html(self._shown(), self.setting, dict(self.failed), self.notes)
 
     def report(self, file: str | Path) -> Path:
-        """Write one self-contained HTML page with the leaderboard and the curves; return its path."""
-        curves, board = (Figure(figsize=size, layout="constrained") for size in ((9.5, 5.2), (7.0, 4.5)))
-        self.plot(curves.subplots())
-        intervals = "95 % intervals" if self.provenance.sampled is None else "95 % confidence sequences"
-        plots.leaderboard_bars(self.leaderboard, board.subplots(), intervals=intervals)
+        """Write one self-contained HTML page with the leaderboard and the curves; return its path.
+
+        If a picture cannot be drawn, the page has the table and names the error, with a warning.
+        """
+        pictures: list[html.Picture] = []
+        for name, draw in (("curves", self._curves), ("leaderboard", self._bars)):
+            try:
+                pictures.append(html.Picture.of(draw()))
+            except Exception as error:  # the results took long, and are right without the picture
+                reason = f"the picture of the {name} could not be drawn: {type(error).__name__}: {error}"
+                warn(f"{reason}; the report has the table without it")
+                pictures.append(html.Picture(reason))
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = self._repr_html_()
-        path.write_text(html.render("Deficit curves", table, [curves, board]), encoding="utf-8")
+        page = html.render("Deficit curves", self._repr_html_(), pictures)
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")
         return path
+
+    def _curves(self) -> Figure:
+        figure = Figure(figsize=(9.5, 5.2), layout="constrained")
+        self.plot(figure.subplots())
+        return figure
+
+    def _bars(self) -> Figure:
+        board = self.leaderboard
+        figure = Figure(figsize=plots.bars_size(board["method"]), layout="constrained")
+        intervals = "95 % intervals" if self.provenance.sampled is None else "95 % confidence sequences"
+        plots.leaderboard_bars(board, figure.subplots(), intervals=intervals, notes=self.notes)
+        return figure
 
     def save(self, folder: str | Path) -> Path:
         """Write ``comparison.json`` and ``comparison.npz`` into ``folder`` (made if absent); return the folder."""
@@ -228,18 +261,25 @@ def _with_ends(name: str, value: float, interval: Interval) -> dict[str, float]:
 
 
 def _as_text(shown: pd.DataFrame, kind: str) -> str:
-    """Return the table as aligned text: words to the left, numbers to the right, intervals after their value."""
-    columns: dict[str, list[str]] = {}
+    """Return the table as aligned text: words to the left, numbers to the right, intervals after their value.
+
+    An interval that does not exist (of one sample, of one random order) is left out.
+    """
+    parts: list[list[str]] = []
     for name in shown.columns:
         if name.endswith(("_low", "_high")):
             continue
         texts = [value if isinstance(value, str) else f"{value:.3f}" for value in shown[name]]
+        if name == "method":
+            texts = distinct(texts, MOST_COLUMNS)
         heading = name.replace("_", " ")
-        if f"{name}_low" in shown:
+        if f"{name}_low" in shown and not shown[[f"{name}_low", f"{name}_high"]].isna().all(axis=None):
             ends = zip(texts, shown[f"{name}_low"], shown[f"{name}_high"], strict=True)
-            texts = [f"{text} [{low:.3f}, {high:.3f}]" for text, low, high in ends]
+            texts = [text if np.isnan(low + high) else f"{text} [{low:.3f}, {high:.3f}]" for text, low, high in ends]
             heading += f" [95 % {kind}]" if name == "gap" else " [95 %]"
-        width = max(map(len, [heading, *texts]))
+        width = max(map(columns, [heading, *texts]))
+        spaces = [" " * (width - columns(text)) for text in (heading, *texts)]
         is_word = name in ("rank", "method")
-        columns[name] = [t.ljust(width) if is_word else t.rjust(width) for t in (heading, *texts)]
-    return "\n".join("  ".join(row).rstrip() for row in zip(*columns.values(), strict=True))
+        cells = zip((heading, *texts), spaces, strict=True)
+        parts.append([isolated(text) + space if is_word else space + text for text, space in cells])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*parts, strict=True))

@@ -28,6 +28,25 @@ def deficit_areas(values: Tensor, fraction: Tensor) -> Tensor:
     return values[0] - (widths * (values[1:] + values[:-1]) / 2).sum(dim=0)
 
 
+def chance_notes(intact: Tensor, target: Tensor, metric: str) -> list[str]:
+    """Return a sentence where the intact network is no better than chance, by accuracy: else none.
+
+    Chance is the share of the most frequent class among the evaluated samples: what always naming this class scores.
+    Samples of one class alone have no chance to compare with.
+    """
+    is_class = target.ndim == 1 and not target.is_floating_point() and not target.is_complex()
+    if metric != "accuracy" or not is_class or not bool(((intact == 0) | (intact == 1)).all()):
+        return []
+    counts, accuracy = target.unique(return_counts=True)[1], float(intact.mean())
+    chance = float(counts.max()) / len(target)
+    if len(counts) < 2 or accuracy > chance:
+        return []
+    return [
+        f"at chance: the intact network's accuracy {accuracy:.3f} is not above {chance:.3f}, the share of the most "
+        "frequent class; what its units do for accuracy cannot be told"
+    ]
+
+
 @dataclass(frozen=True, eq=False)
 class DeficitCurve:
     """The metric as units are ablated in the order of a ranking, most important first, and in the reverse order.
@@ -200,18 +219,26 @@ class DeficitCurve:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the curve with its band, and the reverse order dashed; return the axes."""
-        return plots.deficit_curves(self.to_frame(), title=self.setting, metric=self.provenance.metric, ax=ax)
+        return plots.deficit_curves(
+            self.to_frame(), title=self.setting, notes=self.notes, metric=self.provenance.metric, ax=ax
+        )
 
     @property
     def setting(self) -> str:
         """Layer, reference, metric and data, in a line."""
         return self.provenance.setting
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before the numbers, as sentences: whether the network is at chance."""
+        return chance_notes(self.values[0], self.target, self.provenance.metric)
+
     def __repr__(self) -> str:
         low, high = self.gap_interval
+        interval = "" if np.isnan([low, high]).all() else f" [{low:.3f}, {high:.3f}]"
         return (
-            f"DeficitCurve({self.name!r}: gap {self.gap:.3f} [{low:.3f}, {high:.3f}], deletion {self.deletion:.3f}, "
-            f"insertion {self.insertion:.3f}; {self.setting})"
+            f"DeficitCurve({self.name!r}: gap {self.gap:.3f}{interval}, deletion {self.deletion:.3f}, "
+            f"insertion {self.insertion:.3f}; {'; '.join([self.setting, *self.notes])})"
         )
 
     def _direction(self, direction: str, values: Tensor) -> pd.DataFrame:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import cycle
-from textwrap import wrap
 from typing import Literal
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+
+from captum_ablate.evaluation.labels import headed, label, name_labels
+from captum_ablate.inputs.wording import counted
 
 COLOURS = (
     "#0072b2",
@@ -36,46 +39,51 @@ PLAIN = 5
 
 GREY, DARK_GREY = "#b5b5b5", "#6e6e6e"
 
+GAP_AREA = "area between a method's dashed and solid curve = its gap (negative where the solid one is above)"
+
 
 def deficit_curves(
     frame: pd.DataFrame,
     random: pd.DataFrame | None = None,
     *,
     title: str = "",
+    notes: Sequence[str] = (),
     metric: str = "accuracy",
     ax: Axes | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Draw the score of each method as its units are ablated, with the band over images, and return the axes.
+    """Draw the score of each method as its units are ablated, with the band over samples, and return the axes.
 
     ``frame`` has a row per method, direction and step: ``method, direction, fraction, score, low, high``.
-    ``random`` has a row per random order and step: ``order, direction, fraction, score``.
+    ``random`` has a row per random order and step: ``order, direction, fraction, score``. ``notes`` are sentences that
+    stand above the curves.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(9.5, 5.2) if legend else (7.0, 5.0), layout="constrained")
     handles = [] if random is None or random.empty else [_random_orders(ax, random)]
     methods = list(dict.fromkeys(frame["method"]))
-    styles = zip(methods, cycle(COLOURS), cycle(MARKERS))
+    styles = zip(methods, name_labels(methods, lines=3 if len(methods) <= 8 else 2), cycle(COLOURS), cycle(MARKERS))
     shown = [
         _method(
             ax,
             frame[frame["method"] == method],
-            method,
+            name,
             colour,
             marker if len(methods) > PLAIN else "",
             number,
         )
-        for number, (method, colour, marker) in enumerate(styles)
+        for number, (method, name, colour, marker) in enumerate(styles)
     ]
-    if (frame["direction"] == "ascending").any():
+    goes_both_ways = bool((frame["direction"] == "ascending").any())
+    if goes_both_ways:
         handles.insert(
             0, Line2D([], [], color=DARK_GREY, linestyle="--", label="reverse order:\nleast important first")
         )
     ax.set_xlim(0, 1)
     ax.set_xlabel("units ablated (fraction)")
-    ax.set_ylabel(metric.replace("_", " "))
-    frame_lightly(ax, title or "Deficit curves, most important units ablated first", "y")
-    subtitle(ax, "lower solid curve = the attribution finds units that the network needs")
+    ax.set_ylabel(label(metric.replace("_", " ")))
+    title = title or "Deficit curves, most important units ablated first"
+    frame_lightly(ax, title, "y", *notes, GAP_AREA if goes_both_ways else "")
     if legend:
         ax.legend(
             handles=[*shown, *handles],
@@ -87,28 +95,43 @@ def deficit_curves(
     return ax
 
 
-def leaderboard_bars(frame: pd.DataFrame, ax: Axes | None = None, *, intervals: str = "95 % intervals") -> Axes:
+def leaderboard_bars(
+    frame: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    title: str = "",
+    intervals: str = "95 % intervals",
+    notes: Sequence[str] = (),
+) -> Axes:
     """Draw the gap of each method with its interval, in the order of ``frame``, and return the axes.
 
     ``frame`` has a row per method: ``method, gap, gap_low, gap_high``; ``intervals`` says what these ends are.
+    ``notes`` are sentences that stand above the bars.
     """
+    names = name_labels(frame["method"], lines=2)
     if ax is None:
-        _, ax = plt.subplots(figsize=(7.0, 1.5 + 0.32 * len(frame)), layout="constrained")
+        _, ax = plt.subplots(figsize=bars_size(frame["method"]), layout="constrained")
     rows = range(len(frame))
     ax.axvline(0, color=DARK_GREY, linewidth=1)
     ax.hlines(rows, frame["gap_low"], frame["gap_high"], color=COLOURS[0], linewidth=2.5, alpha=0.45)
     ax.plot(frame["gap"], rows, "o", color=COLOURS[0], markersize=6)
     for row, gap in zip(rows, frame["gap"], strict=True):
         ax.annotate(f"{gap:.3f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize="small")
-    ax.set_yticks(rows, frame["method"])
+    ax.set_yticks(rows, names, fontsize="small" if any("\n" in name for name in names) else "medium")
     ax.set_ylim(len(frame) - 0.4, -0.6)
     ax.set_xlabel("gap = deletion + insertion (random orders: 0 on average)")
-    frame_lightly(ax, f"Leaderboard, with {intervals}", "x")
-    subtitle(ax, "larger = the attribution finds the units that the network needs")
+    subtitle = "larger = the attribution finds the units that the network needs"
+    frame_lightly(ax, title or f"Leaderboard, with {intervals}", "x", *notes, subtitle)
     return ax
 
 
-def _method(ax: Axes, rows: pd.DataFrame, label: str, colour: str, marker: str, number: int) -> Line2D:
+def bars_size(methods: Iterable[str]) -> tuple[float, float]:
+    """Return the inches that the bars of these methods need: width and height."""
+    lines = [name.count("\n") + 1 for name in name_labels(methods, lines=2)]
+    return 7.0, 1.7 + 0.16 * (len(lines) + sum(lines))
+
+
+def _method(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str, number: int) -> Line2D:
     """Draw both directions of one method; return its legend entry."""
     forth, back = (rows[rows["direction"] == d].sort_values("fraction") for d in ("descending", "ascending"))
     many = bool(marker)
@@ -135,7 +158,7 @@ def _method(ax: Axes, rows: pd.DataFrame, label: str, colour: str, marker: str, 
             1 + number % spacing,
             spacing,
         ),  # staggered, so that markers of close curves do not hide each other
-        label=label,
+        label=name,
         zorder=4,
     )
     return line
@@ -147,21 +170,14 @@ def _random_orders(ax: Axes, random: pd.DataFrame) -> Line2D:
         ax.plot(one["fraction"], one["score"], color=GREY, linewidth=0.6, alpha=0.5, zorder=1)
     mean = random.groupby("fraction")["score"].mean()
     ax.plot(mean.index, mean, color=DARK_GREY, linewidth=3, alpha=0.85, zorder=2)
-    label = f"{random['order'].nunique()} random orders\n(thin) and their mean"
-    return Line2D([], [], color=DARK_GREY, linewidth=3, alpha=0.85, label=label)
+    orders, both = counted(random["order"].nunique(), "random order"), random["direction"].nunique() > 1
+    curves = f"{orders}\nand reverses (thin)," if both else f"{orders} (thin),"
+    return Line2D([], [], color=DARK_GREY, linewidth=3, alpha=0.85, label=f"{curves}\nmean of them (thick)")
 
 
-def frame_lightly(ax: Axes, title: str, grid: Literal["x", "y"]) -> None:
-    """Give ``ax`` the look of our pictures: open frame, light grid, bold title at the left with room for a subtitle."""
+def frame_lightly(ax: Axes, title: str, grid: Literal["both", "x", "y"], *notes: str) -> None:
+    """Give ``ax`` the look of our pictures: open frame, light grid, bold title at the left with ``notes`` below it."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis=grid, color=GREY, linewidth=0.5, alpha=0.5)
     ax.set_axisbelow(True)
-    width = ax.get_window_extent().width / ax.figure.dpi  # inches
-    size = 12 if width > 5 else 9  # in a row of axes, long titles would run into each other
-    wrapped = "\n".join(wrap(title, max(20, int(width * 120 / size)), break_on_hyphens=False))
-    ax.set_title(wrapped, loc="left", pad=20, fontweight="bold", fontsize=size)
-
-
-def subtitle(ax: Axes, text: str) -> None:
-    """Write ``text`` between the title of ``frame_lightly`` and the axes."""
-    ax.annotate(text, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize="small")
+    headed(ax, title, *notes)

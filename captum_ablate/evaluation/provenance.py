@@ -12,12 +12,16 @@ import captum
 import numpy as np
 import torch
 
+from captum_ablate.inputs.wording import counted, visible
 from captum_ablate.statistics.confidence_sequence import Sampled
 
 Value = TypeVar("Value")
 
 SCHEMA_VERSION = 1
 """Version of the fields of ``Provenance``, kept with every saved result."""
+
+MOST_LAYERS = 4
+"""Layers that the line of a setting names; of more, the first and the last."""
 
 
 class Frozen(Mapping[str, Value]):
@@ -100,17 +104,27 @@ class Provenance:
     @property
     def metric_words(self) -> str:
         """The metric's name as words: "log likelihood"."""
-        return self.metric.replace("_", " ")
+        return visible(self.metric.replace("_", " "))
+
+    @property
+    def layer_words(self) -> str:
+        """The layers on one line, the first and the last of many."""
+        names = [visible(name) for name in self.layers]
+        if len(names) > MOST_LAYERS:
+            return f"{names[0]} + ... + {names[-1]} ({len(names)} layers)"
+        return " + ".join(names)
 
     @property
     def setting(self) -> str:
         """Layer, reference, metric and data, in a line."""
         sampled = self.sampled
-        samples = f"{self.n:,} samples" if sampled is None else f"{self.n:,} of {sampled.population:,} samples"
+        samples = counted(self.n, "sample")
+        if sampled is not None:
+            samples = f"{self.n:,} of {counted(sampled.population, 'sample')}"
         text = (
-            f"{self.layer} ({self.units:,} units, {self.reference} reference, "
+            f"{self.layer_words} ({counted(self.units, 'unit')}, {visible(self.reference)} reference, "
             f"{self.metric_words} {self.intact:.3f} on {samples}"
-            + (f", {self.n_random} random orders" if self.n_random else "")
+            + (f", {counted(self.n_random, 'random order')}" if self.n_random else "")
             + ")"
         )
         if sampled is not None:

@@ -70,7 +70,8 @@ def _without_tensors(value: Any, place: str, arrays: dict[str, np.ndarray]) -> A
         arrays[place] = value.numpy()
         return {"tensor": place}
     if isinstance(value, Mapping):
-        return {key: _without_tensors(one, f"{place}.{key}".lstrip("."), arrays) for key, one in value.items()}
+        plain = {key: _without_tensors(one, f"{place}.{key}".lstrip("."), arrays) for key, one in value.items()}
+        return {"mapping": plain} if list(plain) in (["tensor"], ["mapping"]) else plain  # a name like one of ours
     if isinstance(value, (list, tuple)):
         return [_without_tensors(one, f"{place}.{k}", arrays) for k, one in enumerate(value)]
     return value
@@ -80,6 +81,8 @@ def _with_tensors(value: Any, arrays: Mapping[str, Tensor]) -> Any:
     if isinstance(value, dict):
         if list(value) == ["tensor"]:
             return arrays[value["tensor"]]
+        if list(value) == ["mapping"]:
+            value = value["mapping"]
         return {key: _with_tensors(one, arrays) for key, one in value.items()}
     if isinstance(value, list):
         return [_with_tensors(one, arrays) for one in value]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_ablate.ablation.metrics import class_outputs
+from captum_ablate.evaluation.labels import headed, name_labels
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import Batch, as_target, as_tuple
 from captum_ablate.inputs.calling import call
@@ -126,14 +127,14 @@ def plot_completeness(results: Mapping[str, Completeness], ax: Any = None) -> An
     changes = torch.cat([r.change for r in results.values()])
     ends = [float(changes.min()), float(changes.max())]
     ax.plot(ends, ends, color="0.4", linewidth=1, zorder=1)
-    for (name, result), colour in zip(results.items(), cycle(COLOURS)):
+    for name, result, colour in zip(name_labels(results), results.values(), cycle(COLOURS)):
         label = f"{name}: median error {float(result.relative.median()):.1%}"
         ax.plot(result.change, result.total, ".", color=colour, alpha=0.6, markeredgewidth=0, markersize=7, label=label)
     ax.set_xlabel("change of the output from baseline to input, F(x) - F(x')")
     ax.set_ylabel("sum of the attributions of all units")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(linewidth=0.5, alpha=0.4)
-    ax.set_title("Completeness: on the line", loc="left", fontweight="bold", fontsize=12)
+    headed(ax, "Completeness: on the line")
     ax.legend(fontsize="small", framealpha=0.9)
     return ax
 

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from captum_ablate.ablation import Engine, Plan, ReferenceOption, learn, locate, reference_name
 from captum_ablate.ablation.metrics import Metric, as_metric, metric_name
+from captum_ablate.evaluation.labels import headed, name_labels, wrapped
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.wording import visible
 from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies.sample_scores import sample_scores
 
@@ -239,12 +241,13 @@ def plot_correlations(results: Mapping[str, DeficitCorrelation], ax: Any = None)
         ax.plot(result.mean, row, "o", color="white", markeredgecolor="black", markersize=7, zorder=4)
         ax.annotate(f"{result.mean:.2f}", (1.01, row), xycoords=("axes fraction", "data"), va="center")
     ax.axvline(0, color="0.4", linewidth=1)
-    ax.set_yticks(range(len(results)), results)
+    ax.set_yticks(range(len(results)), name_labels(results, lines=2))
     ax.set_ylim(len(results) - 0.5, -0.5)
     ax.set_xlim(-1, 1)
     one = next(iter(results.values()))
-    ax.set_xlabel(f"Spearman's correlation of score and drop of the {one.metric.replace('_', ' ')}, one point a sample")
+    metric = one.metric.replace("_", " ")
+    ax.set_xlabel(wrapped(f"Spearman's correlation of score and drop of the {metric}, one point a sample", 90))
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="x", linewidth=0.5, alpha=0.4)
-    ax.set_title(f"Does the score tell what ablation costs? {one.layer}", loc="left", fontweight="bold", fontsize=12)
+    headed(ax, f"Does the score tell what ablation costs? {visible(one.layer)}")
     return ax

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from captum_ablate.evaluation.labels import headed, name_labels
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.studies.sample_scores import sample_scores
 
@@ -136,7 +137,7 @@ def plot_labour(results: Mapping[str, DivisionOfLabour], ax: Any = None) -> Any:
     if ax is None:
         _, ax = plt.subplots(figsize=(7.0, 4.2), layout="constrained")
     bins = np.linspace(0, 1, 21)
-    for (name, result), colour in zip(results.items(), cycle(COLOURS)):
+    for name, result, colour in zip(name_labels(results), results.values(), cycle(COLOURS)):
         used = result.uses > 0
         share = (result.positive[used] / result.uses[used]).numpy()
         label = f"{name}: median majority {result.median():.0%}"
@@ -147,6 +148,6 @@ def plot_labour(results: Mapping[str, DivisionOfLabour], ax: Any = None) -> Any:
     ax.set_ylabel("units")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", linewidth=0.5, alpha=0.4)
-    ax.set_title("Division of labour: 0 or 1 = one side only", loc="left", fontweight="bold", fontsize=12)
+    headed(ax, "Division of labour: 0 or 1 = one side only")
     ax.legend(fontsize="small", framealpha=0.9, loc="upper center")
     return ax

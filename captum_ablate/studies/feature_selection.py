@@ -18,8 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from captum_ablate.evaluation.labels import headed, name_labels
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import as_target, check_classes
+from captum_ablate.inputs.wording import counted
 from captum_ablate.statistics.intervals import LEVEL, Floats, Interval
 
 MAX_ITERATIONS = 1000
@@ -186,7 +188,8 @@ def plot_feature_selections(results: Mapping[str, FeatureSelection], ax: Any = N
     if ax is None:
         _, ax = plt.subplots(figsize=(7.0, 4.6), layout="constrained")
     width = 0.12 * min(np.diff(sorted(next(iter(results.values())).k)), default=1)
-    for number, ((name, result), colour) in enumerate(zip(results.items(), cycle(COLOURS))):
+    names = name_labels(results)
+    for number, (name, result, colour) in enumerate(zip(names, results.values(), cycle(COLOURS))):
         aside = (number - (len(results) - 1) / 2) * width  # so that intervals do not hide each other
         x = [k + aside for k in result.k]
         low, high = zip(*result.intervals, strict=True)
@@ -199,7 +202,7 @@ def plot_feature_selections(results: Mapping[str, FeatureSelection], ax: Any = N
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", linewidth=0.5, alpha=0.4)
     splits = one.accuracy.shape[1]
-    ax.set_title(f"Top units as features: mean of {splits} splits, 95 %", loc="left", fontweight="bold", fontsize=12)
+    headed(ax, f"Top units as features: mean of {counted(splits, 'split')}, 95 %")
     ax.legend(fontsize="small", framealpha=0.9)
     return ax
 

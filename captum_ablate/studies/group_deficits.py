@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from captum_ablate.ablation import Chain, Engine, Measured, Plan, learn, locate, reference_name
 from captum_ablate.ablation.metrics import as_metric, metric_name
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
+from captum_ablate.evaluation.labels import name_labels
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import ticking
@@ -169,7 +170,7 @@ class GroupDeficits:
         if ax is None:
             _, ax = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
         grid = self.grid
-        ax.set(xlabel=grid.axes[0], ylabel=grid.axes[1])
+        ax.set(**dict(zip(("xlabel", "ylabel"), name_labels(grid.axes, line=60), strict=True)))
         tiles = {
             (group.column, group.row): (value, len(group.units))
             for group, value in zip(grid.groups, excess.tolist(), strict=True)

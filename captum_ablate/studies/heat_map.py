@@ -8,6 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from captum_ablate.evaluation.labels import headed, wrapped
+from captum_ablate.inputs.wording import counted, shortened
+
 EMPTY = "#f0f0f0"
 
 
@@ -62,9 +65,7 @@ def draw_excess(
     notes = [[""] * tiles for _ in range(tiles)]
     for (column, row), (value, units) in excess.items():
         values[column, row] = value
-        notes[column][row] = f"{value:+.3f}\n{units:.0f} units"
-    label = f"{metric.replace('_', ' ')} lost beyond random groups"
-    draw_tiles(ax, x_edges, y_edges, values, notes=notes, label=label, diverging=True)
-    title = f"{layer}: deficit of each group beyond chance\n"
-    ax.set_title(title, loc="left", fontweight="bold", fontsize="medium")
-    ax.annotate(subtitle, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize="small")
+        notes[column][row] = f"{value:+.3f}\n{counted(round(units), 'unit')}"
+    lost = wrapped(f"{metric.replace('_', ' ')} lost beyond random groups", 60)
+    draw_tiles(ax, x_edges, y_edges, values, notes=notes, label=lost, diverging=True)
+    headed(ax, f"{shortened(layer, 80)}: deficit of each group beyond chance", subtitle, size=10)

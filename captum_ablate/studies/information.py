@@ -13,9 +13,10 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly, subtitle
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly
 from captum_ablate.inputs.batches import as_target, check_classes
 from captum_ablate.inputs.warnings import warn
+from captum_ablate.inputs.wording import counted
 from captum_ablate.statistics.histogram import ClassHistogram
 from captum_ablate.statistics.quantiser import Quantiser, ValueRange
 from captum_ablate.statistics.table import ActivationTable
@@ -74,8 +75,7 @@ class InformationPlane:
         ax.set_ylabel("information about the class I(T;Y) (bits)")
         ax.set_xlim(left=-0.02 * most)
         ax.set_ylim(bottom=-0.02 * most)
-        frame_lightly(ax, f"Information plane of {len(self.entropy):,} units", "y")
-        subtitle(ax, "one point per unit")
+        frame_lightly(ax, f"Information plane of {counted(len(self.entropy), 'unit')}", "y", "one point per unit")
         return ax
 
 
@@ -152,10 +152,10 @@ class PairwiseSynergy:
         ax.figure.colorbar(image, ax=ax, label="synergy (bits): blue > 0, red < 0 is redundancy", shrink=0.85)
         ax.set_xlabel("unit, most informative first")
         ax.set_ylabel("unit, most informative first")
-        frame_lightly(ax, f"Synergy of pairs of {len(self.single):,} units", "y")
-        ax.grid(False)
         pairs = self.to_frame()["synergy"]
-        subtitle(ax, f"{(pairs > 0).mean():.0%} of {len(pairs):,} pairs are synergistic")
+        note = f"{(pairs > 0).sum():,} of {counted(len(pairs), 'pair')} synergistic"
+        frame_lightly(ax, f"Synergy of pairs of {counted(len(self.single), 'unit')}", "y", note)
+        ax.grid(False)
         return ax
 
 

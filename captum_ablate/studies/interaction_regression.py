@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from captum_ablate.evaluation.labels import label
 from captum_ablate.statistics.intervals import LEVEL, Interval
 from captum_ablate.studies.linear_models import LinearFit, bootstrap, fit, freedman_lane
 from captum_ablate.studies.regression_terms import check_columns, regression_terms, strata_of, stratum_numbers
@@ -148,7 +149,7 @@ class InteractionRegression:
                 label=f"M3, activity {activity:+.0f} sd" if activity else "M3, mean activity",
             )
         ax.figure.colorbar(dots, ax=ax, label="mean activity of the group (sd)")
-        ax.set(xlabel="selectivity of the group (sd)", ylabel=LABELS.get(self.response, self.response))
+        ax.set(xlabel="selectivity of the group (sd)", ylabel=label(LABELS.get(self.response, self.response)))
         ax.legend(frameon=False, fontsize="small")
         ax.spines[["top", "right"]].set_visible(False)
         low, high = self.product_interval

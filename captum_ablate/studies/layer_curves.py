@@ -18,6 +18,7 @@ from captum_ablate.evaluation.plots import leaderboard_bars
 from captum_ablate.evaluation.provenance import Frozen
 from captum_ablate.inputs.batches import UnpackBatch
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, layer_name
+from captum_ablate.inputs.wording import counted, shortened
 from captum_ablate.statistics.intervals import Interval, ratio_interval
 
 POOLED = "pooled"
@@ -63,10 +64,8 @@ class LayerCurves:
             )
         for ax, (layer, rows) in zip(np.atleast_1d(axes), frame.groupby("layer", sort=False), strict=True):
             shown = rows[["method", "share", "share_low", "share_high"]]
-            leaderboard_bars(shown.set_axis(["method", "gap", "gap_low", "gap_high"], axis=1), ax)
-            ax.set_title(
-                f"{layer} ({rows['units'].iloc[0]:,} units)", loc="left", fontweight="bold", pad=20, fontsize=10
-            )
+            title = f"{shortened(layer, 60)} ({counted(rows['units'].iloc[0], 'unit')})"
+            leaderboard_bars(shown.set_axis(["method", "gap", "gap_low", "gap_high"], axis=1), ax, title=title)
             ax.set_xlabel("gap / loss with every unit ablated")
         return axes
 

@@ -16,6 +16,7 @@ import torch
 from matplotlib.axes import Axes
 
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
+from captum_ablate.evaluation.labels import name_labels
 from captum_ablate.inputs.batches import Batch, Batches, UnpackBatch, as_batches
 from captum_ablate.studies.group_deficits import GroupDeficits
 from captum_ablate.studies.heat_map import draw_excess
@@ -212,6 +213,7 @@ class ClassDeficits:
             if len(here):
                 tiles[column, row] = here["excess"].mean(), here["n_units"].mean()
         (x, y), kind = grid.axes, "width" if grid.edges == "width" else "number of units"
+        x, y = name_labels((x, y), lines=2)
         ax.set(xlabel=f"{x} for the class (tiles of equal {kind}, low to high)", ylabel=f"{y} in the class (tiles)")
         edges = np.arange(grid.tiles + 1, dtype=np.float64) + 0.5
         whose = f"mean over {len(self.parts)} classes, each in its own plane and on its own samples"

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import stats
 
+from captum_ablate.evaluation.labels import headed, name_labels
+from captum_ablate.inputs.wording import counted
 from captum_ablate.statistics.intervals import LEVEL, Interval
 
 Floats = NDArray[np.float64]
@@ -77,19 +79,11 @@ class RankAgreement:
         ax.plot(first[~both], second[~both], ".", color="#0072b2", markersize=5, alpha=0.6)
         ax.plot(first[both], second[both], ".", color="#d55e00", markersize=7)
         ax.set(xlim=(self.n + 0.5, 0.5), ylim=(self.n + 0.5, 0.5))
-        ax.set(xlabel=f"rank by {names[0]} (1 = top)", ylabel=f"rank by {names[1]} (1 = top)")
+        x, y = name_labels(names, lines=2)
+        ax.set(xlabel=f"rank by {x} (1 = top)", ylabel=f"rank by {y} (1 = top)")
         low, high = self.interval
-        ax.set_title(
-            f"rho = {self.rho:.2f} [{low:.2f}, {high:.2f}]\n", loc="left", fontweight="bold", fontsize="medium"
-        )
-        ax.annotate(
-            f"{self.n} units; the top {self.k} share {self.overlap:.0%} (chance {self.chance:.0%})",
-            (0, 1),
-            (0, 6),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            fontsize="small",
-        )
+        note = f"{counted(self.n, 'unit')}; the top {self.k} share {self.overlap:.0%} (chance {self.chance:.0%})"
+        headed(ax, f"rho = {self.rho:.2f} [{low:.2f}, {high:.2f}]", note, size=10)
         ax.spines[["top", "right"]].set_visible(False)
         return ax
 

@@ -11,7 +11,8 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 from captum_ablate.evaluation.curve import DeficitCurve
-from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly, subtitle
+from captum_ablate.evaluation.labels import label
+from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +46,9 @@ class Redundancy:
         ax.fill_between(self.fraction, self.predicted, self.score, color=COLOURS[0], alpha=0.16, linewidth=0)
         ax.set_xlim(0, 1)
         ax.set_xlabel("units ablated (fraction)")
-        ax.set_ylabel(self.metric.replace("_", " "))
-        frame_lightly(ax, f"Redundancy {self.value:+.3f}", "y")
-        subtitle(ax, "above 0: units back each other up; below: they work jointly")
+        ax.set_ylabel(label(self.metric.replace("_", " ")))
+        note = "above 0: units back each other up; below: they work jointly"
+        frame_lightly(ax, f"Redundancy {self.value:+.3f}", "y", note)
         ax.legend(frameon=False, fontsize="small")
         return ax
 

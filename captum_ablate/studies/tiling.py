@@ -13,6 +13,8 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from captum_ablate.evaluation.labels import headed, name_labels
+from captum_ablate.inputs.wording import counted
 from captum_ablate.studies.heat_map import draw_tiles
 
 Edges = Literal["width", "quantile"]
@@ -116,8 +118,8 @@ class Tiling:
             diverging=False,
         )
         ax.plot(self.x, self.y, ".", color="#202020", markersize=3, alpha=0.6)
-        ax.set(xlabel=self.axes[0], ylabel=self.axes[1])
-        ax.set_title(f"{int(self.inside.sum()):,} units, {len(self.groups)} groups", loc="left", fontweight="bold")
+        ax.set(**dict(zip(("xlabel", "ylabel"), name_labels(self.axes, line=60), strict=True)))
+        headed(ax, f"{counted(int(self.inside.sum()), 'unit')}, {counted(len(self.groups), 'group')}")
         return ax
 
     def to_frame(self) -> pd.DataFrame:

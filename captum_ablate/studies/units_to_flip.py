@@ -18,11 +18,13 @@ from torch import Tensor
 from captum_ablate.ablation import BatchOutputs, Chain, Engine, Plan, ReferenceOption, learn, locate, reference_name
 from captum_ablate.ablation.metrics import as_metric, class_outputs
 from captum_ablate.attr.per_sample import PerSampleScores, batches_of_samples
+from captum_ablate.evaluation.labels import headed, name_labels, wrapped
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import Batches, UnpackBatch
 from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.wording import visible
 from captum_ablate.statistics.intervals import LEVEL, Interval
 
 
@@ -213,22 +215,22 @@ def plot_flips(results: Mapping[str, FlipCounts], ax: Any = None) -> Any:
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(8.0, 4.8), layout="constrained")
-    for (name, result), colour in zip(results.items(), cycle(COLOURS)):
+    for name, result, colour in zip(name_labels(results), results.values(), cycle(COLOURS)):
         frame, left = result.curve(), int(result.censored.sum())
         median = f"median {result.median:g}" if math.isfinite(result.median) else f"median > {result.limit}"
-        label = f"{name}: {median}, {left} of {len(result.counts)} censored"
-        ax.step(frame["k"], frame["flipped"], where="post", color=colour, linewidth=1.8, label=label)
+        text = f"{name}: {median}, {left} of {len(result.counts)} censored"
+        ax.step(frame["k"], frame["flipped"], where="post", color=colour, linewidth=1.8, label=text)
         ax.fill_between(frame["k"], frame["low"], frame["high"], step="post", color=colour, alpha=0.1, linewidth=0)
         if left:
             ax.plot(result.limit, result.flipped(result.limit), "|", color=colour, markersize=12, markeredgewidth=2)
     one = next(iter(results.values()))
     ax.set_xlim(0, max(r.limit for r in results.values()) + 0.5)
     ax.set_ylim(0, 1.02)
-    ax.set_xlabel(f"units ablated, of {one.units:,} in {', '.join(one.layers)}")
+    ax.set_xlabel(wrapped(f"units ablated, of {one.units:,} in {', '.join(map(visible, one.layers))}", 90))
     ax.set_ylabel("share of samples with\nanother prediction")
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", linewidth=0.5, alpha=0.4)
-    ax.set_title("Samples flipped by ablating their own top units", loc="left", fontweight="bold", fontsize=12)
+    headed(ax, "Samples flipped by ablating their own top units")
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, fontsize="small")
     return ax
 

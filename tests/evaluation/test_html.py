@@ -76,14 +76,14 @@ def test_an_index_of_names_is_shown_and_a_plain_number_is_not() -> None:
 @pytest.mark.parametrize("value", ["<script>alert(1)</script>", 'a "quoted" & <b>'])
 def test_what_users_name_is_escaped(value: str) -> None:
     frame = leaderboard().assign(method=value)
-    page = report.render(value, report.table_html(frame, value, {value: value}), [titled(value)])
+    page = report.render(value, report.table_html(frame, value, {value: value}), [report.Picture.of(titled(value))])
     assert value not in page
     assert "&lt;" in page
 
 
 def test_table_gives_the_reason_of_what_was_not_applicable() -> None:
     html = report.table_html(leaderboard(), HEADER, {"LRP": "no rule for ReLU"})
-    assert re.search(r"not applicable:</b> LRP \(no rule for ReLU\)", html)
+    assert re.search(r"not applicable:</b> <bdi>LRP</bdi> \(no rule for ReLU\)", html)
     assert "not applicable" not in report.table_html(leaderboard(), HEADER, {})
 
 
@@ -104,7 +104,8 @@ def titled(title: str) -> Figure:
 
 
 def test_page_embeds_the_figures_and_needs_no_other_file() -> None:
-    page = report.render("A run", report.table_html(leaderboard(), HEADER, {}), [titled("curves"), titled("bars")])
+    pictures = [report.Picture.of(titled(name)) for name in ("curves", "bars")]
+    page = report.render("A run", report.table_html(leaderboard(), HEADER, {}), pictures)
     Cells(page)
     images = re.findall(r'alt="(\w+)" src="data:image/png;base64,([^"]+)"', page)
     assert [alt for alt, _ in images] == ["curves", "bars"]

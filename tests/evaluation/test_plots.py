@@ -80,7 +80,7 @@ def test_legend_names_methods_as_they_come_and_explains_dashed_and_grey() -> Non
         "a",
         "c",
         "reverse order:\nleast important first",
-        "20 random orders\n(thin) and their mean",
+        "20 random orders\nand reverses (thin),\nmean of them (thick)",
     ]
 
 
@@ -157,7 +157,7 @@ def test_bands_may_be_missing() -> None:  # passes if nothing is raised
 def test_titles_say_how_to_read_the_picture() -> None:
     ax = plots.deficit_curves(curves(["a"]), title="layer3", metric="log_likelihood")
     assert ax.get_title(loc="left") == "layer3"
-    assert "lower solid curve = the attribution finds units that the network needs" in [t.get_text() for t in ax.texts]
+    assert "area between a method's dashed and solid curve = its gap" in ax.texts[0].get_text()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("units ablated (fraction)", "log likelihood")
     assert plots.deficit_curves(curves(["a"])).get_title(loc="left")
 

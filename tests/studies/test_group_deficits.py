@@ -11,6 +11,7 @@ from scipy import stats
 from torch import nn
 
 from captum_ablate import CumulativeAblationEvaluator
+from captum_ablate.inputs.wording import counted
 from captum_ablate.studies import AblationGrid
 from captum_ablate.studies.group_deficits import group_plan
 
@@ -145,7 +146,7 @@ def test_frames_and_plots_show_every_class_and_group(digits_net, small_digits):
     assert ax.get_ylabel() == "mean activity"
     written = [text.get_text() for text in ax.texts]
     first = grid.groups[0]
-    assert f"{float(found.excess[:, 0].mean()):+.3f}\n{len(first.units)} units" in written
+    assert f"{float(found.excess[:, 0].mean()):+.3f}\n{counted(len(first.units), 'unit')}" in written
     assert "class 4" in [text.get_text() for text in found.plot(4).texts]
 
 
