@@ -41,13 +41,20 @@ def check(
     model, twin = build(), build()
     if scores is None:
         scores = scores_for(build(), layer, x, options.get("unit_dim", 1))
-    curve = CumulativeAblationEvaluator(model, layer, **options).evaluate(scores, (x, y))
+    curve = evaluated(model, layer, scores, (x, y), **options)
     assert_order(curve, scores)
     expected = hook_loop(twin, layer, x, y, curve.order, curve.n_ablated, **for_oracle(options))
     if sensitive:
         assert not torch.equal(expected[0], expected[-1]), "the ablation has no effect on the network"
     assert_matches(curve, expected, options.get("reference", "zero"), dtype_of(twin))
     return curve
+
+
+def evaluated(
+    model: Any, layer: Any, scores: Tensor, data: Any, *, batch_size: int | None = None, **options: Any
+) -> Any:
+    """Return the curve of an evaluator with these ``options``, on batches of ``batch_size`` samples."""
+    return CumulativeAblationEvaluator(model, layer, **options).evaluate(scores, data, batch_size=batch_size)
 
 
 def hook_loop(

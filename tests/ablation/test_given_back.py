@@ -16,10 +16,8 @@ import numpy as np
 import pytest
 import torch
 from networks import NETWORKS, WIDTH, Network, built, data
-from oracle import assert_matches, hook_loop, one_thread
+from oracle import assert_matches, evaluated, hook_loop, one_thread
 from torch import Tensor, nn
-
-from captum_ablate import CumulativeAblationEvaluator
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,7 +29,7 @@ def _one_thread() -> Iterator[None]:
 def evaluate(model: Any, x: Tensor, y: Tensor, layer: str | None = None, units: int = WIDTH, **options: Any) -> Any:
     layer = layer or model.target_layer
     options = {"metric": "logit", "steps": None, "n_random": 2, "batch_size": 3, "seed": 0, **options}
-    return CumulativeAblationEvaluator(model, layer, **options).evaluate(torch.linspace(1, 0, units), (x, y))
+    return evaluated(model, layer, torch.linspace(1, 0, units), (x, y), **options)
 
 
 class Boom(Exception):

@@ -11,7 +11,7 @@ import networks
 import pytest
 import torch
 from networks import NETWORKS, WIDTH, Network, built, data
-from oracle import assert_matches, assert_order, check, hook_loop, is_exact, one_thread, scores_for
+from oracle import assert_matches, assert_order, check, evaluated, hook_loop, is_exact, one_thread, scores_for
 from torch import Tensor, nn
 
 from captum_ablate import CumulativeAblationEvaluator
@@ -36,7 +36,7 @@ def evaluate(model: Any, layer: Any, x: Any, y: Tensor, **options: Any) -> Any:
     if scores is None:
         scores = torch.linspace(1, 0, WIDTH)
     options = {"metric": "logit", "steps": None, "n_random": 0, "batch_size": 3, **options}
-    return CumulativeAblationEvaluator(model, layer, **options).evaluate(scores, (x, y))
+    return evaluated(model, layer, scores, (x, y), **options)
 
 
 @pytest.mark.parametrize("reference", REFERENCES)
