@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -104,7 +106,7 @@ class Plan:
         return max(range(len(self)), key=lambda number: self.where[number][1])
 
 
-def _set_keys(chain: Chain, random: np.ndarray) -> list[bytes]:
+def _set_keys(chain: Chain, random: NDArray[Any]) -> list[bytes]:
     """Return a key for the set of units at each count. Equal sets have equal keys, whatever their order.
 
     Each unit has a random number of 128 bits, ``random [units, 2]``. The key of a set is the exclusive or of its units'

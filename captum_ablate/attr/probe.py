@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -68,7 +70,7 @@ class LayerLinearProbe(LayerDatasetAttribution):
         return torch.from_numpy(weights)
 
 
-def _weights(values: np.ndarray, target: np.ndarray, strength: float | None) -> np.ndarray:
+def _weights(values: NDArray[Any], target: NDArray[Any], strength: float | None) -> NDArray[Any]:
     """Return the centred weights ``[classes, units]`` of the probe."""
     key = np.sort(values, axis=1) @ np.cos(np.arange(values.shape[1]))
     order = np.lexsort((key, target))  # so that folds depend neither on the order of samples nor on that of units
@@ -80,11 +82,11 @@ def _weights(values: np.ndarray, target: np.ndarray, strength: float | None) -> 
         weights = LogisticRegression(C=strength, tol=1e-6, max_iter=1000).fit(values, target).coef_
     if len(weights) == 1:
         weights = np.concatenate([-weights / 2, weights / 2])
-    centred: np.ndarray = weights - weights.mean(axis=0)
+    centred: NDArray[Any] = weights - weights.mean(axis=0)
     return centred
 
 
-def _best_strength(values: np.ndarray, target: np.ndarray) -> float:
+def _best_strength(values: NDArray[Any], target: NDArray[Any]) -> float:
     fewest = int(np.unique(target, return_counts=True)[1].min())
     if fewest < 2:
         raise ValueError(

@@ -9,6 +9,7 @@ from operator import add
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_ablate.statistics.covariance import Covariance, eigenvalues
@@ -28,7 +29,7 @@ class GroupedCovariance:
     groups: tuple[Covariance, ...]
 
     @classmethod
-    def of(cls, values: Tensor, group: np.ndarray[tuple[int], np.dtype[np.int64]], groups: int) -> GroupedCovariance:
+    def of(cls, values: Tensor, group: NDArray[np.int64], groups: int) -> GroupedCovariance:
         """Return the statistic of one batch, ``values [n, units]`` whose sample i belongs to ``group[i]``."""
         index = torch.from_numpy(group)
         return cls(tuple(Covariance.of(values[index == k]) for k in range(groups)))

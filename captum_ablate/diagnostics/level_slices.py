@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_ablate.diagnostics import pictures
@@ -177,7 +178,7 @@ def level_slices(
     return LevelSlices.of(unit, target, kinds, cut, matrix)
 
 
-def _edges(values: np.ndarray, bins: int, edges: str) -> Tensor:
+def _edges(values: NDArray[Any], bins: int, edges: str) -> Tensor:
     if edges not in ("width", "quantile"):
         raise ValueError(f'edges must be "width" or "quantile"; got {edges!r}')
     if edges == "width":

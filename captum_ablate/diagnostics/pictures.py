@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_ablate.evaluation.labels import headed, label, name_labels
@@ -241,10 +242,10 @@ def _names(kind: str, found: Tensor, names: Sequence[str] | None) -> list[str]:
     return [f"{kind} {number}" if names is None else str(names[number]) for number in found.tolist()]
 
 
-def _shown(image: Tensor) -> np.ndarray:
+def _shown(image: Tensor) -> NDArray[Any]:
     """Return ``image [channels, height, width]`` in 0..1, ``[height, width, 3]`` or ``[height, width]``."""
     image = image.detach().cpu().to(torch.float32)
     low, high = image.min(), image.max()
     image = (image - low) / (high - low if high > low else 1.0)
-    picture: np.ndarray = image.permute(1, 2, 0).numpy() if len(image) == 3 else image.mean(dim=0).numpy()
+    picture: NDArray[Any] = image.permute(1, 2, 0).numpy() if len(image) == 3 else image.mean(dim=0).numpy()
     return picture

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -147,7 +148,7 @@ def retrain_last_layer(
     return layer.requires_grad_(True).eval()
 
 
-def _class_counts(target: Tensor) -> np.ndarray:
+def _class_counts(target: Tensor) -> NDArray[Any]:
     """Return the number of samples of each class 0..k-1; raise if one has none."""
     if int(target.min()) < 0:
         raise ValueError(f"labels must be 0..k-1, the rows of the new layer; got {int(target.min())}")
@@ -161,7 +162,7 @@ def _class_counts(target: Tensor) -> np.ndarray:
     return counts
 
 
-def _draw(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _draw(y: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """Return the indices of a random subset with equally many samples of each class, as many as the rarest has."""
     counts = np.bincount(y)
     return np.sort(
@@ -170,8 +171,8 @@ def _draw(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _averaged_fit(
-    values: np.ndarray, y: np.ndarray, subsets: list[np.ndarray], C: float | None, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+    values: NDArray[Any], y: NDArray[Any], subsets: list[NDArray[Any]], C: float | None, seed: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the weight ``[classes, d]`` and the bias ``[classes]`` of the fits to ``subsets``, averaged."""
     classes = int(y.max()) + 1
     weight, bias = np.zeros((classes, values.shape[1])), np.zeros(classes)
@@ -186,7 +187,7 @@ def _averaged_fit(
     return weight, bias
 
 
-def _best_strength(values: np.ndarray, y: np.ndarray, seed: int) -> float:
+def _best_strength(values: NDArray[Any], y: NDArray[Any], seed: int) -> float:
     folds = StratifiedKFold(min(FOLDS, int(np.bincount(y).min())), shuffle=True, random_state=seed)
 
     def quality(strength: float) -> float:
@@ -196,7 +197,7 @@ def _best_strength(values: np.ndarray, y: np.ndarray, seed: int) -> float:
     return max(STRENGTHS, key=quality)
 
 
-def _per_class(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _per_class(weight: NDArray[Any], bias: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return one row per class; two classes get half the binary logit each, with opposite signs."""
     if len(weight) > 1:
         return weight, bias

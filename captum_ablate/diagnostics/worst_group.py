@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
@@ -122,7 +123,7 @@ def _train_shares(pairs: Tensor, target: Any, groups: Any) -> Tensor:
     return counts / counts.sum()
 
 
-def _wilson(accuracy: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _wilson(accuracy: NDArray[Any], n: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the ends of Wilson's score intervals."""
     z = stats.norm.ppf((1 + LEVEL) / 2)
     centre = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n)

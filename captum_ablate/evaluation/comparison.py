@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from torch import Tensor
 
@@ -126,7 +127,7 @@ class Comparison:
         best_first = np.argsort(-gaps.mean(axis=1), kind="stable")
         return pd.DataFrame(rows).iloc[best_first].reset_index(drop=True)
 
-    def _apart(self) -> np.ndarray:
+    def _apart(self) -> NDArray[Any]:
         """Return ``[methods, methods]``: whether the row's confidence sequence lies above the column's."""
         low, high = np.array([curve.gap_interval for curve in self.curves.values()]).T
         return low[:, None] > high[None, :]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 FORMAT = 1
@@ -23,7 +24,7 @@ def save(folder: str | Path, name: str, tree: Mapping[str, Any]) -> Path:
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     about = {"format": FORMAT, **_without_tensors(tree, "", arrays)}
     np.savez_compressed(path / f"{name}.npz", **arrays)  # type: ignore[arg-type]  # arrays by name
     (path / f"{name}.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -64,7 +65,7 @@ def load(place: str | Path, name: str) -> dict[str, Any]:
     return tree
 
 
-def _without_tensors(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
+def _without_tensors(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
     """Return ``value`` for JSON; its tensors go to ``arrays``, and leave the name under which they stand there."""
     if isinstance(value, Tensor):
         arrays[place] = value.numpy()

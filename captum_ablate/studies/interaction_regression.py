@@ -163,7 +163,9 @@ class InteractionRegression:
 
     def _predicted(self, selectivity: NDArray[np.float64], activity: float) -> NDArray[np.float64]:
         """Return the deficits that M3 predicts for ``selectivity [n]``, in a group of mean log size."""
-        terms = dict(self.coefficients.query("model == 'M3'")[["term", "estimate"]].itertuples(index=False))
+        terms: dict[str, float] = dict(
+            self.coefficients.query("model == 'M3'")[["term", "estimate"]].itertuples(index=False)
+        )
         size = float(self.rows["log size"].mean())
         flat = terms["constant"] + terms["activity"] * activity + terms["log size"] * size
         return flat + (terms["selectivity"] + terms["product"] * activity) * selectivity

@@ -41,7 +41,9 @@ def strata_of(frame: pd.DataFrame, asked: Sequence[str] | None) -> tuple[str, ..
 
 def stratum_numbers(frame: pd.DataFrame, strata: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the number of each row's stratum, ``[n]``."""
-    groups = frame.groupby(list(strata)).ngroup().to_numpy() if strata else np.zeros(len(frame), dtype=np.int64)
+    groups = np.zeros(len(frame), dtype=np.int64)
+    if strata:
+        groups = np.asarray(frame.groupby(list(strata)).ngroup(), dtype=np.int64)
     if max(np.bincount(groups)) < 2:
         raise ValueError(f"every stratum of {', '.join(strata)} has one row only, so there is nothing to permute")
     return groups
