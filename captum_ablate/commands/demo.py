@@ -23,7 +23,7 @@ from captum_ablate import attr
 from captum_ablate.commands import Commands, output_folder
 from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
-from captum_ablate.evaluation.plots import leaderboard_bars
+from captum_ablate.evaluation.plots import bars_size, curves_size, leaderboard_bars
 from captum_ablate.inputs import samples as demo_data
 from captum_ablate.inputs.model import find_layer
 
@@ -144,10 +144,10 @@ def write(comparison: Comparison, folder: Path) -> list[str]:
     comparison.save(folder)
     comparison.leaderboard.to_csv(folder / "leaderboard.csv", index=False)
     comparison.report(folder / REPORT)
-    curves = Figure(figsize=(10.5, 6.0), layout="constrained")
+    curves = Figure(figsize=curves_size(list(comparison)), layout="constrained")
     comparison.plot(curves.subplots())
     curves.savefig(folder / "curves.png", dpi=150)
-    gaps = Figure(figsize=(7.5, 1.5 + 0.32 * len(comparison.leaderboard)), layout="constrained")
+    gaps = Figure(figsize=bars_size(list(comparison)), layout="constrained")
     leaderboard_bars(comparison.leaderboard, gaps.subplots())
     gaps.savefig(folder / "gaps.png", dpi=150)
     return ["curves.png", "gaps.png", "leaderboard.csv", REPORT, "comparison.json", "comparison.npz"]

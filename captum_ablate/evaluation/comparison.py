@@ -202,7 +202,7 @@ class Comparison:
         return path
 
     def _curves(self) -> Figure:
-        figure = Figure(figsize=(9.5, 5.2), layout="constrained")
+        figure = Figure(figsize=plots.curves_size(list(self)), layout="constrained")
         self.plot(figure.subplots())
         return figure
 

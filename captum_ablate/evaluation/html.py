@@ -21,7 +21,6 @@ _ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True
 _TABLE = _ENVIRONMENT.from_string("""\
 <div class="captum-ablate">
 <style>
-.captum-ablate { container-type: inline-size; }
 .captum-ablate .wide { overflow-x: auto; }
 .captum-ablate table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6em 0; }
 .captum-ablate table th, .captum-ablate table td { padding: .3em .9em .3em 0; text-align: left;
@@ -33,7 +32,7 @@ _TABLE = _ENVIRONMENT.from_string("""\
 .captum-ablate table .name { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 9em; max-width: 24em; }
 .captum-ablate p { overflow-wrap: anywhere; }
 .captum-ablate .cue { display: none; }
-@container (max-width: 46rem) {
+@media (max-width: 46rem) {
   .captum-ablate .cue { display: block; }
   .captum-ablate table .interval { display: block; }
   .captum-ablate table th, .captum-ablate table td { padding-right: .6em; vertical-align: top; }

@@ -59,10 +59,11 @@ def deficit_curves(
     stand above the curves.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(9.5, 5.2) if legend else (7.0, 5.0), layout="constrained")
+        size = curves_size(list(frame["method"].unique())) if legend else (7.0, 5.0)
+        _, ax = plt.subplots(figsize=size, layout="constrained")
     handles = [] if random is None or random.empty else [_random_orders(ax, random)]
     methods = list(dict.fromkeys(frame["method"]))
-    styles = zip(methods, name_labels(methods, lines=3 if len(methods) <= 8 else 2), cycle(COLOURS), cycle(MARKERS))
+    styles = zip(methods, _legend_labels(methods), cycle(COLOURS), cycle(MARKERS))
     shown = [
         _method(
             ax,
@@ -95,6 +96,12 @@ def deficit_curves(
     return ax
 
 
+def curves_size(methods: Sequence[str]) -> tuple[float, float]:
+    """Return the inches that the curves of these methods need, with a legend: width and height."""
+    lines = [name.count("\n") + 1 for name in _legend_labels(methods)]
+    return 9.5, max(5.2, 2.2 + 0.14 * sum(lines) + 0.045 * len(lines))
+
+
 def leaderboard_bars(
     frame: pd.DataFrame,
     ax: Axes | None = None,
@@ -116,7 +123,8 @@ def leaderboard_bars(
     ax.hlines(rows, frame["gap_low"], frame["gap_high"], color=COLOURS[0], linewidth=2.5, alpha=0.45)
     ax.plot(frame["gap"], rows, "o", color=COLOURS[0], markersize=6)
     for row, gap in zip(rows, frame["gap"], strict=True):
-        ax.annotate(f"{gap:.3f}", (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize="small")
+        text = f"{gap:.3f}".replace("-", "\N{MINUS SIGN}")
+        ax.annotate(text, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize="small")
     ax.set_yticks(rows, names, fontsize="small" if any("\n" in name for name in names) else "medium")
     ax.set_ylim(len(frame) - 0.4, -0.6)
     ax.set_xlabel("gap = deletion + insertion (random orders: 0 on average)")
@@ -129,6 +137,10 @@ def bars_size(methods: Iterable[str]) -> tuple[float, float]:
     """Return the inches that the bars of these methods need: width and height."""
     lines = [name.count("\n") + 1 for name in name_labels(methods, lines=2)]
     return 7.0, 1.7 + 0.16 * (len(lines) + sum(lines))
+
+
+def _legend_labels(methods: Sequence[str]) -> list[str]:
+    return name_labels(methods, lines=3 if len(methods) <= 8 else 2)
 
 
 def _method(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str, number: int) -> Line2D:
