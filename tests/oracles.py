@@ -6,9 +6,11 @@ import math
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.cluster import expected_mutual_information
 
 
 def layer_output(model, layer, *inputs, at_input=False):
@@ -166,10 +168,24 @@ def kl_selectivity(bins, labels):
     return np.array([max(column) for column in specific_information(bins, labels).T])
 
 
-def miller_madow(bins, labels):
-    """(B' - 1)(C' - 1) / (2 N ln 2), over the bins and classes that occur, bits, ``[units]``."""
-    n, classes = len(labels), len(set(labels))
-    return np.array([(len(set(column)) - 1) * (classes - 1) / (2 * n * math.log(2)) for column in bins.T])
+def specific_information_by_chance(bins, labels):
+    """E[D(P(T given c) to P(T))] under permuted labels: each count is hypergeometric, bits, ``[classes, units]``."""
+    n, classes = len(labels), sorted(set(labels))
+    bits = np.zeros((len(classes), bins.shape[1]))
+    for u, column in enumerate(bins.T):
+        for row, c in enumerate(classes):
+            size = sum(y == c for y in labels)
+            for count in Counter(column).values():
+                for k in range(1, min(count, size) + 1):
+                    p = float(stats.hypergeom(n, count, size).pmf(k))
+                    bits[row, u] += p * k / size * math.log2(k * n / (size * count))
+    return bits
+
+
+def information_by_chance(bins, labels):
+    """The mean mutual information over all permutations of the labels, in bits, ``[units]``; scikit-learn's."""
+    table = [pd.crosstab(np.array(labels), column).to_numpy() for column in bins.T]
+    return np.array([expected_mutual_information(one, len(labels)) / math.log(2) for one in table])
 
 
 def probe_weights(values, labels, C):

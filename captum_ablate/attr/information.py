@@ -7,12 +7,11 @@ I(T;Y) <= KL <= log2(1 / min P(c)).
 
 from __future__ import annotations
 
-from math import log
-
 from torch import Tensor
 
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.warnings import warn
+from captum_ablate.statistics.chance import expected_specific_information
 from captum_ablate.statistics.histogram import ClassHistogram
 from captum_ablate.statistics.quantiser import Quantiser
 from captum_ablate.statistics.requests import HistogramRequest, Request
@@ -71,12 +70,12 @@ class LayerMutualInformation(_QuantisedAttribution):
     .. math:: I(T;Y) = \sum_c P(c) D(P(T|c) \| P(T)), \quad D(p \| q) = \sum_t p(t) \log_2 \frac{p(t)}{q(t)}
 
     ``per_class`` returns the specific information :math:`D(P(T|c) \| P(T))`, ``[classes, units]``; its mean under P(c)
-    is I. Warns if most units have hardly any entropy.
+    is I. Warns if most units have hardly any entropy, and where a corrected estimate has more cells than samples.
 
     Args:
         threshold: as in ``LayerEntropy``, like ``bins`` and ``edges``.
-        bias_correction: subtracts the Miller-Madow bias of the plug-in estimate, :math:`(B'-1)(C'-1) / (2n \ln 2)`,
-            where B' bins and C' classes occur.
+        bias_correction: subtracts what labels in a random order would share with the unit: the expectation over all
+            permutations, exactly (Vinh, Epps and Bailey, JMLR 2010). A unit that tells nothing scores 0 on average.
 
     Example:
         >>> import torch
@@ -91,11 +90,10 @@ class LayerMutualInformation(_QuantisedAttribution):
 
     def score(self, histogram: ClassHistogram) -> Tensor:
         _warn_if_empty(histogram.entropy)
-        bits = histogram.p_class @ histogram.specific_information
-        return bits - _miller_madow(histogram) if self.bias_correction else bits
+        return histogram.p_class @ self.score_per_class(histogram)
 
     def score_per_class(self, histogram: ClassHistogram) -> Tensor:
-        return histogram.specific_information
+        return _specific_information(histogram, self.bias_correction)
 
 
 class LayerKLSelectivity(_QuantisedAttribution):
@@ -104,6 +102,13 @@ class LayerKLSelectivity(_QuantisedAttribution):
     The maximum over classes is our reading of the paper's KL class selectivity. ``per_class`` returns the specific
     information of each class, ``[classes, units]``, whose maximum is the score. Warns if most units have hardly any
     entropy. The options are those of ``LayerEntropy``.
+
+    A class of n samples is overestimated by about (bins - 1) / (2 n ln 2) bits, and the maximum finds the rarest ones.
+
+    Args:
+        threshold: as in ``LayerEntropy``, like ``bins`` and ``edges``.
+        bias_correction: subtracts the expectation of each class under labels in a random order, as in
+            ``LayerMutualInformation``. The maximum over many classes of few samples stays above 0 by chance.
 
     Example:
         >>> import torch
@@ -114,18 +119,29 @@ class LayerKLSelectivity(_QuantisedAttribution):
         [1.0, 0.415]
     """
 
+    bias_correction: bool = False
+
     def score(self, histogram: ClassHistogram) -> Tensor:
         _warn_if_empty(histogram.entropy)
-        return histogram.specific_information.amax(dim=0)
+        return self.score_per_class(histogram).amax(dim=0)
 
     def score_per_class(self, histogram: ClassHistogram) -> Tensor:
+        return _specific_information(histogram, self.bias_correction)
+
+
+def _specific_information(histogram: ClassHistogram, bias_correction: bool) -> Tensor:
+    """Return D(P(T given c) to P(T)), bits, ``[classes, units]``, less what permuted labels would share if asked."""
+    if not bias_correction:
         return histogram.specific_information
-
-
-def _miller_madow(histogram: ClassHistogram) -> Tensor:
-    used_bins = (histogram.counts.sum(0) > 0).sum(-1)
-    n = histogram.counts[:, 0].sum()
-    return (used_bins - 1) * (len(histogram.classes) - 1) / (2 * n * log(2))
+    cells = int((histogram.counts.sum(0) > 0).sum(-1).max()) * len(histogram.classes)
+    n = int(histogram.counts[:, 0].sum())
+    if cells > n:
+        warn(
+            f"units have up to {cells:,} cells (bins that occur x {len(histogram.classes):,} classes) for {n:,} "
+            "samples; corrected for chance their information is near 0 on average, but noise: use fewer bins "
+            '(threshold="median", or bins=) or more samples'
+        )
+    return histogram.specific_information - expected_specific_information(histogram)
 
 
 def _warn_if_empty(entropy: Tensor) -> None:

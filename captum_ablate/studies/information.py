@@ -17,6 +17,7 @@ from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly
 from captum_ablate.inputs.batches import as_target, check_classes
 from captum_ablate.inputs.warnings import warn
 from captum_ablate.inputs.wording import counted
+from captum_ablate.statistics.chance import expected_information
 from captum_ablate.statistics.histogram import ClassHistogram
 from captum_ablate.statistics.quantiser import Quantiser, ValueRange
 from captum_ablate.statistics.table import ActivationTable
@@ -176,8 +177,9 @@ def pairwise_synergy(
     interaction information of Y with the pair; our reading of what the ablation curves of Amjad, Liu and Geiger (IEEE
     TNNLS 2022, arXiv 1804.06679) suggest.
 
-    Estimates are plug-in, and a pair has bins squared cells, so few bins are wise. The bias is upwards, by
-    :math:`(B'-1)(C'-1) / (2N \ln 2)` for B' cells and C' classes that occur. Warns if it passes for synergy.
+    Estimates are plug-in, and a pair has bins squared cells, so few bins are wise. The bias is upwards, by about
+    :math:`(B'-1)(C'-1) / (2N \ln 2)` for B' cells and C' classes that occur, as long as these are fewer than the
+    samples. Warns if it passes for synergy, and where a corrected estimate has more cells than samples.
 
     Args:
         activations: ``[n, units]``, averaged over positions, such as ``activation_table(...).values``.
@@ -185,7 +187,8 @@ def pairwise_synergy(
         threshold: one bit per unit, ``a > threshold``, as in ``LayerMutualInformation``.
         bins: values per unit, as in ``LayerMutualInformation``; instead of ``threshold``.
         edges: bins of equal "width" or equal "mass".
-        bias_correction: subtract the bias, from single units too.
+        bias_correction: subtract what labels in a random order would share with the pair and with single units: the
+            expectation over all permutations, exactly, as in ``LayerMutualInformation``.
 
     Raises:
         ValueError: if the table does not fit, is not finite, or holds one class only.
@@ -201,30 +204,51 @@ def pairwise_synergy(
     codes, values, table = found.codes, found.values, found.table
     n, units = codes.shape
     flat = one_hot(codes, values).reshape(n, units * values).to(torch.float64)  # [n, units * values]
-    pair_entropy, cells = _cells(flat.T @ flat, n, units, values)
-    joint = pair_entropy.clone()
-    classes = table.classes
-    p_class = torch.stack([(table.target == c).double().mean() for c in classes])
-    for c, p in zip(classes, p_class, strict=True):
+    pairs = _cells(flat.T @ flat, units, values)
+    joint = _entropy(pairs, n)
+    per_class = torch.unique(table.target, return_counts=True)[1]
+    for c, size in zip(table.classes, per_class.tolist(), strict=True):
         one = flat[table.target == c]
-        joint -= p * _cells(one.T @ one, len(one), units, values)[0]
-    bias = (cells - 1) * (len(classes) - 1) / (2 * n * log(2))
+        joint -= size / n * _entropy(_cells(one.T @ one, units, values), size)
     joint = joint.clamp(min=0)  # rounding
-    if bias_correction:
-        joint = joint - bias
-    elif units > 1 and float(bias.max()) > BIAS_BITS:
-        warn(
-            f"with {values} values per unit and {n} samples the information of a pair is overestimated by up to about "
-            f"{float(bias.max()):.2f} bit, which passes for synergy; use fewer bins (threshold=), more samples, or "
-            "bias_correction=True"
-        )
+    if bias_correction or units > 1:
+        joint = _corrected(joint, pairs, per_class, values, bias_correction)
     return PairwiseSynergy.of(joint)
 
 
-def _cells(counts: Tensor, n: int, units: int, values: int) -> tuple[Tensor, Tensor]:
-    """Return the joint entropy of each pair (bits) and how many of its cells occur, each ``[units, units]``."""
-    table = counts.reshape(units, values, units, values)
-    return torch.special.entr(table / n).sum(dim=(1, 3)) / log(2), (table > 0).sum(dim=(1, 3))
+def _corrected(joint: Tensor, pairs: Tensor, per_class: Tensor, values: int, bias_correction: bool) -> Tensor:
+    """Return ``joint [units, units]`` less what it is by chance if asked; warn where chance passes for synergy."""
+    n, most = int(per_class.sum()), int((pairs > 0).sum(-1).max()) * len(per_class)
+    about = (most - len(per_class)) * (len(per_class) - 1) / len(per_class) / (2 * n * log(2))  # Miller and Madow
+    if not bias_correction and about <= BIAS_BITS:
+        return joint
+    by_chance = expected_information(pairs.to(torch.int64), per_class)
+    largest = float(by_chance.max())
+    if not bias_correction:
+        if largest > BIAS_BITS:
+            warn(
+                f"with {values} values per unit and {n} samples the information of a pair is overestimated by up to "
+                f"about {largest:.2f} bit, which passes for synergy; use fewer bins (threshold=), more samples, or "
+                "bias_correction=True"
+            )
+        return joint
+    if most > n:
+        warn(
+            f"pairs have up to {most:,} cells (values that occur x {len(per_class)} classes) for {n:,} samples; "
+            "corrected for chance their synergy is near 0 on average, but noise: use fewer bins (threshold=) or more "
+            "samples"
+        )
+    return joint - by_chance
+
+
+def _cells(counts: Tensor, units: int, values: int) -> Tensor:
+    """Return how many samples each pair has in each of its cells, ``[units, units, values^2]``."""
+    return counts.reshape(units, values, units, values).transpose(1, 2).flatten(2)
+
+
+def _entropy(cells: Tensor, n: int) -> Tensor:
+    """Return the joint entropy of each pair, in bits, ``[units, units]``."""
+    return torch.special.entr(cells / n).sum(dim=-1) / log(2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ OWN_OPTIONS = {
     LayerClassSelectivity: {"eps"},
     LayerEntropy: {"threshold", "bins", "edges"},
     LayerMutualInformation: {"threshold", "bins", "edges", "bias_correction"},
-    LayerKLSelectivity: {"threshold", "bins", "edges"},
+    LayerKLSelectivity: {"threshold", "bins", "edges", "bias_correction"},
     LayerSelectivityActivity: {"selectivity"},
     LayerLinearProbe: {"C"},
     LayerUnitAblation: {"reference", "metric"},

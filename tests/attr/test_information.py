@@ -164,14 +164,51 @@ def test_a_layer_of_one_constant_value_has_no_information():
         assert quietly(cls(show(2), "0"), x, target=[0, 1] * 3).tolist() == [0, 0]
 
 
-def test_bias_correction_subtracts_miller_madow(digits_net, small_digits):
+@pytest.mark.parametrize("options", [{}, {"bins": 9}, {"threshold": "median"}], ids=str)
+def test_bias_correction_subtracts_what_permuted_labels_share(digits_net, small_digits, options):
     x, y = small_digits
     values = oracles.layer_values(digits_net, digits_net.relu3, x)
-    for options, edges in (({}, [0.0]), ({"bins": 9}, oracles.width_edges(values, 9))):
-        bins = oracles.quantised(values, edges)
-        plain = quietly(LayerMutualInformation(digits_net, "relu3", **options), x, target=y)
-        corrected = quietly(LayerMutualInformation(digits_net, "relu3", bias_correction=True, **options), x, target=y)
-        np.testing.assert_allclose((plain - corrected).numpy(), oracles.miller_madow(bins, y.tolist()), atol=1e-9)
+    bins = oracles.quantised(values, edges_of(options, values, 1))
+
+    def difference(cls, per_class=False):
+        plain, corrected = (
+            quietly(cls(digits_net, "relu3", bias_correction=correct, **options), x, target=y, per_class=per_class)
+            for correct in (False, True)
+        )
+        return (plain - corrected).numpy()
+
+    by_class = oracles.specific_information_by_chance(bins, y.tolist())
+    for cls in (LayerMutualInformation, LayerKLSelectivity):
+        np.testing.assert_allclose(difference(cls, per_class=True), by_class, atol=1e-10)
+    np.testing.assert_allclose(
+        difference(LayerMutualInformation), oracles.information_by_chance(bins, y.tolist()), atol=1e-10
+    )
+    kl = quietly(LayerKLSelectivity(digits_net, "relu3", bias_correction=True, **options), x, target=y)
+    expected = (oracles.specific_information(bins, y.tolist()) - by_class).max(axis=0)
+    np.testing.assert_allclose(kl.numpy(), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(("classes", "bins"), [(100, 16), (50, 16), (100, 2), (10, 16), (99, 40)])
+def test_noise_has_no_information_once_corrected_however_few_samples(classes, bins):
+    x = torch.randn(100, 300, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(100) % classes
+    plain, corrected = (
+        quietly(LayerMutualInformation(show(300), "0", bins=bins, bias_correction=correct), x, target=y)
+        for correct in (False, True)
+    )
+    assert plain.mean() > 0.05
+    assert abs(corrected.mean()) < 0.01
+    assert corrected.abs().max() < 0.5
+
+
+def test_more_cells_than_samples_are_warned_of():
+    x, y = torch.randn(100, 3), torch.arange(100) % 10
+    for cls in (LayerMutualInformation, LayerKLSelectivity):
+        with pytest.warns(UserWarning, match=r"160 cells \(bins that occur x 10 classes\) for 100 samples.*fewer bins"):
+            cls(show(3), "0", bins=16, edges="mass", bias_correction=True).attribute(x, target=y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            cls(show(3), "0", threshold="median", bias_correction=True).attribute(x, target=y)
 
 
 @st.composite

@@ -24,10 +24,10 @@ QUANTISER = ", threshold: 'float | Tensor | str | None' = None, bins: 'int | Non
 OWN = {
     "LayerDatasetAttribution": "",
     "LayerMeanActivity": "",
-    "LayerClassSelectivity": ", eps: 'float' = 1e-07",
+    "LayerClassSelectivity": ", eps: 'float' = 0.0",
     "LayerEntropy": QUANTISER,
     "LayerMutualInformation": f"{QUANTISER}, bias_correction: 'bool' = False",
-    "LayerKLSelectivity": QUANTISER,
+    "LayerKLSelectivity": f"{QUANTISER}, bias_correction: 'bool' = False",
     "LayerSelectivityActivity": (
         ", selectivity: 'SelectivityFactory' = <class 'captum_ablate.attr.selectivity.LayerClassSelectivity'>"
     ),

@@ -122,14 +122,28 @@ def test_synergy_equals_the_plain_oracle(seed, bins, classes):
     assert bool((found.joint >= found.single[:, None] - 1e-10).all())  # a second unit never takes information away
 
 
-def test_bias_correction_subtracts_miller_and_madow():
+@pytest.mark.parametrize(("bins", "classes"), [(2, 3), (4, 3), (16, 60)])
+@pytest.mark.filterwarnings("ignore:.* cells .*values that occur", "ignore:with .* values per unit")
+def test_bias_correction_subtracts_what_permuted_labels_share(bins, classes):
     generator = np.random.default_rng(0)
-    values, labels = generator.normal(size=(200, 2)), generator.integers(0, 3, 200)
-    plug_in = pairwise_synergy(torch.from_numpy(values), labels, threshold="median")
-    corrected = pairwise_synergy(torch.from_numpy(values), labels, threshold="median", bias_correction=True)
-    unit = 2 / (2 * 200 * math.log(2))
-    np.testing.assert_allclose(plug_in.single - corrected.single, [unit] * 2, atol=1e-12)
-    assert (plug_in.joint - corrected.joint)[0, 1].item() == pytest.approx(3 * unit)
+    values, labels = generator.normal(size=(120, 3)), generator.integers(0, classes, 120)
+    plug_in, corrected = (
+        pairwise_synergy(torch.from_numpy(values), labels, bins=bins, bias_correction=correct)
+        for correct in (False, True)
+    )
+    codes = oracles.quantised(values, oracles.width_edges(values, bins))
+    pairs = np.stack([codes[:, u] * bins + codes[:, v] for u in range(3) for v in range(3)], axis=1)
+    by_chance = oracles.information_by_chance(pairs, labels.tolist()).reshape(3, 3)
+    np.testing.assert_allclose(plug_in.joint - corrected.joint, by_chance, atol=1e-10)
+    np.testing.assert_allclose(corrected.single, np.diag(corrected.joint), atol=0)
+
+
+def test_pairs_with_more_cells_than_samples_are_warned_of_and_near_0_on_average():
+    values, labels = torch.randn(100, 40, generator=torch.Generator().manual_seed(0)), torch.arange(100)
+    with pytest.warns(UserWarning, match=r"cells \(values that occur x 100 classes\) for 100 samples.*fewer bins"):
+        found = pairwise_synergy(values, labels, bins=16, bias_correction=True)
+    assert float(found.single.abs().max()) < 1e-9  # every label occurs once, so each order of them shares the same
+    assert float(found.synergy.abs().max()) < 1e-9
 
 
 def test_units_that_know_nothing_have_no_synergy_once_corrected():
