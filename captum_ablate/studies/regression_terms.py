@@ -41,7 +41,7 @@ def strata_of(frame: pd.DataFrame, asked: Sequence[str] | None) -> tuple[str, ..
 
 def stratum_numbers(frame: pd.DataFrame, strata: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the number of each row's stratum, ``[n]``."""
-    groups = np.zeros(len(frame), dtype=np.int64)
+    groups: NDArray[np.int64] = np.zeros(len(frame), dtype=np.int64)
     if strata:
         groups = np.asarray(frame.groupby(list(strata)).ngroup(), dtype=np.int64)
     if max(np.bincount(groups)) < 2:
