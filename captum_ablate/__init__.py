@@ -3,6 +3,7 @@
 import sys
 
 from captum_ablate.attr import (
+    LayerActivationNorm,
     LayerClassSelectivity,
     LayerDatasetAttribution,
     LayerEntropy,
@@ -11,7 +12,9 @@ from captum_ablate.attr import (
     LayerMeanActivity,
     LayerMutualInformation,
     LayerSelectivityActivity,
+    LayerTaylor,
     LayerUnitAblation,
+    LayerWeightNorm,
     attribute_together,
 )
 from captum_ablate.attr.per_sample import unit_scores
@@ -59,6 +62,7 @@ __all__ = [
     "Comparison",
     "CumulativeAblationEvaluator",
     "DeficitCurve",
+    "LayerActivationNorm",
     "LayerClassSelectivity",
     "LayerDatasetAttribution",
     "LayerEntropy",
@@ -67,7 +71,9 @@ __all__ = [
     "LayerMeanActivity",
     "LayerMutualInformation",
     "LayerSelectivityActivity",
+    "LayerTaylor",
     "LayerUnitAblation",
+    "LayerWeightNorm",
     "RandomProjections",
     "activation_spectrum",
     "attribute_together",

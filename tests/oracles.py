@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 
@@ -224,6 +225,93 @@ def metric_values(name, outputs, labels):
             }[name]
         )
     return np.array(result)
+
+
+def weight_norm(model, layer, inputs, consumers, unit_dim=1, at_input=False):
+    """Norm of the weights of ``consumers`` whose inputs change if one unit changes, and the consumers stand still."""
+    consumers = list(consumers)
+
+    def run(unit, draw):
+        seen, handles = {}, []
+
+        def change(values):
+            values = values.clone()
+            where = [slice(None)] * values.ndim
+            where[unit_dim] = unit
+            values[tuple(where)] = 10 * torch.rand(
+                values[tuple(where)].shape, generator=torch.Generator().manual_seed(draw)
+            )
+            return values
+
+        for consumer in consumers:
+            handles.append(consumer.register_forward_hook(lambda m, args, out: torch.ones_like(out)))
+        if at_input:
+            handles.append(layer.register_forward_pre_hook(lambda _, args: (change(args[0]), *args[1:])))
+        else:
+            handles.append(layer.register_forward_hook(lambda _, __, output: change(output)))
+        for k, consumer in enumerate(consumers):
+            handles.append(consumer.register_forward_pre_hook(lambda m, args, k=k: seen.update({k: args[0].clone()})))
+        with torch.no_grad():
+            model(inputs.clone())
+        for handle in handles:
+            handle.remove()
+        return seen
+
+    units = layer_output(model, layer, inputs, at_input=at_input).shape[unit_dim]
+    norms = []
+    for unit in range(units):
+        a, b, c = run(unit, 1), run(unit, 2), run(unit, 3)
+        total = 0.0
+        for k, consumer in enumerate(consumers):
+            channel = 1 if consumer.weight.ndim > 2 else a[k].ndim - 1
+            for column in range(a[k].shape[channel]):
+                one, two, three = (x[k].select(channel, column) for x in (a, b, c))
+                if not (torch.equal(one, two) and torch.equal(one, three)):
+                    total += sum(float(w) ** 2 for w in weights_of_column(consumer, column))
+        norms.append(math.sqrt(total))
+    return np.array(norms)
+
+
+def weights_of_column(module, column):
+    """All entries of the weights of a Linear or Conv module that multiply one channel of its input."""
+    weight = module.weight.detach().double()
+    if weight.ndim == 2:
+        return weight[:, column].tolist()
+    if module.transposed:
+        return weight[column].flatten().tolist()
+    in_group, out_group = module.in_channels // module.groups, module.out_channels // module.groups
+    group = column // in_group
+    return weight[group * out_group : (group + 1) * out_group, column % in_group].flatten().tolist()
+
+
+def activation_norms(output, unit_dim=1):
+    """Root of the sum of squares over samples and positions, ``[units]``."""
+    units = output.shape[unit_dim]
+    return np.array([math.sqrt(sum(a * a for a in np.take(output, u, axis=unit_dim).flatten())) for u in range(units)])
+
+
+def gate_slopes(model, layer, inputs, labels, unit_dim=1, step=1e-4):
+    """Slope of each sample's cross entropy in a gate on one unit, ``[n, units]``, by a difference in float64."""
+    model = copy.deepcopy(model).double()
+    module = model.get_submodule(layer)
+
+    def losses(unit, gate):
+        def scale(_, __, output):
+            output = output.clone()
+            where = [slice(None)] * output.ndim
+            where[unit_dim] = unit
+            output[tuple(where)] *= gate
+            return output
+
+        handle = module.register_forward_hook(scale)
+        with torch.no_grad():
+            outputs = model(inputs.double() if inputs.is_floating_point() else inputs)
+        handle.remove()
+        log_p = torch.log_softmax(outputs, dim=1)
+        return np.array([-float(log_p[i, c]) for i, c in enumerate(labels)])
+
+    units = layer_output(model, module, inputs.double() if inputs.is_floating_point() else inputs).shape[unit_dim]
+    return np.stack([(losses(u, 1 + step) - losses(u, 1 - step)) / (2 * step) for u in range(units)], axis=1)
 
 
 def unit_ablation(model, layer, inputs, labels, replacement, metric="log_likelihood", unit_dim=1):

@@ -5,10 +5,13 @@ from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.attr.information import LayerEntropy, LayerKLSelectivity, LayerMutualInformation
 from captum_ablate.attr.probe import LayerLinearProbe
 from captum_ablate.attr.selectivity import LayerClassSelectivity, LayerSelectivityActivity
+from captum_ablate.attr.taylor import LayerTaylor
 from captum_ablate.attr.together import attribute_together
 from captum_ablate.attr.unit_ablation import LayerUnitAblation
+from captum_ablate.attr.weight_norm import LayerActivationNorm, LayerWeightNorm
 
 __all__ = [
+    "LayerActivationNorm",
     "LayerClassSelectivity",
     "LayerDatasetAttribution",
     "LayerEntropy",
@@ -17,6 +20,8 @@ __all__ = [
     "LayerMeanActivity",
     "LayerMutualInformation",
     "LayerSelectivityActivity",
+    "LayerTaylor",
     "LayerUnitAblation",
+    "LayerWeightNorm",
     "attribute_together",
 ]

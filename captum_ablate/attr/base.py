@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from captum_ablate.attr.gradients import gate_gradients
 from captum_ablate.attr.options import AttributionWithOptions, argument
 from captum_ablate.inputs.batches import Batches, UnpackBatch, batches_of_call, check_classes
 from captum_ablate.inputs.model import (
@@ -26,6 +27,7 @@ from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.collect import LayerRequest, LayerStatistics, collect
 from captum_ablate.statistics.requests import MomentsRequest, Request, Statistic
+from captum_ablate.statistics.weight_norms import WeightNorms
 
 
 class LayerDatasetAttribution(AttributionWithOptions):
@@ -62,7 +64,9 @@ class LayerDatasetAttribution(AttributionWithOptions):
     """The statistics that ``score`` and ``score_per_class`` receive, in this order."""
 
     source: ClassVar[str] = "activations"
-    """Where the statistics come from: "activations" (one pass, which attributions can share), or "ablation"."""
+    """Where the statistics come from: "activations" (one pass, which attributions can share), "gradients" (a
+    pass of its own, with the ``ClassMoments`` of the loss's gradient with respect to a gate on each unit), or
+    "ablation" (passes of its own)."""
 
     needs_two_classes: ClassVar[bool] = True
     """Whether a score compares classes, and is refused for data of one class."""
@@ -109,7 +113,7 @@ class LayerDatasetAttribution(AttributionWithOptions):
     def check_classes(self, statistics: Sequence[Statistic]) -> None:
         """Raise if classes are compared, and the data of ``statistics`` hold one only."""
         if self.needs_two_classes:
-            check_classes(statistics[0].classes)
+            check_classes(next(s.classes for s in statistics if not isinstance(s, WeightNorms)))
 
     def check_per_class(self) -> None:
         """Raise if there is no score per class."""
@@ -169,6 +173,8 @@ class LayerDatasetAttribution(AttributionWithOptions):
     def _collect(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
         """Return the requested statistics of every layer, for each tensor of its output."""
         shown = with_progress(batches, self.get_name(), show_progress)
+        if self.source == "gradients":
+            return gate_gradients(self.forward_func, self.layers, self.axis, shown, at_input=at_input)
         return collect(self.forward_func, self.layer_requests(), shown, at_input=at_input)
 
     @property

@@ -83,8 +83,8 @@ class LayerSelectivityActivity(LayerDatasetAttribution):
             )
         if self.factor.source != "activations":
             raise ValueError(
-                f"selectivity must be a statistic of the activations; {type(self.factor).__name__} ablates units in "
-                "passes of its own: attribute with it and with LayerMeanActivity, and multiply the two scores"
+                f"selectivity must be a statistic of the activations; {type(self.factor).__name__} makes passes of its "
+                "own: attribute with it and with LayerMeanActivity, and multiply the two scores"
             )
         if self.factor.axis not in (UnitAxis(), self.axis):
             raise ValueError(

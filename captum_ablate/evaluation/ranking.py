@@ -52,10 +52,10 @@ class Ranker:
         given = {name: method for name, method in self.methods.items() if isinstance(method, Tensor)}
         ours = {n: method for n, method in self.methods.items() if isinstance(method, LayerDatasetAttribution)}
         statistical = {name: method for name, method in ours.items() if method.source == "activations"}
-        measured = {name: method for name, method in ours.items() if method.source == "ablation"}
+        measured = {name: method for name, method in ours.items() if method.source != "activations"}
         by_sample = {name: method for name, method in self.methods.items() if isinstance(method, PerSampleScores)}
         if measured:
-            batches.refuse_one_shot("measured unit ablation makes passes of its own")
+            batches.refuse_one_shot(f"{next(iter(measured))!r} makes passes of its own")
         scores = dict(given)
         if statistical or by_sample or fit is not None:
             scores |= self._in_one_pass(statistical, by_sample, batches, fit)
@@ -101,7 +101,7 @@ class Ranker:
         return scores
 
     def _measured(self, measured: Mapping[str, LayerDatasetAttribution], batches: Batches) -> dict[str, Tensor]:
-        """Return the scores of the methods that ablate for themselves."""
+        """Return the scores of the methods that make passes of their own."""
         scores = {}
         for name, method in measured.items():
             try:

@@ -69,6 +69,13 @@ class UnitAxis:
         """Return the sum over positions and over the indices of a group, in float64, ``[n, units]``."""
         return self._by_unit(output, mean=False)
 
+    def total_of_squares(self, output: Tensor) -> Tensor:
+        """Return the sum of squares over positions (and over the indices of a group), in float64, ``[n, units]``."""
+        wide = torch.float32 if output.device.type == "mps" else torch.float64
+        rows = max(1, BLOCK // max(1, output[:1].numel()))
+        blocks = [self.total(block.detach().to(wide).square()) for block in output.split(rows)]
+        return torch.cat(blocks)
+
     def averages(self, output: Tensor) -> bool:
         """Tell whether pooling changes more than the shape; if not, the elements are the values of the units."""
         self.count(output.shape)

@@ -14,8 +14,9 @@ from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import PooledBatch, activations
 from captum_ablate.statistics.chunks import Rows
-from captum_ablate.statistics.requests import Request, Statistic
+from captum_ablate.statistics.requests import Request, Statistic, WeightNormsRequest, is_squared
 from captum_ablate.statistics.unit_statistics import UnitStatistics
+from captum_ablate.statistics.weight_norms import WeightNorms
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,21 @@ def collect(
     """
     asked: dict[_Key, list[Request]] = {}
     for one in requests:
-        asked.setdefault((one.layer, one.axis), []).extend(one.requests)
+        for key, own in _by_key(one).items():
+            asked.setdefault(key, []).extend(own)
     run = partial(_pooled, forward_func, list(asked), batches, at_input=at_input, element=element)
     sums: dict[_Key, list[UnitStatistics]] = {}
     shapes: dict[_Key, tuple[torch.Size, ...]] = {}
+    norms: dict[_Key, list[WeightNorms]] = {}
     for batch, pooled in run(on_output or {}):
         for key, parts in pooled.items():
             if key not in sums:
                 sums[key] = [UnitStatistics(asked[key], layer_name(forward_func, key[0])) for _ in parts]
                 shapes[key] = tuple(part.shape for part in parts)
+                if WeightNormsRequest() in asked[key]:
+                    places = range(len(parts)) if element is None else [element]
+                    look = partial(WeightNorms.of, forward_func, *key[:2], batch, at_input=at_input)
+                    norms[key] = [look(part=k) for k in places]
             for total, part in zip(sums[key], parts, strict=True):
                 total.add(part)
         if on_batch is not None:
@@ -89,11 +96,22 @@ def collect(
                 if total in waiting:
                     total.add_again(part)
     found = {key: [total.statistics() for total in totals] for key, totals in sums.items()}
-    return [_answer(one, shapes[one.layer, one.axis], found[one.layer, one.axis]) for one in requests]
+    for key, own_norms in norms.items():
+        for statistics, one_norm in zip(found[key], own_norms, strict=True):
+            statistics[WeightNormsRequest()] = one_norm
+    return [_answer(one, shapes, found) for one in requests]
 
 
-_Key = tuple[nn.Module, UnitAxis]
-"""One set of units: those of a layer along an axis."""
+_Key = tuple[nn.Module, UnitAxis, bool]
+"""One set of values: the units of a layer along an axis; whether squares are summed."""
+
+
+def _by_key(one: LayerRequest) -> dict[_Key, list[Request]]:
+    """Return the requests by the values that they are of; without any the values are only checked."""
+    keys: dict[_Key, list[Request]] = {}
+    for request in one.requests:
+        keys.setdefault((one.layer, one.axis, is_squared(request)), []).append(request)
+    return keys or {(one.layer, one.axis, False): []}
 
 
 def _pooled(
@@ -106,34 +124,50 @@ def _pooled(
     element: int | None,
 ) -> Iterator[tuple[Batch, dict[_Key, list[PooledBatch]]]]:
     """Yield each batch with the pooled tensors of each key, not checked, float64 only if positions are averaged."""
-    axes: dict[nn.Module, list[UnitAxis]] = {}
-    for layer, axis in keys:
-        axes.setdefault(layer, []).append(axis)
+    axes: dict[nn.Module, list[tuple[UnitAxis, bool]]] = {}
+    for layer, axis, squared in keys:
+        axes.setdefault(layer, []).append((axis, squared))
     takes = [partial(_take, own, [Rows() for _ in own], listeners.get(layer)) for layer, own in axes.items()]
     for batch, taken in activations(forward_func, list(axes), batches, takes, at_input=at_input, element=element):
         yield (
             batch,
             {
-                (layer, axis): [PooledBatch(part[k][0], batch.target, *part[k][1:]) for part in parts]
+                (layer, axis, squared): [PooledBatch(part[k][0], batch.target, *part[k][1:]) for part in parts]
                 for (layer, own), parts in zip(axes.items(), taken, strict=True)
-                for k, axis in enumerate(own)
+                for k, (axis, squared) in enumerate(own)
             },
         )
 
 
 def _take(
-    axes: Sequence[UnitAxis], memory: Sequence[Rows], listener: Callable[[Tensor], None] | None, part: Tensor
+    axes: Sequence[tuple[UnitAxis, bool]],
+    memory: Sequence[Rows],
+    listener: Callable[[Tensor], None] | None,
+    part: Tensor,
 ) -> list[tuple[Tensor, int, torch.Size]]:
     """Return for each axis the pooled values of a tensor, the number of positions, and its shape."""
     if listener is not None:
         listener(part)
     return [
-        (axis.pool(part) if axis.averages(part) else rows.copy(part), axis.positions(part.shape), part.shape)
-        for axis, rows in zip(axes, memory, strict=True)
+        (_values(axis, squared, rows, part), axis.positions(part.shape), part.shape)
+        for (axis, squared), rows in zip(axes, memory, strict=True)
     ]
 
 
+def _values(axis: UnitAxis, squared: bool, rows: Rows, part: Tensor) -> Tensor:
+    if squared:
+        return axis.total_of_squares(part)
+    return axis.pool(part) if axis.averages(part) else rows.copy(part)
+
+
 def _answer(
-    one: LayerRequest, shapes: tuple[torch.Size, ...], statistics: list[dict[Request, Statistic]]
+    one: LayerRequest,
+    shapes: Mapping[_Key, tuple[torch.Size, ...]],
+    found: Mapping[_Key, list[dict[Request, Statistic]]],
 ) -> LayerStatistics:
-    return LayerStatistics(shapes, tuple(tuple(by_request[r] for r in one.requests) for by_request in statistics))
+    keys = [(one.layer, one.axis, is_squared(request)) for request in one.requests]
+    own = shapes[next(iter(_by_key(one)))]
+    statistics = [
+        tuple(found[key][k][request] for key, request in zip(keys, one.requests, strict=True)) for k in range(len(own))
+    ]
+    return LayerStatistics(own, tuple(statistics))

@@ -93,7 +93,7 @@ class UnitStatistics:
                 check_finite(batch, self._layer, number)
         self._batches += len(chunk.sizes)
         self._span = _plus(self._span, ValueRange(low, high, self._has_positions))
-        if MomentsRequest() in self._requests:
+        if any(isinstance(request, MomentsRequest) for request in self._requests):
             self._moments = _plus(self._moments, ClassMoments.of(values, labels, nonnegative=low >= 0))
         for request in self._histogram_requests(fixed=True):
             self._add_to_histogram(request, chunk, self._edges(request))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from captum_ablate import (
+    LayerActivationNorm,
     LayerClassSelectivity,
     LayerEntropy,
     LayerKLSelectivity,
@@ -15,7 +16,9 @@ from captum_ablate import (
     LayerMeanActivity,
     LayerMutualInformation,
     LayerSelectivityActivity,
+    LayerTaylor,
     LayerUnitAblation,
+    LayerWeightNorm,
 )
 
 OWN_OPTIONS = {
@@ -27,6 +30,9 @@ OWN_OPTIONS = {
     LayerSelectivityActivity: {"selectivity"},
     LayerLinearProbe: {"C"},
     LayerUnitAblation: {"reference", "metric"},
+    LayerWeightNorm: {},
+    LayerActivationNorm: {},
+    LayerTaylor: {},
 }
 CLASSES = list(OWN_OPTIONS)
 PROBE = partial(LayerLinearProbe, C=1.0)  # the same strength whatever the folds, and fast

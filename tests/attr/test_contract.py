@@ -19,13 +19,19 @@ from torch.utils.data import DataLoader, TensorDataset
 import captum_ablate
 from captum_ablate import (
     Batch,
+    LayerActivationNorm,
     LayerDatasetAttribution,
     LayerEntropy,
     LayerKLSelectivity,
     LayerMeanActivity,
     LayerMutualInformation,
+    LayerTaylor,
     LayerUnitAblation,
+    LayerWeightNorm,
 )
+
+ON_INDICES = (LayerUnitAblation, LayerActivationNorm, LayerTaylor)
+"""Attributions that act on the indices of a group, not on their mean."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*units have an entropy below:UserWarning")
 
@@ -154,7 +160,9 @@ def test_additional_tensors_with_one_entry_per_sample_are_split_along(factory):
     close(scores, factory(model, "linear1").attribute(x + extra, target=y))
 
 
-@pytest.mark.parametrize("factory", [f for f in FACTORIES if f is not LayerEntropy])  # see test_information
+@pytest.mark.parametrize(
+    "factory", [f for f in FACTORIES if f not in (LayerEntropy, LayerWeightNorm)]
+)  # they have none
 def test_scores_per_class_have_one_row_per_class(dense, dense_data, factory):
     x, y = dense_data
     assert factory(dense, "0").attribute(x, target=y, per_class=True).shape == (3, 7)
@@ -177,7 +185,7 @@ def test_a_layer_list_gives_the_scores_of_each_layer(dense, dense_data, factory)
         close(scores, factory(dense, layer).attribute(x, target=y))
 
 
-@pytest.mark.parametrize("factory", [f for f in FACTORIES if f is not LayerUnitAblation])  # it acts on the indices
+@pytest.mark.parametrize("factory", [f for f in FACTORIES if f not in ON_INDICES])
 def test_the_scores_of_groups_equal_those_of_a_layer_that_joins_them(factory):
     class Mean(nn.Module):
         def forward(self, x):

@@ -11,10 +11,13 @@ from every_attribution import FACTORIES, close, each
 from torch import nn
 
 from captum_ablate import (
+    LayerActivationNorm,
     LayerEntropy,
     LayerMeanActivity,
     LayerSelectivityActivity,
+    LayerTaylor,
     LayerUnitAblation,
+    LayerWeightNorm,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*units have an entropy below:UserWarning")
@@ -116,7 +119,8 @@ def test_one_class_is_refused_where_classes_are_compared(dense, dense_data, fact
 
 def test_what_does_not_compare_classes_scores_one_class_alone(dense, dense_data):
     fine = [f for f in FACTORIES if not f(dense, "0").needs_two_classes]
-    assert fine == [LayerMeanActivity, LayerEntropy, LayerUnitAblation]
+    others = [LayerWeightNorm, LayerActivationNorm, LayerTaylor]
+    assert fine == [LayerMeanActivity, LayerEntropy, LayerUnitAblation, *others]
     product = LayerSelectivityActivity(dense, "0", selectivity=LayerEntropy)
     assert not product.needs_two_classes
     close(
@@ -131,7 +135,7 @@ def test_labels_that_are_no_numbers_are_refused(dense, dense_data):
         LayerMeanActivity(dense, "0").attribute(dense_data[0], target=["cat"] * 60)
 
 
-@pytest.mark.parametrize("factory", [f for f in FACTORIES if f is not LayerUnitAblation])
+@pytest.mark.parametrize("factory", [f for f in FACTORIES if f not in (LayerUnitAblation, LayerWeightNorm)])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_activations_that_are_not_finite_are_refused_with_unit_and_batch(dense, dense_data, factory, bad):
     x, y = dense_data

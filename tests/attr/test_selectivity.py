@@ -145,7 +145,9 @@ def test_another_selectivity_takes_the_place_of_the_index(digits_net, small_digi
 
 
 def test_measured_ablation_is_refused_in_the_place_of_the_index(digits_net):
-    with pytest.raises(ValueError, match=r"statistic of the activations; LayerUnitAblation ablates.*multiply the two"):
+    with pytest.raises(
+        ValueError, match=r"statistic of the activations; LayerUnitAblation makes passes.*multiply the two"
+    ):
         LayerSelectivityActivity(digits_net, "relu3", selectivity=LayerUnitAblation)
 
 

@@ -32,6 +32,9 @@ OWN = {
         ", selectivity: 'SelectivityFactory' = <class 'captum_ablate.attr.selectivity.LayerClassSelectivity'>"
     ),
     "LayerLinearProbe": ", C: 'float | None' = None",
+    "LayerActivationNorm": "",
+    "LayerTaylor": "",
+    "LayerWeightNorm": "",
     "LayerUnitAblation": ", reference: 'ReferenceOption' = 'zero', metric: 'str | Metric' = 'log_likelihood'",
 }
 

@@ -1,0 +1,138 @@
+"""Activation times the gradient of the loss, summed over positions, in one pass over the data with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_ablate.ablation.metrics import check_labels, class_outputs, log_likelihood
+from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.calling import call
+from captum_ablate.inputs.model import ForwardFunc, layer_name
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.statistics.activations import (
+    check_activations,
+    check_calls,
+    check_samples_first,
+    layer_inputs,
+    tensor_parts,
+)
+from captum_ablate.statistics.collect import LayerStatistics
+from captum_ablate.statistics.moments import ClassMoments
+
+
+def gate_gradients(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    axis: UnitAxis,
+    batches: Iterable[Batch],
+    *,
+    at_input: bool,
+) -> list[LayerStatistics]:
+    """Return for each layer the ``ClassMoments`` of the loss's gradient with respect to a gate on each unit.
+
+    The loss of a sample is the cross entropy of its label. A gate is a factor of 1: its gradient is the sum over
+    positions of activation times gradient. The part before the first layer runs without gradients.
+
+    Raises:
+        ValueError: as ``collect``; or the model's outputs are not those of classes.
+    """
+    names = [layer_name(forward_func, layer) for layer in layers]
+    totals: list[list[ClassMoments]] = []
+    shapes: list[tuple[torch.Size, ...]] = []
+    for number, batch in enumerate(batches):
+        values, seen = _of_batch(forward_func, layers, names, axis, batch, number, at_input)
+        if not shapes:
+            shapes = seen
+            check_samples_first(forward_func, layers, names, batch, shapes, at_input=at_input)
+        target = batch.target.cpu()
+        if not all(bool(part.isfinite().all()) for parts in values for part in parts):
+            raise ValueError(
+                f"the gradient of the loss is NaN or infinite in batch {number}; check the outputs of the model"
+            )
+        new = [[ClassMoments.of(part, target) for part in parts] for parts in values]
+        pairs = zip(totals, new, strict=True)
+        totals = [[a + b for a, b in zip(old, own, strict=True)] for old, own in pairs] if totals else new
+    return [LayerStatistics(own, tuple((total,) for total in parts)) for own, parts in zip(shapes, totals, strict=True)]
+
+
+def _of_batch(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    names: Sequence[str],
+    axis: UnitAxis,
+    batch: Batch,
+    number: int,
+    at_input: bool,
+) -> tuple[list[list[Tensor]], list[tuple[torch.Size, ...]]]:
+    """Return for each layer and tensor the products, float64 ``[n, units]`` on the CPU, and the tensors' shapes."""
+    with torch.enable_grad(), _ends(layers, names, at_input) as calls:
+        outputs: Any = class_outputs(call(forward_func, batch))
+        for layer, name, own in zip(layers, names, calls, strict=True):
+            check_calls(forward_func, layer, name, len(own), partial(call, forward_func, batch))
+        parts = [own[0] for own in calls]
+        for name, of_layer in zip(names, parts, strict=True):
+            for part in of_layer:
+                check_activations(axis.pool(part), len(batch.target), name, number)
+        check_labels(log_likelihood, outputs, batch.target)
+        loss = -log_likelihood(outputs, batch.target).sum()
+        wanted = [part for of_layer in parts for part in of_layer if part.requires_grad]
+        found: dict[int, Tensor | None] = {}
+        if loss.requires_grad:
+            gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+            found = {id(part): gradient for part, gradient in zip(wanted, gradients, strict=True)}
+    products = [[_product(axis, part, found.get(id(part))) for part in of_layer] for of_layer in parts]
+    return products, [tuple(part.shape for part in of_layer) for of_layer in parts]
+
+
+def _product(axis: UnitAxis, part: Tensor, gradient: Tensor | None) -> Tensor:
+    if gradient is None:  # the outputs do not depend on it
+        return axis.total(part).cpu().to(torch.float64) * 0
+    return axis.total(part.detach() * gradient).cpu().to(torch.float64)
+
+
+@contextmanager
+def _ends(layers: Sequence[nn.Module], names: Sequence[str], at_input: bool) -> Iterator[list[list[list[Tensor]]]]:
+    """Make the tensors of the layers ends of differentiation; yield them, by layer and call."""
+    calls: list[list[list[Tensor]]] = [[] for _ in layers]
+
+    connected = len(layers) > 1  # a layer after another one passes gradients on to it
+
+    def end(value: Any, kept: list[Tensor]) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if value.is_floating_point() and not (connected and value.requires_grad):
+            value = value.detach().requires_grad_()
+        kept.append(value)
+        return value.clone()  # later operations may write into it
+
+    def at_output(name: str, own: list[list[Tensor]], _: nn.Module, __: Any, output: Any) -> Any:
+        tensor_parts(output, name)
+        own.append([])
+        if isinstance(output, Tensor):
+            return end(output, own[-1])
+        new = [end(value, own[-1]) for value in output]
+        return type(output)(*new) if hasattr(output, "_fields") else type(output)(new)
+
+    def before(name: str, own: list[list[Tensor]], _: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        tensor_parts(layer_inputs(args, kwargs), name)
+        own.append([])
+        new = tuple(end(value, own[-1]) for value in args)
+        return new, {key: end(value, own[-1]) for key, value in kwargs.items()}
+
+    handles = []
+    try:
+        for layer, name, own in zip(layers, names, calls, strict=True):
+            if at_input:
+                handles.append(layer.register_forward_pre_hook(partial(before, name, own), with_kwargs=True))
+            else:
+                handles.append(layer.register_forward_hook(partial(at_output, name, own)))
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
