@@ -13,6 +13,7 @@ from captum_ablate.ablation.site import Site
 from captum_ablate.ablation.trial import probe_few
 from captum_ablate.inputs.batches import Batch
 from captum_ablate.inputs.model import ForwardFunc, layer_name, warn_of_positions
+from captum_ablate.inputs.repeats import refuse_changes_in_training
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import check_samples_first
 
@@ -45,11 +46,14 @@ def locate(
     """Find the units of ``layers`` by one forward pass of a few samples of the first batch.
 
     Raises:
-        ValueError: if the first axis of a layer's output is not the samples.
+        ValueError: if the first axis of a layer's output is not the samples, or the model is in a training mode that
+            changes its outputs.
     """
     names = [layer_name(forward_func, layer) for layer in layers]
     sites = [Site(*one) for one in zip(layers, names, axes, strict=True)]
-    seen = probe_few(forward_func, sites, next(iter(batches)))
+    first = next(iter(batches))
+    refuse_changes_in_training(forward_func, layers, first)
+    seen = probe_few(forward_func, sites, first)
     n = len(seen.batch.target)
     check_samples_first(forward_func, layers, names, seen.batch, [[shape] for shape in seen.shapes])
     placed, start = [], 0

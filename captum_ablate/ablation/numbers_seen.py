@@ -1,7 +1,7 @@
 """Notice when Python reads a tensor's numbers without an operator that is watched.
 
 Such reads are ``tolist``, ``numpy``, ``repr``, pickling, memory addresses and functions that read numbers in C++. In
-other threads every read counts, because operators are watched in one thread alone.
+threads that the model starts every read counts, because operators are watched in one thread alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.utils.dlpack
 from torch import Tensor
+
+from captum_ablate.inputs.threads import own_pass
 
 METHODS = (
     *("tolist", "numpy", "__dlpack__", "__reduce_ex__", "__repr__", "data_ptr", "untyped_storage", "storage"),
@@ -30,8 +32,8 @@ class _ThisThread(threading.local):
 
 _this_thread = _ThisThread()
 _lock = threading.Lock()
-_notices: list[tuple[Callable[[Tensor | None, str], None], frozenset[int | None]]] = []
-"""The listeners, each with the threads that ran before it: these do not work for its forward pass."""
+_notices: list[tuple[Callable[[Tensor | None, str], None], Callable[[], bool]]] = []
+"""The listeners, each with a function that tells whether a thread works for its forward pass."""
 
 
 def _noticed(owner: Any, name: str) -> Any:
@@ -39,8 +41,8 @@ def _noticed(owner: Any, name: str) -> Any:
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if _this_thread.notice is None:
-            for notice, before in list(_notices):
-                if threading.get_ident() not in before:
+            for notice, is_own in list(_notices):
+                if is_own():
                     notice(None, name)
         elif name in METHODS:
             own = () if name == "tensor_split" else (self,)  # tensor_split reads its indices alone
@@ -64,10 +66,10 @@ _before: dict[tuple[Any, str], Any] = {}
 def numbers_seen(notice: Callable[[Tensor | None, str], None]) -> Iterator[None]:
     """Call ``notice(tensor, method)`` for every such read in this thread.
 
-    For reads in threads that started since, call ``notice(None, method)``. Methods of ``Tensor`` are replaced for the
-    time being, because a torch function mode would send attention along another path.
+    For reads in threads that the model starts, call ``notice(None, method)``. Methods of ``Tensor`` are replaced for
+    the time being, because a torch function mode would send attention along another path.
     """
-    entry = notice, frozenset(thread.ident for thread in threading.enumerate())
+    entry = notice, own_pass()
     with _lock:
         if not _notices:
             for owner, name in _owners():

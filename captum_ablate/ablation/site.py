@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import layer_inputs, tensor_parts
 
@@ -57,9 +58,9 @@ class Site:
             return tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True))
 
         handle = (
-            self.layer.register_forward_pre_hook(before, with_kwargs=True)
+            self.layer.register_forward_pre_hook(of_own_pass(before), with_kwargs=True)
             if self.at_input
-            else self.layer.register_forward_hook(after)
+            else self.layer.register_forward_hook(of_own_pass(after))
         )
         try:
             yield runs

@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from captum.attr import LayerFeatureAblation, LayerGradCam
+from captum.attr import (
+    InternalInfluence,
+    LayerActivation,
+    LayerConductance,
+    LayerDeepLift,
+    LayerFeatureAblation,
+    LayerGradCam,
+    LayerGradientXActivation,
+    LayerIntegratedGradients,
+    LayerLRP,
+)
 from torch import Tensor, nn
 
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.captum_errors import explained
 from captum_ablate.inputs.batches import Batch, Batches, UnpackBatch, as_batches, as_tuple
-from captum_ablate.inputs.model import as_model, layer_name, refuse_training_mode
+from captum_ablate.inputs.model import as_model, borrowed, layer_name, refuse_training_mode
 from captum_ablate.inputs.progress import with_progress
-from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.repeats import warn_of_randomness
+from captum_ablate.inputs.threads import drawing, hooks_of_own_pass
+from captum_ablate.inputs.unchanged import has_drawn, random_states
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import output_shapes
 from captum_ablate.statistics.moments import ClassMoments
 
 SAMPLES_AT_A_TIME = 64
 """Path methods run every sample some 50 times at once: batches of tensors are smaller than for a forward pass."""
+
+
+DRAWING_NOTHING = (
+    *(InternalInfluence, LayerActivation, LayerConductance, LayerDeepLift, LayerFeatureAblation, LayerGradCam),
+    *(LayerGradientXActivation, LayerIntegratedGradients, LayerLRP),
+)
+"""Attributions without random numbers: those of two models may run at the same time."""
 
 
 def unit_scores(
@@ -93,7 +113,7 @@ def unit_scores(
         samples=samples,
         attribute_kwargs=attribute_kwargs,
     )
-    with unchanged(scoring.forward_func, scoring.layer, batches.owner):
+    with borrowed(attribution.forward_func, scoring.forward_func, scoring.layer, batches.owner):
         for batch in with_progress(batches, scoring.name, show_progress):
             scoring.add(batch)
     return scoring.scores(per_class=per_class)
@@ -149,11 +169,19 @@ class PerSampleScores:
             batch = batch._replace(additional_forward_args=as_tuple(self.extra))
         if not self._shapes:
             refuse_training_mode(self.forward_func, self.layer)
+            states = random_states()
             self._shapes = self._layer_shapes(batch)
+            if has_drawn(states):
+                warn_of_randomness(self.forward_func, batch)
         parts = self._attribute(batch)
         return tuple(
             self._per_unit(part, shape, len(batch.target)) for part, shape in zip(parts, self._shapes, strict=True)
         )
+
+    @property
+    def draws(self) -> bool:
+        """Whether the attribution may draw random numbers."""
+        return type(self.attribution) not in DRAWING_NOTHING
 
     def scores(self, per_class: bool = False) -> Any:
         """Return the scores of all batches so far, ``[units]`` or ``[classes, units]``; a tuple of them if need be."""
@@ -191,7 +219,7 @@ class PerSampleScores:
             kwargs["layer_mask"] = self._unit_mask(batch)
         inputs = tuple(x.detach().clone() if isinstance(x, Tensor) else x for x in batch.inputs)
         try:
-            with torch.enable_grad():
+            with drawing if self.draws else nullcontext(), hooks_of_own_pass(), torch.enable_grad():
                 result = self._call(inputs[0] if len(inputs) == 1 else inputs, batch, kwargs)
         except Exception as error:
             name = layer_name(self.forward_func, self.layer)

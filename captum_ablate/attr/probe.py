@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
 
 from captum_ablate.attr.base import LayerDatasetAttribution
+from captum_ablate.inputs.warnings import ignoring
 from captum_ablate.statistics.requests import TableRequest
 from captum_ablate.statistics.table import ActivationTable
 
@@ -75,8 +75,7 @@ def _weights(values: NDArray[Any], target: NDArray[Any], strength: float | None)
     key = np.sort(values, axis=1) @ np.cos(np.arange(values.shape[1]))
     order = np.lexsort((key, target))  # so that folds depend neither on the order of samples nor on that of units
     values, target = values[order], target[order]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near the optimum the ranking no longer moves
+    with ignoring(ConvergenceWarning):  # near the optimum the ranking no longer moves
         if strength is None:
             strength = _best_strength(values, target)
         weights = LogisticRegression(C=strength, tol=1e-6, max_iter=1000).fit(values, target).coef_

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from captum_ablate.diagnostics.labelled import labels, rows, same_length
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.progress import with_progress
+from captum_ablate.inputs.warnings import ignoring
 from captum_ablate.statistics.activations import activations
 
 STRENGTHS = tuple(10.0**k for k in (-4, -3, -2, -1, 0, 1))
@@ -176,8 +176,7 @@ def _averaged_fit(
     """Return the weight ``[classes, d]`` and the bias ``[classes]`` of the fits to ``subsets``, averaged."""
     classes = int(y.max()) + 1
     weight, bias = np.zeros((classes, values.shape[1])), np.zeros(classes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # near the optimum the predictions no longer move
+    with ignoring(ConvergenceWarning):  # near the optimum the predictions no longer move
         strength = _best_strength(values[subsets[0]], y[subsets[0]], seed) if C is None else C
         for subset in subsets:
             fitted = LogisticRegression(C=strength, tol=1e-6, max_iter=2000).fit(values[subset], y[subset])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -18,6 +18,7 @@ from captum_ablate.attr.per_sample import SAMPLES_AT_A_TIME, PerSampleScores
 from captum_ablate.evaluation.methods import Method, as_method
 from captum_ablate.inputs.batches import Batch, Batches
 from captum_ablate.inputs.model import ForwardFunc
+from captum_ablate.inputs.threads import drawing
 from captum_ablate.statistics.collect import LayerRequest, collect
 
 
@@ -81,9 +82,12 @@ class Ranker:
             number = next(numbers)
             for name in list(left):
                 try:
-                    _seed_everything(self.seed, number)
-                    for piece in _pieces(batch):
-                        left[name].add(piece)
+                    if not left[name].draws:
+                        _add(left[name], batch)
+                        continue
+                    with drawing:
+                        _seed_everything(self.seed, number)
+                        _add(left[name], batch)
                 except Exception as error:
                     self._fail(name, error)
                     del left[name]
@@ -128,7 +132,7 @@ def _seed_everything(*seed: int) -> None:
     torch.manual_seed(number)
 
 
-def _pieces(batch: Batch) -> Iterator[Batch]:
-    """Yield the batch in pieces that a path method can hold."""
+def _add(scoring: PerSampleScores, batch: Batch) -> None:
+    """Add the batch in pieces that a path method can hold."""
     for start in range(0, len(batch.target), SAMPLES_AT_A_TIME):
-        yield batch.take(slice(start, start + SAMPLES_AT_A_TIME))
+        scoring.add(batch.take(slice(start, start + SAMPLES_AT_A_TIME)))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from captum_ablate.inputs.eager import ordinary
 from captum_ablate.inputs.model import device_of
 
 TENSOR_BATCH = 256
@@ -110,11 +111,13 @@ class Batches:
                     f"batch {number} has {len(target)} labels for inputs of shape {tuple(part.shape)}; "
                     "the first axis of every input must be the samples, with one label each"
                 )
-        if self._device is None:
-            return Batch(batch.inputs, target, batch.additional_forward_args)
         move = self._device
-        inputs, extra = map_tensors(lambda part: part if part.device == move else part.to(move), batch)
-        return Batch(inputs, target.to(move), extra)
+
+        def moved(part: Tensor) -> Tensor:
+            return ordinary(part if move is None or part.device == move else part.to(move))
+
+        inputs, extra = map_tensors(moved, batch)
+        return Batch(inputs, moved(target), extra)
 
 
 def as_batches(

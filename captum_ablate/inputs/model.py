@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.threads import of_own_pass
+from captum_ablate.inputs.unchanged import modules_of, unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.warnings import warn
 
@@ -104,9 +105,7 @@ def has_hooks(model: nn.Module) -> bool:
 def refuse_training_mode(*owners: Any) -> None:
     """Raise if a layer is in training mode that would make outputs random, or move its own statistics."""
     for owner in owners:
-        if not isinstance(owner, nn.Module):
-            continue
-        for name, module in owner.named_modules():
+        for name, module in _named(owner):
             if module.training and _acts_differently_in_training(module):
                 raise ValueError(
                     f"the model is in training mode: {type(module).__name__} {name!r} would make every forward pass "
@@ -114,11 +113,20 @@ def refuse_training_mode(*owners: Any) -> None:
                 )
 
 
+def _named(owner: Any) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules of an owner, with their names where it is a module."""
+    if isinstance(owner, nn.Module):
+        yield from owner.named_modules()
+    else:
+        yield from ((type(module).__name__, module) for module in modules_of([owner]))
+
+
 @contextmanager
 def borrowed(*owners: Any) -> Iterator[None]:
     """Use the user's model for one call: refuse training mode, then leave everything as it came.
 
-    ``owners`` are the model, layers that it may not contain, and what the data come from, as in ``unchanged``.
+    ``owners`` are the model, layers that it may not contain, and what the data come from, as in ``unchanged``. Another
+    thread that wants to use the model waits meanwhile.
     """
     with unchanged(*owners):
         refuse_training_mode(*owners)
@@ -171,7 +179,7 @@ def list_layers(model: nn.Module, *inputs: Any, unit_dim: int | None = 1) -> pd.
 
     with unchanged(model_), torch.no_grad():
         for module in names:
-            module.register_forward_hook(note)
+            module.register_forward_hook(of_own_pass(note))
         model_(*(x.clone() if isinstance(x, Tensor) else x for x in inputs))
     order = [*calls, *(name for name in names.values() if name not in calls)]
     types = {name: type(module).__name__ for module, name in names.items()}
@@ -184,7 +192,8 @@ def instead_of(model: nn.Module, layer: nn.Module, run: Callable[[], Any]) -> st
     """Return names of layers that run once in a forward pass (``run``) and can replace ``layer``."""
     names = {module: name for name, module in model.named_modules() if name}
     order: list[nn.Module] = []
-    handles = [m.register_forward_hook(lambda module, *_: order.append(module)) for m in names]
+    note = of_own_pass(lambda module, *_: order.append(module))
+    handles = [m.register_forward_hook(note) for m in names]
     try:
         with torch.no_grad():
             run()

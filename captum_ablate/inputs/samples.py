@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import trange
 
+from captum_ablate.inputs.threads import drawing
+
 Array = npt.NDArray[Any]
 
 DATA_FOLDER = "CAPTUM_ABLATE_DATA"
@@ -155,7 +157,7 @@ def small_network(channels: int, size: int, classes: int, *, seed: int = 0) -> S
         >>> tuple(network(torch.zeros(2, 1, 8, 8)).shape)
         (2, 10)
     """
-    with torch.random.fork_rng(devices=[]):
+    with drawing, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return SmallNetwork(channels, size, classes)
 

@@ -1,40 +1,90 @@
-"""Leave the user's model, and every random state, as they came."""
+"""The promise that the user's model, and every random state, leave a call as they came."""
 
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from captum_ablate.inputs.eager import run_eagerly, without_inference_tensors
+from captum_ablate.inputs.threads import one_at_a_time
+
 
 @contextmanager
 def unchanged(*owners: Any) -> Iterator[None]:
     """Give back hooks, modes, attributes, buffers and gradients of every module of ``owners``, and all random states.
 
-    An attribute gets its value back; a list, dict, set, deque or tensor its content, but not what lies deeper, such as
-    a list in a list.
+    An attribute gets back its value, and a list, dict, set, deque or tensor its content; what lies deeper (a list in a
+    list) is not looked at.
 
-    An owner is a module, a bound method of one, or anything else: a plain function owns no module, a data loader may
-    own a random generator. Captum's methods leave hooks and attributes on a model that raises inside them; these go
-    too.
+    An owner is a module, a bound method of one, a function (it owns the modules that it closes over, or names as
+    globals), or anything else (a data loader may own a random generator). Captum's methods leave hooks and attributes
+    behind when the model raises inside them; this takes those back too.
+
+    Meanwhile other threads wait that want to use the same modules, compiled modules run their Python code, and
+    inference mode is left: neither hooks nor gradients would work.
     """
+    modules = modules_of(owners)
     with ExitStack() as stack:
+        stack.enter_context(one_at_a_time(modules))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
         stack.enter_context(_random_states(owners))
-        for module in _modules(owners):
+        for module in modules:
             stack.callback(_remember(module))
+        run_eagerly(modules)
+        without_inference_tensors(modules)
         yield
 
 
-def _modules(owners: Iterable[Any]) -> list[nn.Module]:
-    roots = (getattr(owner, "__self__", owner) for owner in owners)
-    found = {id(m): m for root in roots if isinstance(root, nn.Module) for m in root.modules()}
+def modules_of(owners: Iterable[Any]) -> list[nn.Module]:
+    """Return the modules of ``owners``, as ``unchanged`` explains, each before those inside it."""
+    roots = [root for owner in owners for root in _roots(owner)]
+    found = {id(m): m for root in roots for m in root.modules()}
     return list(found.values())
+
+
+def _roots(owner: Any) -> list[nn.Module]:
+    owner = getattr(owner, "__self__", owner)
+    if isinstance(owner, nn.Module):
+        return [owner]
+    if isinstance(owner, partial):
+        parts = [owner.func, *owner.args, *owner.keywords.values()]
+        return [root for part in parts for root in _roots(part) if isinstance(part, (nn.Module, FunctionType))]
+    if not isinstance(owner, FunctionType):
+        return []
+    held = [_content(cell) for cell in owner.__closure__ or ()]
+    named = [owner.__globals__.get(name) for name in owner.__code__.co_names]
+    return [value for value in (*held, *named) if isinstance(value, nn.Module)]
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+class _RandomStates:
+    """The process's random states: the first call that uses models finds them, the last one gives them back."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.threads: list[int] = []
+        self.found: Any = None
+
+
+_states = _RandomStates()
 
 
 @contextmanager
@@ -42,16 +92,50 @@ def _random_states(owners: Iterable[Any]) -> Iterator[None]:
     samplers = [sampler for owner in owners for sampler in _with_samplers(owner)]
     generators = [g for s in samplers if isinstance(g := getattr(s, "generator", None), torch.Generator)]
     states = [g.get_state() for g in generators]
-    python, legacy_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  the user's state, not ours
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    me, found = threading.get_ident(), _current_states()
+    with _states.lock:
+        if not _states.threads:
+            _states.found = found
+        _states.threads.append(me)
     try:
-        with torch.random.fork_rng(devices=devices):
-            yield
+        yield
     finally:
-        random.setstate(python)
-        np.random.set_state(legacy_numpy)  # noqa: NPY002
+        with _states.lock:
+            _states.threads.remove(me)
+            if not _states.threads:
+                _give_back(_states.found)
+            elif set(_states.threads) == {me}:
+                _give_back(found)
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+def _current_states() -> tuple[Any, ...]:
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda  # noqa: NPY002  the user's state
+
+
+def _give_back(states: tuple[Any, ...]) -> None:
+    python, legacy_numpy, cpu, cuda = states
+    random.setstate(python)
+    np.random.set_state(legacy_numpy)  # noqa: NPY002
+    torch.set_rng_state(cpu)
+    for device, state in cuda:
+        torch.cuda.set_rng_state(state, device)
+
+
+def has_drawn(states: tuple[Any, ...]) -> bool:
+    """Tell whether random numbers were drawn since ``random_states()`` returned ``states``."""
+    return bool(_flat(states) != _flat(_current_states()))
+
+
+random_states = _current_states
+
+
+def _flat(states: tuple[Any, ...]) -> list[Any]:
+    python, (kind, keys, *rest), cpu, cuda = states
+    return [python, kind, keys.tobytes(), rest, cpu.numpy().tobytes(), [s.numpy().tobytes() for _, s in cuda]]
 
 
 def _with_samplers(owner: Any) -> Iterator[Any]:
@@ -64,7 +148,7 @@ def _with_samplers(owner: Any) -> Iterator[Any]:
 
 
 class _remember:
-    """Remember one module's own state; write it back when called."""
+    """One module's own state: called, it writes that state back."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -94,6 +178,8 @@ class _remember:
                 with torch.no_grad():
                     tensor.copy_(saved)
         for parameter, data, requires_grad, grad, saved_grad in self.parameters:
+            if parameter.is_inference():  # a copy stood in its place
+                continue
             if parameter.data_ptr() != data.data_ptr():
                 parameter.data = data
             parameter.requires_grad_(requires_grad)

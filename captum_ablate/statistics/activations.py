@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from captum_ablate.inputs.batches import Batch
 from captum_ablate.inputs.calling import Caller, call
 from captum_ablate.inputs.model import ForwardFunc, instead_of, layer_name
+from captum_ablate.inputs.repeats import NO_REPEAT, ONE_DRAW, refuse_changes_in_training, same
+from captum_ablate.inputs.threads import of_own_pass
+from captum_ablate.inputs.unchanged import has_drawn, random_states
 from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.warnings import warn
 
 Take = Callable[[Tensor], Any]
 
@@ -61,6 +65,7 @@ def activations(
     *,
     at_input: bool = False,
     element: int | None = None,
+    may_be_random: bool = False,
 ) -> Iterator[tuple[Batch, list[list[Any]]]]:
     """Yield each batch with ``take(tensor)`` for every tensor of each layer's output (or input).
 
@@ -75,8 +80,13 @@ def activations(
     run = Caller(forward_func)
     for number, batch in enumerate(batches):
         own = [partial(_with_shape, take) for take in takes] if number == 0 else takes
+        if number == 0:
+            refuse_changes_in_training(forward_func, layers, batch)
+            states = random_states()
         with _taking(layers, names, own, at_input, element) as taken, torch.no_grad():
             run(batch)
+        if number == 0 and not may_be_random and has_drawn(states):
+            _warn_of_randomness(forward_func, layers, names, batch, at_input=at_input, element=element)
         for layer, name, calls in zip(layers, names, taken, strict=True):
             check_calls(forward_func, layer, name, len(calls), partial(call, forward_func, batch))
         parts = [calls[0] for calls in taken]
@@ -85,6 +95,30 @@ def activations(
             check_samples_first(forward_func, layers, names, batch, shapes, at_input=at_input, element=element)
             parts = [[value for _, value in of_layer] for of_layer in parts]
         yield batch, parts
+
+
+def _warn_of_randomness(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    names: Sequence[str],
+    batch: Batch,
+    *,
+    at_input: bool,
+    element: int | None,
+) -> None:
+    """Warn if two passes on the same batch give a layer different activations."""
+    passes = []
+    for _ in range(2):
+        with _taking(layers, names, [_copy] * len(layers), at_input, element) as taken, torch.no_grad():
+            call(forward_func, batch)
+        passes.append(taken)
+    for name, first, second in zip(names, *passes, strict=True):
+        if not all(same(a, b) for a, b in zip(first, second, strict=True)):
+            warn(f"{NO_REPEAT} give layer {name!r} different activations; {ONE_DRAW}")
+
+
+def _copy(part: Tensor) -> Tensor:
+    return part.detach().clone()
 
 
 def _with_shape(take: Take, part: Tensor) -> tuple[torch.Size, Any]:
@@ -140,11 +174,13 @@ def _taking(
         if at_input:
             handles.append(
                 layer.register_forward_pre_hook(
-                    lambda _, args, kwargs, noting=noting: noting(layer_inputs(args, kwargs)), with_kwargs=True
+                    of_own_pass(lambda _, args, kwargs, noting=noting: noting(layer_inputs(args, kwargs))),
+                    with_kwargs=True,
                 )
             )
         else:
-            handles.append(layer.register_forward_hook(lambda _, __, output, noting=noting: noting(output)))
+            after = of_own_pass(lambda _, __, output, noting=noting: noting(output))
+            handles.append(layer.register_forward_hook(after))
     try:
         yield taken
     finally:
@@ -198,7 +234,7 @@ def output_shapes(
     forward_func: ForwardFunc, layers: Sequence[nn.Module], batches: Iterable[Batch], *, at_input: bool = False
 ) -> list[list[torch.Size]]:
     """Return the shape of every tensor of each layer's output (or input), from the first of ``batches``."""
-    _, shapes = next(activations(forward_func, layers, batches, _shape, at_input=at_input))
+    _, shapes = next(activations(forward_func, layers, batches, _shape, at_input=at_input, may_be_random=True))
     return shapes
 
 

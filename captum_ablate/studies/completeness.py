@@ -19,6 +19,8 @@ from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import Batch, as_target, as_tuple
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import as_model, borrowed
+from captum_ablate.inputs.repeats import refuse_changes_in_training
+from captum_ablate.inputs.threads import hooks_of_own_pass
 
 SMALLEST_CHANGE = 1e-6
 """Relative errors divide by no less than this."""
@@ -107,10 +109,11 @@ def completeness_delta(
         kwargs["baselines"] = start if len(start) > 1 else start[0]
     if extra:
         kwargs["additional_forward_args"] = extra
-    with borrowed(forward_func, attribution.layer):
+    with borrowed(attribution.forward_func, forward_func, attribution.layer):
         own = tuple(x.detach().clone() for x in inputs)
         labels = labels.to(inputs[0].device)
-        with torch.enable_grad():
+        refuse_changes_in_training(forward_func, [attribution.layer], Batch(inputs, labels, extra))
+        with hooks_of_own_pass(), torch.enable_grad():
             parts = attribution.attribute(own if len(own) > 1 else own[0], target=labels, **kwargs)
         total = sum((_sum(part, n) for part in as_tuple(parts)), start=torch.zeros(n, dtype=torch.float64))
         with torch.no_grad():
