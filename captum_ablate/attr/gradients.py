@@ -14,6 +14,8 @@ from captum_ablate.ablation.metrics import check_labels, class_outputs, log_like
 from captum_ablate.inputs.batches import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc, layer_name
+from captum_ablate.inputs.repeats import refuse_changes_in_training
+from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import (
     check_activations,
@@ -46,6 +48,8 @@ def gate_gradients(
     totals: list[list[ClassMoments]] = []
     shapes: list[tuple[torch.Size, ...]] = []
     for number, batch in enumerate(batches):
+        if number == 0:
+            refuse_changes_in_training(forward_func, layers, batch)
         values, seen = _of_batch(forward_func, layers, names, axis, batch, number, at_input)
         if not shapes:
             shapes = seen
@@ -129,9 +133,11 @@ def _ends(layers: Sequence[nn.Module], names: Sequence[str], at_input: bool) -> 
     try:
         for layer, name, own in zip(layers, names, calls, strict=True):
             if at_input:
-                handles.append(layer.register_forward_pre_hook(partial(before, name, own), with_kwargs=True))
+                handles.append(
+                    layer.register_forward_pre_hook(of_own_pass(partial(before, name, own)), with_kwargs=True)
+                )
             else:
-                handles.append(layer.register_forward_hook(partial(at_output, name, own)))
+                handles.append(layer.register_forward_hook(of_own_pass(partial(at_output, name, own))))
         yield calls
     finally:
         for handle in handles:

@@ -16,9 +16,8 @@ def run_eagerly(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if module.__dict__.get("_compiled_call_impl") is not None:
             module.__dict__["_compiled_call_impl"] = None
-        inner = module.__dict__.get("_modules", {}).get("_orig_mod")
-        if inner is not None and "dynamo_ctx" in module.__dict__:
-            module.__dict__["forward"] = inner.__call__
+        if "dynamo_ctx" in module.__dict__:
+            module.__dict__["forward"] = module.get_submodule("_orig_mod").__call__
 
 
 def without_inference_tensors(modules: Iterable[nn.Module]) -> None:

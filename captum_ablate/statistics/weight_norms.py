@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from captum_ablate.inputs.batches import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc, layer_name
+from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import layer_inputs
 
@@ -332,9 +333,9 @@ def _at(layer: nn.Module, at_input: bool, part: int, see: Callable[[Tensor], Ten
             new = _replaced(layer_inputs(args, kwargs), part, see)
             return tuple(new[: len(args)]), dict(zip(kwargs, new[len(args) :], strict=True))
 
-        handle = layer.register_forward_pre_hook(before, with_kwargs=True)
+        handle = layer.register_forward_pre_hook(of_own_pass(before), with_kwargs=True)
     else:
-        handle = layer.register_forward_hook(lambda _, __, output: _output(output, part, see))
+        handle = layer.register_forward_hook(of_own_pass(lambda _, __, output: _output(output, part, see)))
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from captum_ablate import (
     CumulativeAblationEvaluator,
     LayerClassSelectivity,
     LayerMeanActivity,
+    LayerTaylor,
     LayerUnitAblation,
     attribute_together,
     unit_scores,
@@ -84,10 +85,11 @@ def uses(model, forward=None):
         "activity": lambda: LayerMeanActivity(forward, model.act).attribute(X, target=Y),
         "loader": lambda: LayerClassSelectivity(forward, model.act).attribute([(X[:20], Y[:20]), (X[20:], Y[20:])]),
         "together": lambda: attribute_together({"a": LayerMeanActivity(forward, model.act)}, X, Y),
+        "taylor": lambda: LayerTaylor(forward, model.act).attribute(X, target=Y),
         "ablation": lambda: LayerUnitAblation(forward, model.act).attribute(X, target=Y),
         "unit_scores": lambda: unit_scores(LayerConductance(forward, model.act), (X, Y)),
         "evaluator": lambda: CumulativeAblationEvaluator(forward, model.act, n_random=1).evaluate(
-            torch.rand(8), (X, Y)
+            torch.arange(8.0), (X, Y)
         ),
         "spectrum": lambda: activation_spectrum(forward, model.act, X, replicates=0, fit_range=(1, 4)),
         "projection": lambda: random_projection_test(

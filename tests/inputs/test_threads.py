@@ -19,7 +19,9 @@ from captum_ablate import (
     LayerLinearProbe,
     LayerMeanActivity,
     LayerMutualInformation,
+    LayerTaylor,
     LayerUnitAblation,
+    LayerWeightNorm,
     attribute_together,
     unit_scores,
 )
@@ -60,6 +62,8 @@ def calls_of(model: nn.Module) -> dict[str, object]:
         "information": lambda: [LayerMutualInformation(model, "1").attribute(x, target=y)],
         "probe": lambda: [LayerLinearProbe(model, "1", C=1.0).attribute(x, target=y)],
         "ablation": lambda: [LayerUnitAblation(model, "1", reference="mean").attribute(x, target=y)],
+        "taylor": lambda: [LayerTaylor(model, "1").attribute(x, target=y)],
+        "norms": lambda: [LayerWeightNorm(model, "1").attribute(x, target=y)],
         "together": lambda: list(
             attribute_together({"a": LayerMeanActivity(model, "1"), "b": LayerMeanActivity(model, "3")}, x, y).values()
         ),
@@ -145,7 +149,8 @@ class Checked(threading.Thread):
 
 
 @pytest.mark.parametrize(
-    "kind", ["activity", "together", "ablation", "conductance", "gradients", "deeplift", "zero", "mean"]
+    "kind",
+    ["activity", "together", "taylor", "norms", "ablation", "conductance", "gradients", "deeplift", "zero", "mean"],
 )
 @pytest.mark.parametrize("starts", ["before", "inside"])
 def test_the_users_own_passes_are_neither_heard_nor_changed(kind, starts):
