@@ -48,6 +48,8 @@ class Prefix:
         self._key, self._model, self._state = _key(batch), recording.forward_func, state_of(recording.forward_func)
         self._limit = FASTER * seconds
         convolutional = any(op.name == "convolution" for op in recording.before.ops)
+        self._has_images = any(len(spec.shape) == 4 for spec in recording.before.specs)
+        self._folds = False
         self._untried = []
         if rewritable and convolutional:
             self._untried.append(Strategy(channels_last=True, folded=True))
@@ -84,8 +86,10 @@ class Prefix:
     @property
     def description(self) -> str:
         """How the prefix ran, if that was not bit-identical to the model."""
-        rewritten = any(not s.is_exact for s in self._seconds)
-        return "prefix channels last, folded batch norm" if rewritten else ""
+        if all(s.is_exact for s in self._seconds):
+            return ""
+        words = ["channels last" if self._has_images else "", "folded batch norm" if self._folds else ""]
+        return " ".join(["prefix", ", ".join(filter(None, words))]) if any(words) else ""
 
     def accept(self, seconds: float) -> None:
         """Note that the strategy was right, and its time."""
@@ -119,6 +123,7 @@ class Prefix:
         if schedule is None:
             values = Values(self._before, weights, channels_last=strategy.channels_last)
             ops = weights.folded(self._before) if strategy.folded else self._before.ops
+            self._folds |= len(ops) < len(self._before.ops)
             schedule = self._schedules[strategy] = Schedule.of(ops, values)
         given = [
             leaf for leaf in tree_leaves((batch.inputs, batch.additional_forward_args)) if isinstance(leaf, Tensor)

@@ -106,7 +106,8 @@ class Search:
             if took is not None and took <= FASTER * seconds:
                 best, seconds = candidate, took
         if any(op.name == "convolution" and len(self.tape.specs[op.reads[0]].shape) == 4 for op in self.tape.ops):
-            for candidate in (replace(best, channels_last=True, folded=True), replace(best, folded=True)):
+            folds = self.ready.weights.folds(narrowed(self.tape) if best.narrowed else self.tape)
+            for candidate in [replace(best, channels_last=True, folded=folds), replace(best, folded=True)][: 1 + folds]:
                 took = self._trial(candidate, mask, truth, seconds)
                 if took is not None and took <= FASTER * seconds:
                     return candidate, took

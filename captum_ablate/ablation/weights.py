@@ -68,6 +68,10 @@ class Weights:
                 ops[made_by[source]], ops[number] = joined, None
         return [op for op in ops if op is not None]
 
+    def folds(self, tape: Tape) -> bool:
+        """Tell whether a tape has a batch norm that can be folded."""
+        return len(self.folded(tape)) < len(tape.ops)
+
     def _joined(self, convolution: Op, norm: Op, tape: Tape) -> Op | None:
         """Return the convolution that includes the batch norm, or None if they cannot be joined."""
         training = False if norm.name.endswith("no_training") else norm.args[5]

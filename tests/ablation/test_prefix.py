@@ -218,6 +218,18 @@ def test_a_rewritten_prefix_equals_full_passes(kind: type[Before], monkeypatch: 
     assert "prefix channels last, folded batch norm" in engine.description
 
 
+def test_no_batch_norm_is_named_where_none_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Choice, "is_rewritable", lambda self, ready: True)
+    data, model = batches([9] * 5), network(Before)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            model.set_submodule(name, nn.Identity())
+    engine = check(model, data, data)
+    assert served(engine) == 4
+    assert "prefix channels last" in engine.description
+    assert "batch norm" not in engine.description
+
+
 class Changing:
     """Batches with a change to the model, ``change(model, number)``, before each."""
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from captum_ablate import CumulativeAblationEvaluator
+from captum_ablate.ablation import search
 from captum_ablate.ablation.hook_loop import full_forward, probe
 from captum_ablate.ablation.plan import Chain, Plan
 from captum_ablate.ablation.program import Program
@@ -183,3 +185,18 @@ def test_what_does_not_depend_on_the_ablation_runs_once() -> None:
     names = [op.name for op in recording.tape.ops]
     assert names.count("convolution") == 1  # the second one: the first is the layer itself
     assert names[0] == "ablate"
+
+
+@pytest.mark.parametrize("has_norm", [True, False])
+def test_a_folded_batch_norm_is_named_only_where_one_is_folded(has_norm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit, value in (("SMALL", 0), ("FASTER", float("inf")), ("SLOWER", float("inf"))):
+        monkeypatch.setattr(search, limit, value)  # the first rewrite that agrees is taken
+    torch.manual_seed(0)
+    norm = [nn.BatchNorm2d(5)] if has_norm else []
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(80, 3)
+    )
+    data = torch.randn(6, 3, 8, 8), torch.arange(6) % 3
+    curve = CumulativeAblationEvaluator(settled(model).eval(), "1", metric="logit").evaluate(torch.rand(4), data)
+    assert "channels last" in curve.engine
+    assert ("folded batch norm" in curve.engine) == has_norm
