@@ -89,7 +89,7 @@ class LayerMutualInformation(_QuantisedAttribution):
     bias_correction: bool = False
 
     def score(self, histogram: ClassHistogram) -> Tensor:
-        _warn_if_empty(histogram.entropy)
+        _warn_if_empty(type(self).__name__, histogram.entropy)
         return histogram.p_class @ self.score_per_class(histogram)
 
     def score_per_class(self, histogram: ClassHistogram) -> Tensor:
@@ -122,7 +122,7 @@ class LayerKLSelectivity(_QuantisedAttribution):
     bias_correction: bool = False
 
     def score(self, histogram: ClassHistogram) -> Tensor:
-        _warn_if_empty(histogram.entropy)
+        _warn_if_empty(type(self).__name__, histogram.entropy)
         return self.score_per_class(histogram).amax(dim=0)
 
     def score_per_class(self, histogram: ClassHistogram) -> Tensor:
@@ -144,10 +144,12 @@ def _specific_information(histogram: ClassHistogram, bias_correction: bool) -> T
     return histogram.specific_information - expected_specific_information(histogram)
 
 
-def _warn_if_empty(entropy: Tensor) -> None:
+def _warn_if_empty(name: str, entropy: Tensor) -> None:
+    """Warn if most units stand in one bin nearly always: what that does to a ranking, and what tells them apart."""
     empty = int((entropy < EMPTY_BITS).sum())
     if 2 * empty > len(entropy):
         warn(
-            f"{empty} of {len(entropy)} units have an entropy below {EMPTY_BITS} bit under this quantiser, so their "
-            'scores tell little; try threshold="median", or bins=16 with edges="mass"'
+            f"{name}: {empty} of {len(entropy)} units have an entropy below {EMPTY_BITS} bit under this quantiser, so "
+            "their scores are near 0 and their order among themselves says nothing. Units that are not constant are "
+            'told apart by threshold="median"; those that are (dead units) by no quantiser'
         )

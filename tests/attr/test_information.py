@@ -257,6 +257,20 @@ def test_a_quantiser_that_empties_most_units_warns_the_caller(dense, dense_data)
     assert [w.filename for w in caught] == [__file__]
 
 
+def test_the_warning_names_what_helps(dense_data):
+    """Units that are always on have no entropy at 0; their median tells them apart, and dead ones stay empty."""
+    x, y = dense_data
+    values = torch.cat([1 + x.abs(), torch.zeros(len(x), 1)], dim=1)
+    relu = nn.Sequential(nn.ReLU()).eval()
+    with pytest.warns(UserWarning, match=r'^LayerMutualInformation: .*apart by threshold="median"'):
+        assert (LayerMutualInformation(relu, "0").attribute(values, target=y) == 0).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = LayerMutualInformation(relu, "0", threshold="median").attribute(values, target=y)
+    assert (scores[:-1] > 0).all()
+    assert scores[-1] == 0
+
+
 def test_a_quantiser_that_fits_does_not_warn(dense, dense_data):  # passes if nothing is raised
     x, y = dense_data
     with warnings.catch_warnings():
