@@ -32,7 +32,7 @@ from captum_ablate.ablation.stage import CannotReplay
 from captum_ablate.ablation.strategy import Strategy
 from captum_ablate.ablation.trial import TRIAL_SAMPLES, Trial, check_replay
 from captum_ablate.ablation.weights import Weights
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.inputs.warnings import warn
 

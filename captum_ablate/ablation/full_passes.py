@@ -17,7 +17,7 @@ from captum_ablate.ablation.ready import ablating
 from captum_ablate.ablation.recording import unablated
 from captum_ablate.ablation.reference import Reference
 from captum_ablate.ablation.site import Site
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.statistics.activations import check_activations
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_ablate.ablation.intercept import watching
 from captum_ablate.ablation.site import Site
 from captum_ablate.ablation.stage import Path, PathFinder
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.statistics.activations import check_calls

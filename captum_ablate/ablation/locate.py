@@ -11,7 +11,7 @@ from torch import nn
 from captum_ablate.ablation.hook_loop import Probe
 from captum_ablate.ablation.site import Site
 from captum_ablate.ablation.trial import probe_few
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, layer_name, warn_of_positions
 from captum_ablate.inputs.repeats import refuse_changes_in_training
 from captum_ablate.inputs.units import UnitAxis

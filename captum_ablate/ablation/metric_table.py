@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from captum_ablate.ablation.agreement import TOLERANCE
 from captum_ablate.ablation.metrics import Metric, accuracy, check_labels, class_outputs, is_named
 from captum_ablate.ablation.plan import Plan
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 
 Outputs = Iterator[tuple[Sequence[int], Any]]
 """The numbers of some masks and their outputs: n rows for the first mask, n for the second, and so on."""

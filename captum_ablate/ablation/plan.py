@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from captum_ablate.inputs.values import int_or_none
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -125,10 +127,11 @@ def checked_steps(steps: int | Sequence[int] | None) -> int | tuple[int, ...] | 
     """
     if steps is None:
         return None
-    if isinstance(steps, (int, np.integer)) and not isinstance(steps, bool):
-        if steps < 1:
+    number = int_or_none(steps)
+    if number is not None:
+        if number < 1:
             raise ValueError(f"steps must be at least 1, a sequence of counts, or None for every count; got {steps}")
-        return int(steps)
+        return number
     try:
         counts = [int(count) for count in steps]  # type: ignore[union-attr]  # TypeError is translated below
         whole = all(int(count) == count for count in steps)  # type: ignore[union-attr]

@@ -22,7 +22,7 @@ from captum_ablate.ablation.state import PLAIN, state_of
 from captum_ablate.ablation.strategy import Strategy
 from captum_ablate.ablation.tape import Tape
 from captum_ablate.ablation.weights import Weights
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 
 FASTER = 0.95
 """Largest share of a recording's time that the prefix tape may take."""

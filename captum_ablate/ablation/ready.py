@@ -17,7 +17,7 @@ from captum_ablate.ablation.site import Site
 from captum_ablate.ablation.strategy import Strategy
 from captum_ablate.ablation.tape import Tape
 from captum_ablate.ablation.weights import Weights
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 
 
 class Ready:

@@ -33,7 +33,7 @@ from captum_ablate.ablation.site import Site
 from captum_ablate.ablation.stage import CannotReplay, Path, Stage
 from captum_ablate.ablation.tape import Tape
 from captum_ablate.ablation.tracer import Tracer
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc
 
@@ -229,7 +229,7 @@ class _Pass:
         if len(self.activations) < len(self.sites):
             raise CannotReplay("the layer did not run")
         k = len(self.batch.inputs)
-        own = Batch(self.inputs[:k], self.batch.target, self.inputs[k:])
+        own = self.batch._replace(inputs=self.inputs[:k], additional_forward_args=self.inputs[k:])
         tape = self.tracer.finish(class_outputs(outputs))
         before: Tape | str = "not traced"
         if self.notes_all:

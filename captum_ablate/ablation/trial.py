@@ -19,7 +19,7 @@ from captum_ablate.ablation.recording import Recording, record
 from captum_ablate.ablation.site import Site
 from captum_ablate.ablation.stage import CannotReplay, Path
 from captum_ablate.ablation.weights import Weights
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, has_hooks
 from captum_ablate.inputs.unchanged import unchanged
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captum_ablate.attr.gradients import gate_gradients
 from captum_ablate.attr.options import AttributionWithOptions, argument
-from captum_ablate.inputs.batches import Batches, UnpackBatch, batches_of_call, check_classes
+from captum_ablate.inputs.batches import Batches, UnpackBatch, batches_of_call
 from captum_ablate.inputs.model import (
     ForwardFunc,
     Layer,
@@ -24,6 +24,7 @@ from captum_ablate.inputs.model import (
     warn_of_positions,
 )
 from captum_ablate.inputs.progress import with_progress
+from captum_ablate.inputs.targets import check_classes
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.collect import LayerRequest, LayerStatistics, collect
 from captum_ablate.statistics.requests import MomentsRequest, Request, Statistic

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_ablate.ablation.metrics import check_labels, class_outputs, log_likelihood
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.repeats import refuse_changes_in_training

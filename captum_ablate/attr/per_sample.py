@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.captum_errors import explained
-from captum_ablate.inputs.batches import Batch, Batches, UnpackBatch, as_batches, as_tuple
+from captum_ablate.inputs.batch import Batch, as_tuple
+from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.model import as_model, borrowed, layer_name, refuse_training_mode
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.repeats import warn_of_randomness

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from captum_ablate.diagnostics import pictures
+from captum_ablate.inputs.values import whole_number
 from captum_ablate.statistics.intervals import Floats
 
 
@@ -68,8 +69,7 @@ def dropout_capacity_bounds(neurons: int, bits: float, dropout: float | Sequence
         >>> bounds.high.tolist()
         [40.0, 20.0]
     """
-    if isinstance(neurons, bool) or not isinstance(neurons, int) or neurons < 1:
-        raise ValueError(f"neurons must be an int, at least 1; got {neurons!r}")
+    neurons = whole_number(neurons, "neurons", 1)
     if not 0 < bits < float("inf"):
         raise ValueError(f"bits, the capacity of one neuron without dropout, must be above 0 and finite; got {bits!r}")
     rates = np.atleast_1d(np.asarray(dropout, dtype=np.float64))

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.inputs.batches import as_target
+from captum_ablate.inputs.targets import as_target
+from captum_ablate.inputs.values import tensor_of
 
 
 def logits_and_target(logits: Any, target: Any) -> tuple[Tensor, Tensor]:
@@ -29,7 +30,7 @@ def logits_and_target(logits: Any, target: Any) -> tuple[Tensor, Tensor]:
 
 def rows(values: Any, name: str, shape: str) -> Tensor:
     """Return finite ``values`` as a float64 matrix on the CPU, one row for each sample."""
-    matrix = torch.as_tensor(values).detach().cpu().to(torch.float64)
+    matrix = tensor_of(values, name).cpu().to(torch.float64)
     if matrix.ndim != 2 or not len(matrix):
         raise ValueError(f"{name} must be {shape} with at least one sample; got shape {tuple(matrix.shape)}")
     if not bool(torch.isfinite(matrix).all()):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from captum_ablate.diagnostics import pictures
 from captum_ablate.diagnostics.labelled import labels, rows, same_length
+from captum_ablate.inputs.values import tensor_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +160,7 @@ def level_slices(
         >>> slices.class_composition.tolist()
         [[1.0, 0.0], [0.5, 0.5]]
     """
-    unit = torch.as_tensor(values).detach()
+    unit = tensor_of(values)
     if unit.ndim != 1:
         raise ValueError(
             f"values must be those of one unit, [n]; got shape {tuple(unit.shape)}. "

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from captum_ablate.inputs.values import tensor_of
+
 FIRST_RANK, LAST_RANK = 10, 500
 """The default range of a fit: the first ranks hold the few strong directions of a layer, the last its noise floor."""
 
@@ -133,7 +135,7 @@ def _shorter(first: int, rank: int) -> str:
 
 
 def _nonnegative(eigenvalues: Tensor) -> Tensor:
-    values = torch.as_tensor(eigenvalues, dtype=torch.float64)
+    values = tensor_of(eigenvalues, "eigenvalues").to(torch.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"eigenvalues must be one spectrum, [units]; got shape {tuple(values.shape)}")
     if not bool((values >= 0).all()):

@@ -17,9 +17,11 @@ from scipy.spatial.distance import pdist
 from torch import Tensor
 
 from captum_ablate.diagnostics import pictures
-from captum_ablate.inputs.batches import Batch, as_batches, as_tuple
+from captum_ablate.inputs.batch import Batch, as_tuple
+from captum_ablate.inputs.batches import as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.values import whole_number
 from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.intervals import Interval, mean_interval
 
@@ -168,8 +170,7 @@ def random_projection_test(
     frames = tuple(int(count) for count in frames)
     if len(frames) < 2 or min(frames) < 3 or len(set(frames)) != len(frames):
         raise ValueError(f"frames must be two or more different numbers of frames, 3 or more each; got {frames}")
-    if isinstance(projections, bool) or not isinstance(projections, int) or projections < 2:
-        raise ValueError(f"projections must be an int, at least 2 for an interval; got {projections!r}")
+    projections = whole_number(projections, "projections", 2, "for an interval")
     model = as_model(forward_func)
     module = find_layer(model, layer)
     axis, name = UnitAxis.of(unit_dim, layer_mask), layer_name(model, module)

@@ -43,6 +43,7 @@ from captum_ablate.inputs.model import (
 )
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.values import int_or_none, whole_number
 from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.covariance import processes
 from captum_ablate.statistics.intervals import LEVEL, Interval
@@ -314,11 +315,10 @@ def activation_spectrum(
 def _check_settings(fit_range: tuple[int, int] | None, stimulus_dim: float, replicates: int) -> None:
     if fit_range is not None:
         pair = tuple(fit_range)
-        if len(pair) != 2 or not all(isinstance(rank, int) for rank in pair) or not 1 <= pair[0] < pair[1] - 1:
+        if len(pair) != 2 or any(int_or_none(rank) is None for rank in pair) or not 1 <= pair[0] < pair[1] - 1:
             raise ValueError(
                 f"fit_range must be the first and last rank of the fit, from 1, with one between; got {fit_range!r}"
             )
     if not stimulus_dim > 0:
         raise ValueError(f"stimulus_dim must be the dimension of the stimuli, above 0; got {stimulus_dim!r}")
-    if not isinstance(replicates, int) or replicates < 0:
-        raise ValueError(f"replicates must be an int, at least 0 (0: no interval); got {replicates!r}")
+    whole_number(replicates, "replicates", 0, "(0: no interval)")

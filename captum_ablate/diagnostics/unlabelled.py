@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from captum_ablate.inputs.batches import Batch, Batches, UnpackBatch, as_batches, as_tuple
+from captum_ablate.inputs.batch import Batch, as_tuple
+from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
+from captum_ablate.inputs.values import ARRAYS
 
 
 def unlabelled_batches(
@@ -22,34 +25,39 @@ def unlabelled_batches(
     def unpack(item: Any) -> Batch:
         return _without_labels(item if unpack_batch is None else unpack_batch(item))
 
-    if isinstance(data, Tensor):
-        data = _zeros((data,), ())
-    elif isinstance(data, Batch) or (isinstance(data, tuple) and len(data) == 2 and _is_tensors(data[0])):
+    if isinstance(data, (Tensor, *ARRAYS)):
+        data = _zeros(Batch((data,), None))
+    elif isinstance(data, Batch) or (isinstance(data, tuple) and len(data) == 2 and _is_arrays(data[0])):
         data = _without_labels(data if isinstance(data, Batch) else Batch(as_tuple(data[0]), data[1]))
     return as_batches(data, forward_func=forward_func, batch_size=batch_size, unpack_batch=unpack)
 
 
-def _is_tensors(inputs: Any) -> bool:
-    return all(isinstance(part, Tensor) for part in as_tuple(inputs))
+def _is_arrays(inputs: Any) -> bool:
+    return all(isinstance(part, (Tensor, *ARRAYS)) for part in as_tuple(inputs))
 
 
 def _without_labels(item: Any) -> Batch:
     if isinstance(item, Batch):
-        return _zeros(as_tuple(item.inputs), item.additional_forward_args)
+        return _zeros(item._replace(inputs=as_tuple(item.inputs)))
     if isinstance(item, Tensor):
-        return _zeros((item,), ())
+        return _zeros(Batch((item,), None))
     if isinstance(item, (tuple, list)) and item:
-        return _zeros(tuple(item[:-1]) if len(item) > 1 else tuple(item), ())
+        return _zeros(Batch(tuple(item[:-1]) if len(item) > 1 else tuple(item), item[-1]))
     raise TypeError(
         f"each batch must be a Tensor of inputs, (inputs,) or (*inputs, labels); got {type(item).__name__}. "
         "Pass unpack_batch=f, where f(batch) returns one of these or Batch(inputs, target, additional_forward_args)."
     )
 
 
-def _zeros(inputs: tuple[Any, ...], extra: Any) -> Batch:
-    first = next((part for part in inputs if isinstance(part, Tensor) and part.ndim), None)
-    if first is None:
+def _zeros(batch: Batch) -> Batch:
+    """Return the batch with zeros for labels, as many as its first input, or else its labels, have rows."""
+    own = [part for k, part in enumerate(batch.inputs) if k not in batch.shared]
+    sized = [
+        leaf for leaf in (*own, *tree_leaves(own), batch.target) if isinstance(leaf, (Tensor, *ARRAYS)) and leaf.ndim
+    ]
+    if not sized:
         raise TypeError(
-            f"a batch needs at least one Tensor of inputs [n, ...]; got {', '.join(type(p).__name__ for p in inputs)}"
+            "a batch needs at least one Tensor of inputs [n, ...]; got "
+            f"{', '.join(type(part).__name__ for part in batch.inputs)}"
         )
-    return Batch(inputs, torch.zeros(len(first), dtype=torch.int64), () if extra is None else extra)
+    return batch._replace(target=torch.zeros(len(sized[0]), dtype=torch.int64))

@@ -33,6 +33,7 @@ from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layers
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.values import whole_number
 
 
 class CumulativeAblationEvaluator:
@@ -99,7 +100,7 @@ class CumulativeAblationEvaluator:
             fit_of(one, axis, seed)  # an unknown reference is refused here
         self.metric, self._metric = metric, as_metric(metric)
         self.steps = checked_steps(steps)
-        self.n_random, self.seed = _natural(n_random, "n_random"), _natural(seed, "seed")
+        self.n_random, self.seed = whole_number(n_random, "n_random", 0), whole_number(seed, "seed", 0)
 
     def compare(
         self,
@@ -237,12 +238,6 @@ class _DeletionAreas:
     def __call__(self, measured: Measured) -> list[Tensor]:
         curves = curves_of(self._plan, measured)[: 2 * self._methods : 2]
         return [deficit_areas(curve, self._fraction) for curve in curves]
-
-
-def _natural(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise ValueError(f"{name} must be an int of at least 0; got {value!r}")
-    return int(value)
 
 
 def _check_names(attributions: Any) -> None:

@@ -16,6 +16,7 @@ from captum_ablate.ablation import Reference, ReferenceOption, Site, fit_of, pla
 from captum_ablate.evaluation.ranking import Ranker
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc, find_layer, layer_name
+from captum_ablate.inputs.values import tensor_of
 
 
 @dataclass(frozen=True)
@@ -151,14 +152,14 @@ def by_layer(method: Any, forward_func: ForwardFunc, layers: Sequence[nn.Module]
         if missing or len(method) != len(names):
             raise ValueError(f"a mapping must have the layers {names} for its keys; got {list(method)}")
         return [method[name] for name in names]
-    if isinstance(method, (list, tuple)) and not all(isinstance(one, (int, float)) for one in method):
+    if isinstance(method, (list, tuple)) and not all(isinstance(one, (int, float, np.number)) for one in method):
         if len(method) != len(layers):
             raise ValueError(
                 f"one tensor or attribution is needed for each of the {len(layers)} layers; got {len(method)}"
             )
         return list(method)
     if isinstance(method, (Tensor, np.ndarray, list, tuple)):
-        whole = torch.as_tensor(method)
+        whole = tensor_of(method, "scores")
         if whole.shape != (sum(units),):
             raise ValueError(
                 f"scores over {len(layers)} layers are one tensor per layer, of {', '.join(map(str, units))} units, or "

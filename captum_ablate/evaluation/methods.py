@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from captum_ablate.ablation import Site
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.per_sample import PerSampleScores, unit_scores
 from captum_ablate.inputs.model import Layer, find_layer, layer_name
+from captum_ablate.inputs.values import ARRAYS, tensor_of
 
 Method: TypeAlias = Tensor | LayerDatasetAttribution | PerSampleScores
 """Ready scores ``[units]``, an attribution over a data set, or a per-sample attribution of Captum's."""
@@ -33,7 +33,7 @@ def as_method(method: Any, site: Site) -> Method:
         if method.func is not unit_scores or len(method.args) != 1:
             raise TypeError("a functools.partial must be partial(unit_scores, attribution, ...)")
         (method,), options = method.args, dict(method.keywords)
-    if isinstance(method, (Tensor, np.ndarray, list)):
+    if isinstance(method, (Tensor, list, *ARRAYS)):
         return _given(method)
     if isinstance(method, type):
         raise TypeError(f"{method.__name__} is a class; pass an attribution: {method.__name__}(model, layer)")
@@ -49,7 +49,7 @@ def as_method(method: Any, site: Site) -> Method:
 
 
 def _given(values: Any) -> Tensor:
-    scores = torch.as_tensor(values).detach().cpu().clone()
+    scores = tensor_of(values, "scores").cpu().clone()
     if scores.is_complex() or scores.dtype == torch.bool:
         raise TypeError(f"scores must be real numbers; got {scores.dtype}")
     return scores.to(torch.float64)

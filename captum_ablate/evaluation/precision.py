@@ -42,7 +42,7 @@ class Precision:
 
         ``options`` are those of ``as_batches``.
         """
-        if isinstance(until, bool) or not isinstance(until, (int, float)) or not until > 0:
+        if isinstance(until, bool) or not isinstance(until, (int, float, np.number)) or not until > 0:
             raise ValueError(f"until must be a half-width above 0, in units of the metric; got {until!r}")
         bounds = bounds_of(metric)
         if bounds is None:

@@ -16,7 +16,8 @@ from captum_ablate.ablation import Reference, ReferenceFit, Site
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.per_sample import SAMPLES_AT_A_TIME, PerSampleScores
 from captum_ablate.evaluation.methods import Method, as_method
-from captum_ablate.inputs.batches import Batch, Batches
+from captum_ablate.inputs.batch import Batch
+from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.inputs.threads import drawing
 from captum_ablate.statistics.collect import LayerRequest, collect

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from captum_ablate.inputs.batches import Batch, are_tensors, map_tensors
+from captum_ablate.inputs.batch import Batch, are_tensors, map_tensors
 
 
 def call(forward_func: Callable[..., Any], batch: Batch) -> Any:
@@ -36,7 +36,7 @@ class Caller:
             outputs = self._forward_func(*inputs, *extra)
             originals = _tensors(batch.inputs, batch.additional_forward_args)
             pairs = zip(_tensors(inputs, extra), originals, strict=True)
-            self._writes = any(original.is_inference() or not torch.equal(copy, original) for copy, original in pairs)
+            self._writes = any(not _is_same(copy, original) for copy, original in pairs)
             return outputs
         if self._writes:
             return call(self._forward_func, batch)
@@ -54,6 +54,11 @@ class Caller:
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
+
+
+def _is_same(copy: Tensor, original: Tensor) -> bool:
+    """Tell whether two tensors are surely equal; sparse and inference tensors cannot tell later if they change."""
+    return not original.is_inference() and original.layout == torch.strided and torch.equal(copy, original)
 
 
 def _tensors(inputs: tuple[Any, ...], extra: tuple[Any, ...]) -> list[Tensor]:

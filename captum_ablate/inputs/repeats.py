@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.inputs.unchanged import has_drawn, modules_of, random_states, unchanged

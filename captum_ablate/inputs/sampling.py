@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler, Subset
 
-from captum_ablate.inputs.batches import TENSOR_BATCH, Batch, Batches, UnpackBatch, as_batches
+from captum_ablate.inputs.batch import Batch
+from captum_ablate.inputs.batches import TENSOR_BATCH, Batches, UnpackBatch, as_batches
 
 
 @dataclass(frozen=True)

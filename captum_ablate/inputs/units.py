@@ -8,6 +8,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from captum_ablate.inputs.values import int_or_none, tensor_of
+
 BLOCK = 2**17
 """Values widened to float64 at a time: 1 MiB, which stays in cache."""
 
@@ -25,11 +27,12 @@ class UnitAxis:
     @classmethod
     def of(cls, unit_dim: int | None = 1, layer_mask: Tensor | None = None) -> UnitAxis:
         """Return the axis of the public arguments ``unit_dim`` and ``layer_mask``, checked."""
-        if unit_dim is not None and (isinstance(unit_dim, bool) or not isinstance(unit_dim, int)):
+        dim = int_or_none(unit_dim)
+        if unit_dim is not None and dim is None:
             raise TypeError(f"unit_dim must be an int or None (every element is a unit); got {unit_dim!r}")
-        if unit_dim == 0:
+        if dim == 0:
             raise ValueError("unit_dim=0 is the axis of the samples; units need another axis, such as 1 or -1")
-        return cls(unit_dim, None if layer_mask is None else _groups(layer_mask))
+        return cls(dim, None if layer_mask is None else _groups(layer_mask))
 
     def shape(self, shape: torch.Size | tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape ``[1, ..., units, ..., 1]`` in which one value per index broadcasts against an output."""
@@ -124,7 +127,7 @@ def _sum(output: Tensor, dims: list[int], wide: torch.dtype) -> Tensor:
 
 
 def _groups(layer_mask: Tensor) -> tuple[int, ...]:
-    mask = torch.as_tensor(layer_mask).detach().cpu()
+    mask = tensor_of(layer_mask, "layer_mask").cpu()
     if mask.is_floating_point() or mask.is_complex() or mask.numel() == 0 or int(mask.min()) < 0:
         raise ValueError(f"layer_mask must hold group numbers 0, 1, ...; got {mask.dtype} {tuple(mask.shape)}")
     if max(mask.shape, default=1) != mask.numel():

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import PooledBatch, activations

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_ablate.inputs.values import whole_number
+
 
 @dataclass(frozen=True)
 class ValueRange:
@@ -44,21 +46,20 @@ class Quantiser:
     @classmethod
     def of(cls, threshold: float | Tensor | str | None, bins: int | None, edges: str) -> Quantiser:
         """Return the quantiser of the public arguments, checked."""
-        if isinstance(threshold, (int, float)) and not isinstance(threshold, bool):
+        if isinstance(threshold, (int, float, np.number)) and not isinstance(threshold, bool):
             threshold = torch.tensor(float(threshold), dtype=torch.float64)
         if threshold is not None and not isinstance(threshold, Tensor) and threshold != "median":
             raise ValueError(f'threshold must be a number, a Tensor [units], "median" or None; got {threshold!r}')
         if threshold is not None and bins is not None:
             raise ValueError("threshold makes one bit and bins makes several: pass one of them, not both")
-        if bins is not None and (isinstance(bins, bool) or not isinstance(bins, (int, np.integer)) or bins < 2):
-            raise ValueError(f"bins must be an int of at least 2; got {bins!r}")
+        if bins is not None:
+            bins = whole_number(bins, "bins", 2)
         if edges not in ("width", "mass"):
             raise ValueError(f'edges must be "width" or "mass"; got {edges!r}')
         if isinstance(threshold, Tensor):
             if threshold.ndim > 1 or not bool(torch.isfinite(threshold).all()):
                 raise ValueError(f"threshold must be finite, a number or [units]; got shape {tuple(threshold.shape)}")
             return cls(tuple(threshold.tolist()) if threshold.ndim else float(threshold))
-        bins = bins if bins is None else int(bins)
         if bins is None and threshold is None and edges == "mass":
             bins = 16
         return cls(threshold, bins, edges)

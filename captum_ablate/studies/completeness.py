@@ -16,11 +16,13 @@ from torch import Tensor
 from captum_ablate.ablation.metrics import class_outputs
 from captum_ablate.evaluation.labels import headed, name_labels
 from captum_ablate.evaluation.plots import COLOURS
-from captum_ablate.inputs.batches import Batch, as_target, as_tuple
+from captum_ablate.inputs.batch import Batch, as_tuple
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import as_model, borrowed
 from captum_ablate.inputs.repeats import refuse_changes_in_training
+from captum_ablate.inputs.targets import as_target
 from captum_ablate.inputs.threads import hooks_of_own_pass
+from captum_ablate.inputs.values import int_or_none
 
 SMALLEST_CHANGE = 1e-6
 """Relative errors divide by no less than this."""
@@ -100,7 +102,8 @@ def completeness_delta(
     """
     inputs = as_tuple(inputs)
     forward_func, n = as_model(attribution.forward_func), len(inputs[0])
-    labels = torch.full((n,), target) if isinstance(target, int) else as_target(target)
+    index = int_or_none(target)
+    labels = as_target(target) if index is None else torch.full((n,), index)
     extra = () if additional_forward_args is None else as_tuple(additional_forward_args)
     start = _baselines(inputs, baselines)
     takes = inspect.signature(attribution.attribute).parameters

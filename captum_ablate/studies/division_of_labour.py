@@ -15,6 +15,7 @@ from torch import Tensor
 
 from captum_ablate.evaluation.labels import headed, name_labels
 from captum_ablate.evaluation.plots import COLOURS
+from captum_ablate.inputs.values import int_or_none
 from captum_ablate.studies.sample_scores import sample_scores
 
 
@@ -103,9 +104,10 @@ def division_of_labour(
         >>> division_of_labour(LayerConductance(model, model[1]), data, target=1).share.shape
         torch.Size([6])
     """
-    if isinstance(target, bool) or not isinstance(target, int):
+    output = int_or_none(target)
+    if output is None:
         raise TypeError(f"target must be the index of one output for all samples; got {target!r}")
-    scores = sample_scores(attribution, data, target=target, **options)
+    scores = sample_scores(attribution, data, target=output, **options)
     return labour_of(scores, tolerance=tolerance, name=type(attribution).__name__)
 
 

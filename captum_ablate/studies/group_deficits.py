@@ -20,6 +20,7 @@ from captum_ablate.evaluation.labels import name_labels
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import ticking
+from captum_ablate.inputs.values import whole_number
 from captum_ablate.statistics.intervals import mean_interval, two_way_interval
 from captum_ablate.studies.heat_map import draw_excess
 from captum_ablate.studies.tiling import Tiling
@@ -212,8 +213,7 @@ def tables_by_class(plan: Plan, measured: Measured, n_random: int) -> dict[str, 
 
 def _check(grid: Tiling, n_random: int) -> None:
     """Raise where there is nothing to ablate, or nothing to compare with."""
-    if isinstance(n_random, bool) or not isinstance(n_random, int) or n_random < 1:
-        raise ValueError(f"n_random must be an int of at least 1; got {n_random!r}")
+    whole_number(n_random, "n_random", 1)
     if not grid.groups:
         raise ValueError(f"no tile has {grid.min_units} units; take fewer tiles than {grid.tiles} or a lower min_units")
 

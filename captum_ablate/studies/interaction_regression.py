@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from captum_ablate.evaluation.labels import label
+from captum_ablate.inputs.values import whole_number
 from captum_ablate.statistics.intervals import LEVEL, Interval
 from captum_ablate.studies.linear_models import LinearFit, bootstrap, fit, freedman_lane
 from captum_ablate.studies.regression_terms import check_columns, regression_terms, strata_of, stratum_numbers
@@ -226,9 +227,8 @@ def interaction_regression(
         (1.0, 0.01)
     """
     check_columns(frame, (response, selectivity, activity, size))
-    for name, count in (("permutations", permutations), ("resamples", resamples)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be an int of at least 1; got {count!r}")
+    permutations = whole_number(permutations, "permutations", 1)
+    resamples = whole_number(resamples, "resamples", 1)
     strata = strata_of(frame, strata)
     return InteractionRegression.of(
         regression_terms(frame, selectivity, activity, size),

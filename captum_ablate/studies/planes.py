@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.evaluation.labels import name_labels
-from captum_ablate.inputs.batches import Batch, Batches, UnpackBatch, as_batches
+from captum_ablate.inputs.batch import Batch
+from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.studies.group_deficits import GroupDeficits
 from captum_ablate.studies.heat_map import draw_excess
 from captum_ablate.studies.tiling import Edges, Tiling

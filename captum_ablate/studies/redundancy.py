@@ -13,6 +13,7 @@ from torch import Tensor
 from captum_ablate.evaluation.curve import DeficitCurve
 from captum_ablate.evaluation.labels import label
 from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly
+from captum_ablate.inputs.values import tensor_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def redundancy(curve: DeficitCurve, single_unit_deficits: Tensor, *, floor: floa
         >>> abs(redundancy(curve, deficits, floor=-100.0).value) < 1e-5  # logits are linear in the units
         True
     """
-    deficits = torch.as_tensor(single_unit_deficits).detach().cpu().to(torch.float64)
+    deficits = tensor_of(single_unit_deficits, "single_unit_deficits").cpu().to(torch.float64)
     units = len(curve.order)
     if deficits.shape != (units,):
         raise ValueError(

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from captum_ablate.evaluation.labels import headed, name_labels
+from captum_ablate.inputs.values import tensor_of, whole_number
 from captum_ablate.inputs.wording import counted
 from captum_ablate.studies.heat_map import draw_tiles
 
@@ -57,9 +58,7 @@ class Tiling:
         if len(self.x) != len(self.y):
             raise ValueError(f"x and y must have one value for each unit; got {len(self.x)} and {len(self.y)}")
         for name in ("tiles", "min_units"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name} must be an int of at least 1; got {value!r}")
+            object.__setattr__(self, name, whole_number(getattr(self, name), name, 1))
         if self.edges not in ("width", "quantile"):
             raise ValueError(f'edges must be "width" or "quantile"; got {self.edges!r}')
         if not bool(self.inside.any()):
@@ -155,7 +154,7 @@ def tile_of(values: Tensor, edges: Tensor) -> Tensor:
 
 def _coordinates(values: Any, name: str) -> Tensor:
     """Return ``values`` as finite float64 ``[units]`` on the CPU, or NaN where a unit has no place."""
-    found = torch.as_tensor(values).detach().cpu().to(torch.float64)
+    found = tensor_of(values).cpu().to(torch.float64)
     if found.ndim != 1 or not len(found):
         raise ValueError(f"{name} must have one value for each unit, [units]; got shape {tuple(found.shape)}")
     if bool(found.isinf().any()):

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from captum_ablate.attr import LayerClassSelectivity, LayerMeanActivity
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
-from captum_ablate.inputs.batches import UnpackBatch, as_batches, check_classes
+from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import with_progress
+from captum_ablate.inputs.targets import check_classes
 from captum_ablate.inputs.warnings import warn
 from captum_ablate.statistics.collect import LayerRequest, collect
 from captum_ablate.statistics.moments import ClassMoments

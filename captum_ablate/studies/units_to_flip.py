@@ -24,6 +24,7 @@ from captum_ablate.inputs.batches import Batches, UnpackBatch
 from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.values import whole_number
 from captum_ablate.inputs.wording import visible
 from captum_ablate.statistics.intervals import LEVEL, Interval
 
@@ -176,8 +177,7 @@ def units_to_flip(
         >>> units_to_flip(LayerConductance(model, model[1]), data, limit=6).counts.shape
         torch.Size([30])
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ValueError(f"limit must be an int of at least 1; got {limit!r}")
+    limit = whole_number(limit, "limit", 1)
     axis = UnitAxis.of(unit_dim, layer_mask)
     scorings = _scorings(attribution, axis, target=target, positions=positions, attribute_kwargs=attribute_kwargs)
     forward_func, layers = scorings[0].forward_func, [s.layer for s in scorings]

@@ -19,7 +19,7 @@ from captum_ablate.ablation.site import Site
 from captum_ablate.ablation.strategy import Strategy
 from captum_ablate.ablation.tape import Tape
 from captum_ablate.ablation.weights import Weights
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.units import UnitAxis
 
 WIDTH, TOKENS, HEADS = 12, 5, 4

@@ -20,7 +20,7 @@ from captum_ablate.ablation.choice import Choice
 from captum_ablate.ablation.metrics import as_metric
 from captum_ablate.ablation.prefix import Prefix
 from captum_ablate.ablation.reference import plain_reference
-from captum_ablate.inputs.batches import Batch
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.units import UnitAxis
 
 UNITS = 6

@@ -9,9 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from captum_ablate import Batch
-from captum_ablate.inputs.batches import as_batches, as_target, batches_of_call
+from captum_ablate.inputs.batches import as_batches, batches_of_call
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import device_of
+from captum_ablate.inputs.targets import as_target
 
 
 def samples():

@@ -8,7 +8,8 @@ from captum.attr import LayerActivation
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_ablate import LayerMeanActivity, LayerUnitAblation, attribute_together, unit_scores
-from captum_ablate.inputs.batches import Batch, as_batches
+from captum_ablate.inputs.batch import Batch
+from captum_ablate.inputs.batches import as_batches
 from captum_ablate.inputs.progress import ticking, with_progress
 
 
