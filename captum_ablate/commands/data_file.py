@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,68 +11,119 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_ablate.inputs.batches import as_target
+
 INPUTS = ("inputs", "images", "data", "x", "X")
 LABELS = ("labels", "target", "targets", "y", "Y")
 """Names under which a file may hold its inputs and its labels; the first one present counts."""
+
+_AS_NAMES = f"{INPUTS[0]}=..., {LABELS[0]}=..."
 
 SUFFIXES = (".npz", ".pt", ".pth")
 
 
 def is_file_name(name: str) -> bool:
     """Tell whether ``name`` means a data file or a folder, and not ``module:name``."""
-    return Path(name).suffix in SUFFIXES or Path(name).is_dir()
+    return bool(name) and (Path(name).suffix in SUFFIXES or Path(name).exists())
 
 
-def read(name: str, option: str) -> Any:
+def read(name: str, option: str, *, needs_labels: bool = False) -> Any:
     """Return ``(inputs, labels)`` of the file ``name``, or its inputs alone if it has no labels.
 
+    ``needs_labels`` refuses a file without labels, or whose labels are no integer classes.
+
     Raises:
-        FileNotFoundError, ValueError, TypeError: if it cannot be read or holds something else. The text names
-            ``option``.
+        OSError, ValueError, TypeError: if it cannot be read or holds something else. The text names ``option``.
     """
     file = Path(name)
     if file.is_dir():
         raise ValueError(
-            f"{option} {name} is a folder. Only your model determines how its images are sized and normalised, so "
-            "name a function that reads them, for instance in my_code.py:\n\n"
-            "    def load():\n"
-            "        from torch.utils.data import DataLoader\n"
-            "        from torchvision import datasets, transforms\n\n"
-            "        prepare = transforms.Compose([transforms.Resize((224, 224)), transforms.ToTensor()])\n"
-            f"        return DataLoader(datasets.ImageFolder({str(name)!r}, prepare), batch_size=64)\n\n"
-            f"and pass {option} my_code:load (ImageFolder takes each subfolder for a class)"
+            f"{option} {name} is a folder, and only your model determines how its images are sized and normalised; "
+            f"name a function of yours that returns DataLoader(ImageFolder({str(name)!r}, transform)), with "
+            f"torchvision's ImageFolder, which takes each subfolder for a class: {option} my_code:load"
         )
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f"there is no file {name} ({option})")
+    if file.suffix not in SUFFIXES:
+        raise ValueError(
+            f"{option} {name} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}: numpy.savez('data.npz', "
+            f"{_AS_NAMES}) writes such a file; for anything else, name a function that loads it: {option} my_code:load"
+        )
+    if not file.stat().st_size:
+        raise ValueError(f"{option} {name} is an empty file")
     found = _arrays(file, option) if file.suffix == ".npz" else _tensors(file, option)
     if isinstance(found, dict):
         found = _named(found, file, option)
-    if isinstance(found, Tensor):
-        return _single(found)
-    if isinstance(found, (tuple, list)) and len(found) == 2 and all(isinstance(part, Tensor) for part in found):
-        return _single(found[0]), found[1]
-    raise TypeError(
-        f"{option} {name} must hold inputs, or inputs and labels, as tensors: torch.save((inputs, labels), {name!r}) "
-        f"or a dict with the keys {INPUTS[0]!r} and {LABELS[0]!r}; it holds {_kind(found)}"
-    )
+    inputs, labels = found if isinstance(found, (tuple, list)) and len(found) == 2 else (found, None)
+    if not isinstance(inputs, Tensor) or not (labels is None or isinstance(labels, Tensor)):
+        raise TypeError(
+            f"{option} {name} must hold inputs, or inputs and labels, as tensors: {_how_to_save(file)}; it holds "
+            f"{_kind(found)}"
+        )
+    _check(inputs, labels, file, option, needs_labels)
+    return _single(inputs) if labels is None else (_single(inputs), labels)
+
+
+def _check(inputs: Tensor, labels: Tensor | None, file: Path, option: str, needs_labels: bool) -> None:
+    """Raise if inputs and labels are not of the same samples, or labels that are needed are no classes."""
+    if not inputs.ndim:
+        raise ValueError(f"{option} {file} must hold inputs [n, ...], a row for each sample; they are a single number")
+    if labels is not None and (not labels.ndim or len(labels) != len(inputs)):
+        raise ValueError(
+            f"{option} {file} must hold one label for each of its {len(inputs):,} inputs; its labels have shape "
+            f"{tuple(labels.shape)}"
+        )
+    if not needs_labels:
+        return
+    if labels is None:
+        raise ValueError(
+            f"{option} {file} holds inputs {tuple(inputs.shape)} but no labels, and this command needs one integer "
+            f"class for each sample: {_how_to_save(file)}"
+        )
+    as_target(labels, f" ({option} {file})")
+
+
+def _how_to_save(file: Path) -> str:
+    if file.suffix == ".npz":
+        return f"numpy.savez({str(file)!r}, {_AS_NAMES})"
+    return f"torch.save((inputs, labels), {str(file)!r}), or a dict with the keys {INPUTS[0]!r} and {LABELS[0]!r}"
 
 
 def _arrays(file: Path, option: str) -> dict[str, Tensor]:
+    found = {}
     try:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no zip file of arrays")
         with np.load(file) as stored:
-            return {name: torch.from_numpy(stored[name]) for name in stored.files}
-    except (ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{option} {file} is no .npz file of plain arrays: {error}") from error
+            for name in stored.files:
+                found[name] = _of_numbers(stored, name)
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{option} {file} is no .npz file of plain arrays: {error}; numpy.savez({str(file)!r}, {_AS_NAMES}) writes "
+            "one"
+        ) from error
+    return found
+
+
+def _of_numbers(stored: Any, name: str) -> Tensor:
+    try:
+        values = stored[name]
+    except ValueError as error:  # numpy says that pickles are not allowed
+        raise ValueError(f"its array {name!r} holds Python objects, not numbers") from error
+    if values.dtype.kind not in "biufc":
+        raise ValueError(f"its array {name!r} holds {values.dtype}, not numbers (encode classes as 0, 1, 2, ...)")
+    return torch.from_numpy(values)
 
 
 def _tensors(file: Path, option: str) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except Exception as error:  # bytes that are no pickle raise errors of any type
         raise ValueError(
             f"{option} {file} cannot be read with torch.load(..., weights_only=True): it must hold tensors alone, as "
-            "torch.save((inputs, labels), file) writes them. For anything else, name a function that loads it: "
-            f"{option} my_code:load"
+            f"{_how_to_save(file)} writes them; for anything else, name a function that loads it: {option} my_code:load"
         ) from error
 
 

@@ -51,7 +51,7 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     folder = output_folder.make(options.out)
-    model, data, name = model_and_data.load(options)
+    model, data, name = model_and_data.load(options, needs_labels=True)
     if isinstance(data, Iterator):
         raise TypeError(
             f"--data {options.data} is a {type(data).__name__}, which can be read only once, but logits and images "

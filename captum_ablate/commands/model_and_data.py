@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from captum_ablate.commands import data_file, user_code
 from captum_ablate.inputs import samples as demo_data
@@ -44,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
-def load(options: argparse.Namespace) -> ModelAndData:
-    """Return the model and the data that the options of ``add_arguments`` name.
+def load(options: argparse.Namespace, *, needs_labels: bool = False) -> ModelAndData:
+    """Return the model and the data that the options of ``add_arguments`` name, with labels where they are needed.
 
     Raises:
         ValueError, TypeError, ImportError, OSError: if one of them is missing or unusable; the text names the option.
@@ -66,10 +67,17 @@ def load(options: argparse.Namespace) -> ModelAndData:
     if not isinstance(model, nn.Module):
         raise TypeError(f"--model {options.model} must be or return an nn.Module; got {type(model).__name__}")
     if data_file.is_file_name(options.data):
-        return ModelAndData(model.eval(), data_file.read(options.data, "--data"), options.model)
+        return ModelAndData(
+            model.eval(), data_file.read(options.data, "--data", needs_labels=needs_labels), options.model
+        )
     data = user_code.find_object(options.data)
     if callable(data):
         data = user_code.call(data, f"--data {options.data}")
+    if needs_labels and isinstance(data, (Tensor, np.ndarray)):
+        raise TypeError(
+            f"--data {options.data} is a {type(data).__name__} without labels, and this command needs one integer "
+            "class for each sample: a tuple (inputs, labels), or a loader of batches (*inputs, labels)"
+        )
     return ModelAndData(model.eval(), data, options.model)
 
 

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ def find_object(name: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(found, part):
             public = [n for n in vars(found) if not n.startswith("_")]
-            raise ValueError(f"{module_name} has no {attribute!r}; it has {', '.join(public[:12])}")
+            near = get_close_matches(part, public, n=3, cutoff=0.6)
+            hint = f"nearest: {', '.join(near)}" if near else f"it has {', '.join(public[:12])}"
+            raise ValueError(f"{module_name} has no {attribute!r}; {hint}")
         found = getattr(found, part)
     return found
 

@@ -222,8 +222,9 @@ def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
     near = get_close_matches(name, [m for m in modules if m], n=3, cutoff=0.4)
     if near:
         return f"; nearest: {', '.join(map(repr, near))}"
-    some = [m for m in modules if m][:8]
-    return f"; it has {', '.join(map(repr, some))}, ...; list_layers(model, inputs) shows all"
+    names = [m for m in modules if m]
+    more = ", ..." if len(names) > 8 else ""
+    return f"; it has {', '.join(map(repr, names[:8]))}{more}; list_layers(model, inputs) shows all"
 
 
 def _shape(output: Any) -> object:

@@ -23,7 +23,21 @@ def test_wrong_arguments_are_refused_with_status_2(arguments, message, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("captum-ablate: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("two\nlines"), OSError(), TypeError("  ")])
+def test_an_error_is_one_line_with_status_2(error, monkeypatch, capsys):
+    def failing(options):
+        raise error
+
+    monkeypatch.setattr(cli.demo, "_run", failing)
+    assert cli.main(["demo"]) == 2
+    written = capsys.readouterr().err
+    assert written == f"captum-ablate: {' '.join(str(error).split()) or type(error).__name__}\n"
 
 
 def test_help_and_version_are_given(capsys):

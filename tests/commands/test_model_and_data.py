@@ -72,7 +72,7 @@ def test_an_own_model_and_data_are_found_by_name_in_the_current_folder(code, mod
         (["--model", "my_own_code:make"], ValueError, "--model needs --data too"),
         (["--data", "my_own_code:data"], ValueError, "--data needs --model too"),
         (["--model", "my_own_code", "--data", "my_own_code:data"], ValueError, "got 'my_own_code'"),
-        (["--model", "my_own_code:mak", "--data", "my_own_code:data"], ValueError, "has no 'mak'; it has torch"),
+        (["--model", "my_own_code:mak", "--data", "my_own_code:data"], ValueError, "has no 'mak'; nearest: make"),
         (["--model", "my_own_code:number", "--data", "my_own_code:data"], TypeError, "got int"),
         (["--model", "my_own_code:make_data", "--data", "my_own_code:data"], TypeError, "an nn.Module; got tuple"),
         (["--model", "my_own_code:broken", "--data", "my_own_code:data"], ValueError, "RuntimeError: no weights here"),
@@ -83,6 +83,16 @@ def test_an_own_model_and_data_are_found_by_name_in_the_current_folder(code, mod
 def test_what_cannot_be_loaded_is_told(code, arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
         model_and_data.load(options(*arguments))
+
+
+def test_labels_are_asked_for_where_a_command_needs_them(code):
+    code.write_text(CODE + "\nalone = data[0]\n")
+    arguments = options("--model", "my_own_code:make", "--data", "my_own_code:alone")
+    assert isinstance(model_and_data.load(arguments).data, torch.Tensor)
+    with pytest.raises(
+        TypeError, match=r"--data my_own_code:alone is a Tensor without labels.*a tuple \(inputs, labels"
+    ):
+        model_and_data.load(arguments, needs_labels=True)
 
 
 def test_an_error_in_the_users_function_says_where(code):
