@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from math import isnan
 from typing import Literal
 
@@ -21,7 +21,8 @@ class Claim:
     """One claim with its verdict.
 
     ``statement`` is the claim, ``check`` our test of it, ``figure`` the outcome as text. The verdict compares
-    ``interval``, at 95 %, with ``threshold``; it is "reported" if no threshold was set beforehand.
+    ``interval``, at 95 %, with ``threshold``; it is "reported" if no threshold was set beforehand. ``part_of`` is the
+    id of the claim that this one is a part of, if any: counts of claims leave parts out.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Claim:
     threshold: float
     verdict: Verdict
     note: str = ""
+    part_of: str = ""
 
 
 def verdict(interval: Interval, threshold: float, direction: Direction = "above") -> Verdict:
@@ -119,6 +121,13 @@ def all_of(id: str, statement: str, check: str, parts: Iterable[Claim], *, note:
     return Claim(id, statement, check, f"of {len(verdicts)}: {count}", None, float("nan"), joined, note)
 
 
+def with_parts(joined: Claim, parts: Iterable[Claim]) -> Iterator[Claim]:
+    """Yield a claim made by ``all_of``, then its ``parts``, which say whose parts they are."""
+    yield joined
+    for part in parts:
+        yield replace(part, part_of=joined.id)
+
+
 def reported(
     id: str,
     statement: str,
@@ -150,14 +159,14 @@ def table(claims: Iterable[Claim]) -> str:
 
 
 def to_frame(claims: Iterable[Claim]) -> pd.DataFrame:
-    """Return one row per claim: id, statement, check, figure, low, high, threshold, verdict, note."""
+    """Return one row per claim: id, statement, check, figure, low, high, threshold, verdict, note, part_of."""
     rows = []
     for claim in claims:
         row = asdict(claim)
         row.pop("interval")
         low, high = claim.interval or (float("nan"), float("nan"))
         rows.append({**row, "low": low, "high": high})
-    columns = ["id", "statement", "check", "figure", "low", "high", "threshold", "verdict", "note"]
+    columns = ["id", "statement", "check", "figure", "low", "high", "threshold", "verdict", "note", "part_of"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -123,8 +123,12 @@ def write_index(source: Path, target: Path) -> Path:
 
 
 def _verdicts(source: Path, name: str) -> pd.DataFrame | None:
+    """Return the claims of a paper, one row each; their parts stand on the paper's own page."""
     file = source / f"{name}.csv"
-    return pd.read_csv(file, keep_default_na=False) if file.is_file() else None
+    if not file.is_file():
+        return None
+    frame = pd.read_csv(file, keep_default_na=False)
+    return frame[frame["part_of"] == ""]
 
 
 def _overview(verdicts: dict[str, pd.DataFrame]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks.papers.common.claims import Claim, Direction, all_of, judged_over, with_interval
+from benchmarks.papers.common.claims import Claim, Direction, all_of, judged_over, with_interval, with_parts
 from benchmarks.papers.common.page import Section
 from benchmarks.papers.common.scale import Scale
 from benchmarks.papers.common.training import Trained
@@ -61,8 +61,7 @@ def retraining_claims(frame: pd.DataFrame) -> Iterator[Claim]:
         )
         for data, worst in _by_set(frame, "worst")
     ]
-    yield all_of("C4.3m", "the mid-range adds to the error set", "both checks below", parts)
-    yield from parts
+    yield from with_parts(all_of("C4.3m", "the mid-range adds to the error set", "both checks below", parts), parts)
 
 
 def _lifted(frame: pd.DataFrame, key: str, what: str, variant: str, rival: str) -> Iterator[Claim]:
@@ -93,8 +92,9 @@ def _lifted(frame: pd.DataFrame, key: str, what: str, variant: str, rival: str) 
                 "below",
             ),
         ]
-    yield all_of(key, f"{what} lifts the worst group", "every check below, on each data set", parts)
-    yield from parts
+    yield from with_parts(
+        all_of(key, f"{what} lifts the worst group", "every check below, on each data set", parts), parts
+    )
 
 
 def _by_set(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFrame]]:

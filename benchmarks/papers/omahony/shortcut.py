@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from benchmarks.papers.common.claims import Claim, all_of, judged_over
+from benchmarks.papers.common.claims import Claim, all_of, judged_over, with_parts
 from benchmarks.papers.common.page import Section
 from benchmarks.papers.common.scale import Scale
 from benchmarks.papers.common.training import Trained, accuracy
@@ -92,8 +92,7 @@ def shortcut_claims(frame: pd.DataFrame) -> Iterator[Claim]:
             digits=1,
         ),
     ]
-    yield all_of("C4.1", "a position bias becomes a shortcut", "C4.1a and C4.1b", parts)
-    yield from parts
+    yield from with_parts(all_of("C4.1", "a position bias becomes a shortcut", "C4.1a and C4.1b", parts), parts)
 
 
 def shapes_section(frame: pd.DataFrame, scale: Scale) -> Section:

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.papers.common import claims
+from benchmarks.papers.common.page import DOCS
 from benchmarks.papers.index import attributions
 from benchmarks.papers.index.attributions import share_heatmap
-from benchmarks.papers.index.page import PAPERS, order_of, write_index
+from benchmarks.papers.index.page import PAPERS, VERDICTS, order_of, write_index
 from captum_ablate.statistics.intervals import Interval
 
 
@@ -52,3 +53,25 @@ def test_the_heatmap_shows_every_cell_and_a_dot_where_unbeaten():
     for ax in panels:
         assert np.asarray(ax.images[0].get_array()).tolist() == [[0.5], [0.1]]
         assert [tuple(line.get_xydata()[0]) for line in ax.get_lines()] == [(0, 0)]
+
+
+def test_a_claim_counts_once_and_not_again_by_its_parts(tmp_path):
+    parts = [claims.judged(f"C4.1{k}", "part", "c", mean=0.5, interval=Interval(0.4, 0.6), threshold=0.0) for k in "ab"]
+    own = claims.reported("C4.1c", "another claim", "c", figure="1")
+    joined = claims.with_parts(claims.all_of("C4.1", "joined", "a and b", parts), parts)
+    claims.to_frame([*joined, own]).to_csv(tmp_path / "omahony.csv", index=False)
+    page = write_index(tmp_path, tmp_path).read_text()
+    assert "| [omahony](omahony.md) | 2 | 1 | 0 | 0 | 1 |" in page
+    assert "C4.1: joined (of 2: 2 holds)" in page
+    assert "part (" not in page
+    assert "C4.1c: another claim" in page
+
+
+def test_the_page_in_the_documentation_counts_what_the_tables_hold():
+    for paper in PAPERS:
+        frame = pd.read_csv(DOCS / f"{paper.name}.csv", keep_default_na=False)
+        whole = frame[frame["part_of"] == ""]
+        assert set(frame["part_of"]) <= {"", *whole["id"]}
+        counts = [int((whole["verdict"] == verdict).sum()) for verdict in VERDICTS]
+        row = f"| [{paper.name}]({paper.name}.md) | {len(whole)} | {' | '.join(map(str, counts))} |"
+        assert row in (DOCS / "index.md").read_text()
