@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_ablate.inputs.batches import as_target
+from captum_ablate.inputs.targets import as_target
 
 INPUTS = ("inputs", "images", "data", "x", "X")
 LABELS = ("labels", "target", "targets", "y", "Y")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from captum_ablate.evaluation import plots
 from captum_ablate.evaluation.provenance import Provenance
+from captum_ablate.inputs.targets import are_classes
 from captum_ablate.statistics.confidence_sequence import Sampled
 from captum_ablate.statistics.intervals import Interval, exceedance_p, mean_bands, mean_interval, two_way_interval
 
@@ -34,8 +35,7 @@ def chance_notes(intact: Tensor, target: Tensor, metric: str) -> list[str]:
     Chance is the share of the most frequent class among the evaluated samples: what always naming this class scores.
     Samples of one class alone have no chance to compare with.
     """
-    is_class = target.ndim == 1 and not target.is_floating_point() and not target.is_complex()
-    if metric != "accuracy" or not is_class or not bool(((intact == 0) | (intact == 1)).all()):
+    if metric != "accuracy" or not are_classes(target) or not bool(((intact == 0) | (intact == 1)).all()):
         return []
     counts, accuracy = target.unique(return_counts=True)[1], float(intact.mean())
     chance = float(counts.max()) / len(target)
