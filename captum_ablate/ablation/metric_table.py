@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from captum_ablate.ablation.agreement import TOLERANCE
-from captum_ablate.ablation.metrics import Metric, accuracy, check_labels, class_outputs, is_named
+from captum_ablate.ablation.metrics import Metric, accuracy, check_labels, class_outputs, columns_of, is_named
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.inputs.batch import Batch
 
@@ -72,7 +72,7 @@ class MetricTable:
                 outputs = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, outputs)
                 target = target.clone()
             value = self.metric(outputs, target)
-        if not isinstance(value, Tensor) or value.shape != batch.target.shape:
+        if not isinstance(value, Tensor) or value.shape != (len(batch.target),):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"metric must return one value per sample, [{len(batch.target)}]; got {got}")
         return value.detach() if value.is_floating_point() else value.detach().float()
@@ -97,7 +97,9 @@ def _near_ties(outputs: Tensor, target: Tensor) -> Tensor:
 
     If more than two outputs are all the same number, nothing flows through the network, and nothing is rounded.
     """
+    scale = outputs.abs().amax(1) if outputs.ndim == 2 and outputs.shape[1] > 1 else outputs.abs().amax()
+    outputs = columns_of(outputs, len(target))
     own = outputs.gather(1, target[:, None]).squeeze(1)
     others = outputs.scatter(1, target[:, None], -torch.inf).amax(1)
-    is_close = (own - others).abs() <= TOLERANCE * outputs.abs().amax(1)
+    is_close = (own - others).abs() <= TOLERANCE * scale
     return is_close & ((outputs != outputs[:, :1]).any(1) | (outputs.shape[1] <= 2))

@@ -8,29 +8,34 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from captum_ablate.inputs.targets import are_classes
+
 Metric = Callable[[Tensor, Tensor], Tensor]
 """``f(outputs [n, classes], target [n]) -> values [n]``, higher is better."""
 
 
 def accuracy(outputs: Tensor, target: Tensor) -> Tensor:
-    """Return 1 if the largest output is the label's, else 0, ``[n]``."""
+    """Return 1 if the largest output is the label's, else 0, ``[n]``; of one logit, if its sign is the label's."""
     outputs = _class_outputs(outputs, target)
     right = (outputs.argmax(dim=1) == target).to(torch.float32)
     return right.masked_fill(outputs.isnan().any(dim=1), torch.nan)
 
 
 def log_likelihood(outputs: Tensor, target: Tensor) -> Tensor:
-    """Return log p of the label under the softmax of ``outputs``, in nats, ``[n]``."""
+    """Return log p of the label under the softmax (of one logit, the sigmoid) of ``outputs``, in nats, ``[n]``."""
     return _of_label(torch.log_softmax(_class_outputs(outputs, target), dim=1), target)
 
 
 def logit(outputs: Tensor, target: Tensor) -> Tensor:
-    """Return the output of the label, ``[n]``."""
-    return _of_label(_class_outputs(outputs, target), target)
+    """Return the output of the label, ``[n]``; of one logit z it is z for label 1, and -z for label 0."""
+    columns = _class_outputs(outputs, target)
+    if is_one_logit(outputs, len(target)):
+        columns = torch.stack([-columns[:, 1], columns[:, 1]], dim=1)
+    return _of_label(columns, target)
 
 
 def margin(outputs: Tensor, target: Tensor) -> Tensor:
-    """Return the output of the label minus the largest other one, ``[n]``."""
+    """Return the output of the label minus the largest other one, ``[n]``; of one logit, what ``logit`` is."""
     outputs = _class_outputs(outputs, target)
     others = outputs.scatter(1, target[:, None], -torch.inf)
     return _of_label(outputs, target) - others.amax(dim=1)
@@ -93,15 +98,45 @@ def metric_name(metric: str | Metric) -> str:
 
 
 def check_labels(metric: Metric, outputs: object, target: Tensor) -> None:
-    """Raise if one of our metrics needs a label that the model has no output for."""
-    if not is_named(metric) or not isinstance(outputs, Tensor) or outputs.ndim != 2:
+    """Raise if one of our metrics needs a label that the model has no output for, or the targets are no classes."""
+    if not is_named(metric):
         return
-    low, high = int(target.min()), int(target.max())
-    if low < 0 or high >= outputs.shape[1]:
+    if not are_classes(target):
         raise ValueError(
-            f"labels must be 0..{outputs.shape[1] - 1}, the indices of the model's {outputs.shape[1]} outputs; "
-            f"got {low if low < 0 else high}"
+            f"the metric {metric_name(metric)!r} needs one integer class per sample, [n]; got {target.dtype} "
+            f"{tuple(target.shape)}. Pass metric=f with f(outputs, target) -> [n], which takes any target"
         )
+    if not isinstance(outputs, Tensor):
+        return
+    if is_one_logit(outputs, len(target)):
+        check_binary(target)
+    elif outputs.ndim == 2:
+        low, high = int(target.min()), int(target.max())
+        if low < 0 or high >= outputs.shape[1]:
+            raise ValueError(
+                f"labels must be 0..{outputs.shape[1] - 1}, the indices of the model's {outputs.shape[1]} outputs; "
+                f"got {low if low < 0 else high}"
+            )
+
+
+def is_one_logit(outputs: object, n: int) -> bool:
+    """Tell whether outputs are one logit for each of n samples, ``[n]`` or ``[n, 1]``: the model is binary."""
+    return isinstance(outputs, Tensor) and tuple(outputs.shape) in ((n,), (n, 1))
+
+
+def check_binary(target: Tensor) -> None:
+    """Raise unless the labels are those of a model with one logit, 0 and 1."""
+    wrong = target[(target != 0) & (target != 1)]
+    if len(wrong):
+        raise ValueError(f"labels must be 0 or 1, because the model returns one logit per sample; got {int(wrong[0])}")
+
+
+def columns_of(outputs: Tensor, n: int) -> Tensor:
+    """Return ``outputs [n, classes]``; one logit z is the two columns 0 and z, whose softmax is its sigmoid."""
+    if not is_one_logit(outputs, n):
+        return outputs
+    z = outputs.reshape(-1)
+    return torch.stack([torch.zeros_like(z), z], dim=1)
 
 
 def class_outputs(outputs: object) -> object:
@@ -111,18 +146,14 @@ def class_outputs(outputs: object) -> object:
 
 
 def _class_outputs(outputs: Tensor, target: Tensor) -> Tensor:
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(target):
+    columns = columns_of(outputs, len(target))
+    if not isinstance(columns, Tensor) or columns.ndim != 2 or len(columns) != len(target):
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ValueError(
-            f"this metric needs model outputs [n, classes] with n = {len(target)}; got {got}. "
+            f"this metric needs model outputs [n, classes] with n = {len(target)}, or one logit, [n]; got {got}. "
             "Pass metric=f with f(outputs, target) -> [n], or a forward_func that returns the class outputs."
         )
-    if outputs.shape[1] < 2:
-        raise ValueError(
-            f"this metric needs at least two class outputs; got outputs {tuple(outputs.shape)}. For a network with "
-            "one output for two classes pass metric=f with f(outputs, target) -> [n]."
-        )
-    return outputs if outputs.dtype == torch.float64 else outputs.to(torch.float32)
+    return columns if columns.dtype == torch.float64 else columns.to(torch.float32)
 
 
 def _of_label(outputs: Tensor, target: Tensor) -> Tensor:

@@ -21,13 +21,17 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
+from captum_ablate.ablation.metrics import check_binary, is_one_logit
 from captum_ablate.attr import LayerDatasetAttribution
+from captum_ablate.attr.bound import bound, left_of
 from captum_ablate.attr.captum_errors import explained
 from captum_ablate.inputs.batch import Batch, as_tuple
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
+from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import as_model, borrowed, layer_name, refuse_training_mode
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.repeats import warn_of_randomness
+from captum_ablate.inputs.targets import are_classes, classes_or_zeros
 from captum_ablate.inputs.threads import drawing, hooks_of_own_pass
 from captum_ablate.inputs.unchanged import has_drawn, random_states
 from captum_ablate.inputs.units import UnitAxis
@@ -72,7 +76,9 @@ def unit_scores(
             ``LayerFeatureAblation`` gets a ``layer_mask`` of units.
         data: ``(inputs, target)``, or an iterable of batches ``(*inputs, labels)``.
         target: the output that is attributed: "label" (each sample's class), "prediction" (the largest output), an
-            index for all samples, or None for a ``forward_func`` with one output.
+            index for all samples, or None for a ``forward_func`` with one output. Of a model with one logit, ``[n]`` or
+            ``[n, 1]``, "label" and "prediction" attribute their side: the logit for 1, minus the logit for 0; an index
+            or None attributes the logit itself.
         positions: "sum", or "mean": the deficit itself for ``LayerFeatureAblation``, because Captum writes a unit's
             deficit into each of its positions.
         samples: "mean" (signed), or "mean_abs": the mean of the absolute value of each sample.
@@ -105,7 +111,9 @@ def unit_scores(
         attribute_kwargs["additional_forward_args"] = additional_forward_args
         if isinstance(data, tuple) and not isinstance(data, Batch) and len(data) == 2:
             data = Batch(*data, attribute_kwargs.pop("additional_forward_args"))
-    batches = batches_of_samples(data, getattr(attribution, "forward_func", None), batch_size, unpack_batch)
+    classes = target == "label" or per_class
+    forward_func = getattr(attribution, "forward_func", None)
+    batches = batches_of_samples(data, forward_func, batch_size, unpack_batch, classes=classes)
     scoring = PerSampleScores(
         attribution,
         UnitAxis.of(unit_dim, layer_mask),
@@ -121,11 +129,16 @@ def unit_scores(
 
 
 def batches_of_samples(
-    data: Any, forward_func: Any, batch_size: int | None = None, unpack_batch: UnpackBatch | None = None
+    data: Any,
+    forward_func: Any,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+    *,
+    classes: bool = True,
 ) -> Batches:
     """Return the batches of ``data``; tensors come in batches that per-sample methods can hold."""
     size = SAMPLES_AT_A_TIME if batch_size is None else batch_size
-    return as_batches(data, forward_func=forward_func, batch_size=size, unpack_batch=unpack_batch)
+    return as_batches(data, forward_func=forward_func, batch_size=size, unpack_batch=unpack_batch, classes=classes)
 
 
 class PerSampleScores:
@@ -156,12 +169,14 @@ class PerSampleScores:
         self.name = type(attribution).__name__
         self._takes = inspect.signature(attribution.attribute).parameters
         self._shapes: list[torch.Size] = []
+        self._one_logit: bool | None = None
         self._moments: list[ClassMoments] = []
         self._check_arguments()
 
     def add(self, batch: Batch) -> None:
         """Attribute one batch, and add its unit scores."""
-        new = [ClassMoments.of(values, batch.target.cpu()) for values in self.per_sample(batch)]
+        classes = classes_or_zeros(batch.target.cpu())
+        new = [ClassMoments.of(values, classes) for values in self.per_sample(batch)]
         self._moments = [a + b for a, b in zip(self._moments, new, strict=True)] if self._moments else new
 
     def per_sample(self, batch: Batch) -> tuple[Tensor, ...]:
@@ -213,15 +228,14 @@ class PerSampleScores:
         return shapes
 
     def _attribute(self, batch: Batch) -> tuple[Tensor, ...]:
+        target, side = self._targets(batch)
         kwargs = dict(self.kwargs)
-        if "additional_forward_args" in self._takes and batch.additional_forward_args:
-            kwargs.setdefault("additional_forward_args", batch.additional_forward_args)
         if isinstance(self.attribution, LayerFeatureAblation) and "layer_mask" not in kwargs:
             kwargs["layer_mask"] = self._unit_mask(batch)
-        inputs = tuple(x.detach().clone() if isinstance(x, Tensor) else x for x in batch.inputs)
+        relu = side is not None and bool(kwargs.pop("relu_attributions", False))  # of the label's side, so at the end
         try:
             with drawing if self.draws else nullcontext(), hooks_of_own_pass(), torch.enable_grad():
-                result = self._call(inputs[0] if len(inputs) == 1 else inputs, batch, kwargs)
+                result = self._call(batch, target, kwargs)
         except Exception as error:
             name = layer_name(self.forward_func, self.layer)
             raise ValueError(explained(error, self.attribution, name)) from error
@@ -231,38 +245,63 @@ class PerSampleScores:
                 f"{self.name}.attribute must return a Tensor of the shape of the layer's output, "
                 f"{tuple(self._shapes[0])}; got {', '.join(type(p).__name__ for p in parts)}"
             )
-        return tuple(part.detach() for part in parts)
+        if side is None:
+            return tuple(part.detach() for part in parts)
+        sided = [part.detach() * side.to(part).reshape(-1, *[1] * (part.ndim - 1)) for part in parts]
+        return tuple(part.relu() if relu else part for part in sided)
 
-    def _call(self, inputs: Any, batch: Batch, kwargs: dict[str, Any]) -> Any:
-        attribute: Callable[..., Any] = self.attribution.attribute
-        if "target" not in self._takes or self.target is None:
-            return attribute(inputs, **kwargs)
-        target = self._targets(batch)
-        if isinstance(target, Tensor) and kwargs.get("perturbations_per_eval", 1) > 1:
-            return self._class_by_class(batch, target, kwargs)
-        return attribute(inputs, target=target, **kwargs)
+    def _call(self, batch: Batch, target: Any, kwargs: dict[str, Any]) -> Any:
+        """Attribute ``target``; Captum gets only what has a row for each sample, the rest is bound to the model."""
+        found = bound(self.attribution, batch)
+        attribute: Callable[..., Any] = found.attribution.attribute
+        if "baselines" in kwargs:
+            kwargs["baselines"] = left_of(kwargs["baselines"], found, len(batch.inputs))
 
-    def _class_by_class(self, batch: Batch, target: Tensor, kwargs: dict[str, Any]) -> Any:
-        """Attribute one class at a time: Captum repeats inputs, not targets, for several perturbations at once."""
+        def attributed(own: Batch, target: Any) -> Any:
+            inputs = tuple(x.detach().clone() if isinstance(x, Tensor) else x for x in own.inputs)
+            options = dict(kwargs)
+            if "additional_forward_args" in self._takes and own.additional_forward_args:
+                options.setdefault("additional_forward_args", own.additional_forward_args)
+            if "target" in self._takes and target is not None:
+                options["target"] = target
+            return attribute(inputs[0] if len(inputs) == 1 else inputs, **options)
+
+        if not isinstance(target, Tensor) or kwargs.get("perturbations_per_eval", 1) == 1:
+            return attributed(found.batch, target)
         result: Tensor | None = None
-        for c in torch.unique(target).tolist():
+        for c in torch.unique(target).tolist():  # Captum repeats inputs, not targets, for several perturbations
             rows = (target == c).nonzero().flatten()
-            own = batch.take(rows)
-            if "additional_forward_args" in kwargs:
-                kwargs = {**kwargs, "additional_forward_args": own.additional_forward_args}
-            inputs = own.inputs[0] if len(own.inputs) == 1 else own.inputs
-            part = self.attribution.attribute(inputs, target=c, **kwargs)
+            part = attributed(found.batch.take(rows), c)
             result = part.new_zeros(len(target), *part.shape[1:]) if result is None else result
             result[rows] = part.detach()
         return result
 
-    def _targets(self, batch: Batch) -> Any:
-        if self.target == "label":
-            return batch.target
-        if self.target != "prediction":
-            return self.target
+    def _targets(self, batch: Batch) -> tuple[Any, Tensor | None]:
+        """Return Captum's target, and for a model with one logit the sign of each sample's side, ``[n]``."""
+        if "target" not in self._takes or self.target not in ("label", "prediction"):
+            return self.target if "target" in self._takes else None, None
+        is_label = self.target == "label"
+        if is_label:
+            self._check_labels(batch.target)
+        if self._one_logit is not None and is_label and not self._one_logit:
+            return batch.target, None
+        few = batch.take(slice(2)) if is_label and batch.why_whole() is None else batch
         with torch.no_grad():
-            return self.forward_func(*batch.inputs, *batch.additional_forward_args).argmax(dim=1)
+            outputs = call(self.forward_func, few)
+        self._one_logit = is_one_logit(outputs, len(few.target))
+        if not self._one_logit:
+            return (batch.target if is_label else outputs.argmax(dim=1)), None
+        labels = batch.target if is_label else (outputs.reshape(-1) > 0).to(torch.int64)
+        check_binary(labels)
+        return (0 if outputs.ndim == 2 else None), 2 * labels - 1
+
+    def _check_labels(self, target: Tensor) -> None:
+        if not are_classes(target):
+            raise ValueError(
+                f"{self.name} attributes one output per sample, and the targets {target.dtype} {tuple(target.shape)} "
+                "are no classes; say which output: functools.partial(unit_scores, "
+                f"{self.name}(model, layer), target=0), an index for all samples, or None for a model with one output"
+            )
 
     def _unit_mask(self, batch: Batch) -> Any:
         """Return the mask that makes each unit one feature; without it Captum ablates each element alone."""

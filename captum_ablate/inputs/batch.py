@@ -72,7 +72,7 @@ class Batch(NamedTuple):
         def cut(value: Any) -> Any:
             return _cut(value, samples, rows) if has_rows(value, n) else value
 
-        arguments = self._mapped(cut)
+        arguments = self.mapped(cut)
         k = len(self.inputs)
         mask = None if self.position_mask is None else self.position_mask[samples]
         return Batch(arguments[:k], self.target[samples], arguments[k:], self.shared, mask)
@@ -110,11 +110,10 @@ class Batch(NamedTuple):
         """Return what an argument holds, without what is shared."""
         if number in self.shared:
             return []
-        if isinstance(value, dict):
-            value = [part for key, part in value.items() if key not in self.shared]
-        return leaves(value, len(self.target))
+        parts = [part for key, part in value.items() if key not in self.shared] if isinstance(value, dict) else [value]
+        return [leaf for part in parts for leaf in leaves(part, len(self.target))]
 
-    def _mapped(self, f: Callable[[Any], Any]) -> tuple[Any, ...]:
+    def mapped(self, f: Callable[[Any], Any]) -> tuple[Any, ...]:
         """Return the arguments with ``f`` applied to everything in them that is not shared."""
         n, shared = len(self.target), self.shared
 

@@ -134,11 +134,9 @@ def _check_rows(batch: Batch, number: int) -> None:
         else:
             what, rows = f"{len(part)} strings", len(part)
         if rows != n:
-            hint = (
-                f"; name input {k} in Batch(..., shared=({k},)) if all samples share it"
-                if len(batch.inputs) > 1
-                else ""
-            )
+            hint = ""
+            if len(batch.inputs) > 1:
+                hint = f"; if all samples share input {k}, name it: Batch(inputs, target, shared=({k},))"
             raise ValueError(
                 f"batch {number} has {n} labels for {what}; the first axis of every input must be the samples, with "
                 f"one label each{hint}"

@@ -53,6 +53,11 @@ def are_classes(target: Tensor) -> bool:
     return target.ndim == 1 and target.dtype == torch.int64
 
 
+def classes_or_zeros(target: Tensor) -> Tensor:
+    """Return the classes ``[n]`` of a checked target; where it has none, all samples are of class 0."""
+    return target if are_classes(target) else torch.zeros(len(target), dtype=torch.int64, device=target.device)
+
+
 def check_classes(classes: Tensor) -> None:
     """Raise if fewer than two classes are present."""
     if len(classes) < 2:

@@ -80,16 +80,22 @@ def test_outputs_are_not_written_to(name):
 
 
 @each
-@pytest.mark.parametrize("outputs", [torch.randn(4), torch.randn(4, 2, 2), torch.randn(3, 2), {"logits": 1}])
+@pytest.mark.parametrize("outputs", [torch.randn(5), torch.randn(4, 2, 2), torch.randn(3, 2), {"logits": 1}])
 def test_outputs_without_classes_are_refused(name, outputs):
-    with pytest.raises(ValueError, match=r"needs model outputs \[n, classes\] with n = 4.*metric=f"):
+    with pytest.raises(ValueError, match=r"needs model outputs \[n, classes\] with n = 4, or one logit.*metric=f"):
         METRICS[name](outputs, torch.zeros(4, dtype=torch.long))
 
 
-@each
-def test_one_output_for_two_classes_is_refused(name):
-    with pytest.raises(ValueError, match=r"at least two class outputs.*metric=f"):
-        METRICS[name](torch.randn(4, 1), torch.zeros(4, dtype=torch.long))
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_one_logit_is_the_difference_of_two(shape):
+    z, target = torch.tensor([2.0, -1.0, -3.0, 0.5]), torch.tensor([1, 1, 0, 0])
+    outputs = z.reshape(shape)
+    assert METRICS["accuracy"](outputs, target).tolist() == [1, 0, 1, 0]
+    assert METRICS["logit"](outputs, target).tolist() == [2, -1, 3, -0.5]
+    assert METRICS["margin"](outputs, target).tolist() == [2, -1, 3, -0.5]
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(z, target.float(), reduction="none")
+    torch.testing.assert_close(METRICS["log_likelihood"](outputs, target), -bce)
+    assert METRICS["accuracy"](torch.full(shape, torch.nan), target).isnan().all()
 
 
 @each
