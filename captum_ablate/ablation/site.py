@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_ablate.inputs.quantised import quantised_as
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import layer_inputs, tensor_parts
@@ -28,19 +29,19 @@ class Site:
     """The place of its units among those of all sites."""
 
     def part(self, output: Any) -> Tensor:
-        """Return the site's tensor of an output."""
+        """Return the site's tensor of an output, as numbers."""
         parts = tensor_parts(output, self.name)
         if self.element >= len(parts):
             raise ValueError(f"layer {self.name!r} returns {len(parts)} tensors; there is no number {self.element}")
         return parts[self.element]
 
     def with_part(self, output: Any, new: Tensor) -> Any:
-        """Return the output with ``new`` in the place of the site's tensor."""
+        """Return the output with ``new`` in the place of the site's tensor, quantised alike."""
         if isinstance(output, Tensor):
-            return new
+            return quantised_as(output, new)
         parts = list(output)
         place = [i for i, part in enumerate(parts) if isinstance(part, Tensor)][self.element]
-        parts[place] = new
+        parts[place] = quantised_as(parts[place], new)
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
     @contextmanager

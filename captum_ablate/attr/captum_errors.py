@@ -40,6 +40,17 @@ CAUSES = (
     ),
     Cause(
         (),
+        r"quantized tensor",
+        "{method} cannot write into the quantised output of {layer!r}; take LayerUnitAblation",
+    ),
+    Cause(
+        (),
+        r"not require grad|not have been used in the graph",
+        "{method} needs gradients, and none reaches {layer!r}: the outputs do not depend on it, or the model cuts them "
+        "off (detach, no_grad, quantised layers); LayerUnitAblation needs none",
+    ),
+    Cause(
+        (),
         r"no attribute 'shape'|^KeyError: 'shape'$",
         "{method} needs a model that returns a Tensor: wrap it, as in "
         "{method}(lambda *inputs: model(*inputs).logits, layer)",

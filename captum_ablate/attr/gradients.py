@@ -14,6 +14,7 @@ from captum_ablate.ablation.metrics import check_labels, class_outputs, log_like
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc, layer_name
+from captum_ablate.inputs.quantised import refuse_gradients_of_quantised
 from captum_ablate.inputs.repeats import refuse_changes_in_training
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
@@ -50,6 +51,7 @@ def gate_gradients(
     for number, batch in enumerate(batches):
         if number == 0:
             refuse_changes_in_training(forward_func, layers, batch)
+            refuse_gradients_of_quantised(forward_func, "the gradient of the loss")
         values, seen = _of_batch(forward_func, layers, names, axis, batch, number, at_input)
         if not shapes:
             shapes = seen

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from captum.attr import (
+    GradientAttribution,
     InternalInfluence,
     LayerActivation,
     LayerConductance,
@@ -28,8 +29,9 @@ from captum_ablate.attr.captum_errors import explained
 from captum_ablate.inputs.batch import Batch, as_tuple
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.calling import call
-from captum_ablate.inputs.model import as_model, borrowed, layer_name, refuse_training_mode
+from captum_ablate.inputs.model import as_model, borrowed, layer_name, refuse_scripted, refuse_training_mode
 from captum_ablate.inputs.progress import with_progress
+from captum_ablate.inputs.quantised import refuse_gradients_of_quantised
 from captum_ablate.inputs.repeats import warn_of_randomness
 from captum_ablate.inputs.targets import are_classes, classes_or_zeros
 from captum_ablate.inputs.threads import drawing, hooks_of_own_pass
@@ -166,6 +168,7 @@ class PerSampleScores:
         self.extra = self.kwargs.pop("additional_forward_args", None)
         self.forward_func = as_model(attribution.forward_func)
         self.layer: nn.Module = attribution.layer
+        refuse_scripted(self.layer)
         self.name = type(attribution).__name__
         self._takes = inspect.signature(attribution.attribute).parameters
         self._shapes: list[torch.Size] = []
@@ -185,6 +188,8 @@ class PerSampleScores:
             batch = batch._replace(additional_forward_args=as_tuple(self.extra))
         if not self._shapes:
             refuse_training_mode(self.forward_func, self.layer)
+            if isinstance(self.attribution, GradientAttribution):
+                refuse_gradients_of_quantised(self.forward_func, self.name)
             states = random_states()
             self._shapes = self._layer_shapes(batch)
             if has_drawn(states):
@@ -258,7 +263,7 @@ class PerSampleScores:
             kwargs["baselines"] = left_of(kwargs["baselines"], found, len(batch.inputs))
 
         def attributed(own: Batch, target: Any) -> Any:
-            inputs = tuple(x.detach().clone() if isinstance(x, Tensor) else x for x in own.inputs)
+            inputs = tuple(_dense(x) if isinstance(x, Tensor) else x for x in own.inputs)
             options = dict(kwargs)
             if "additional_forward_args" in self._takes and own.additional_forward_args:
                 options.setdefault("additional_forward_args", own.additional_forward_args)
@@ -350,6 +355,12 @@ def _check_attribution(attribution: Any) -> None:
         raise TypeError(
             f"{type(attribution).__name__} is not an attribution of one layer: it must have .forward_func and .layer"
         )
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Return a copy for Captum, which interpolates and repeats dense inputs alone."""
+    tensor = tensor.detach().clone()
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
 
 
 def _takes_any(parameters: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,13 +12,16 @@ from torch import Tensor, nn
 def run_eagerly(modules: Iterable[nn.Module]) -> None:
     """Set compiled code aside, of ``module.compile()`` and ``torch.compile(module)``: it would compile every hook anew.
 
-    Attributes of modules are changed, which ``unchanged`` gives back.
+    Data parallelism without a device is set aside too, which some of Captum's methods trip over. Attributes of modules
+    are changed, which ``unchanged`` gives back.
     """
     for module in modules:
         if module.__dict__.get("_compiled_call_impl") is not None:
             module.__dict__["_compiled_call_impl"] = None
+        if isinstance(module, nn.DataParallel) and not module.device_ids:
+            module.__dict__["device_ids"] = None
         if "dynamo_ctx" in module.__dict__:
-            module.__dict__["forward"] = module.get_submodule("_orig_mod").__call__
+            module.__dict__["forward"] = partial(_call, module.get_submodule("_orig_mod"))
 
 
 def without_inference_tensors(modules: Iterable[nn.Module]) -> None:
@@ -35,6 +39,11 @@ def without_inference_tensors(modules: Iterable[nn.Module]) -> None:
         flat = module.__dict__.get("_flat_weights")
         if isinstance(flat, list) and copies:  # of recurrent layers
             flat[:] = [copies.get(id(weight), weight) for weight in flat]
+
+
+def _call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call a module; ``module.__call__`` would not be intercepted."""
+    return module(*args, **kwargs)
 
 
 def ordinary(tensor: Tensor) -> Tensor:

@@ -18,14 +18,27 @@ from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.unchanged import modules_of, unchanged
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.warnings import warn
+from captum_ablate.inputs.wrappers import is_flat_graph, plain_name, unwrapped
 
 ForwardFunc = Callable[..., Any]
 Layer = nn.Module | str
 
 
 def as_model(forward_func: ForwardFunc) -> ForwardFunc:
-    """Return the model that hooks can reach: unwrap a compiled one, refuse a scripted or parallel one."""
-    model = getattr(forward_func, "_orig_mod", forward_func)
+    """Return the model that hooks can reach, or refuse it.
+
+    Compiled models and those wrapped for one device are unwrapped.
+
+    Raises:
+        TypeError: if it is no function, or a scripted, traced or exported program.
+        ValueError: if it has no weights yet.
+    """
+    model = unwrapped(forward_func)
+    if isinstance(model, torch.export.ExportedProgram) or is_flat_graph(model):
+        raise TypeError(
+            f"{type(model).__name__} is an exported program, whose layers are operators of one graph, and no modules; "
+            "pass the nn.Module that it was exported from, or torch.export.unflatten(program)"
+        )
     if not callable(model):
         raise TypeError(f"forward_func must be an nn.Module or a function; got {type(model).__name__}")
     if not isinstance(model, nn.Module):
@@ -35,34 +48,64 @@ def as_model(forward_func: ForwardFunc) -> ForwardFunc:
             f"{type(model).__name__} is a scripted or traced model, on which Python hooks have no effect; "
             "pass the nn.Module that it was made from"
         )
-    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+    if isinstance(model, nn.DataParallel):
         raise TypeError(f"DataParallel over {len(model.device_ids)} devices is not supported; pass model.module")
     if any(is_lazy(p) for p in model.parameters()):
         raise ValueError("the model has lazy layers without weights yet; run it on one batch first")
+    meta = [name for name, p in chain(model.named_parameters(), model.named_buffers()) if p.is_meta]
+    if meta and not any(hasattr(m, "_hf_hook") for m in model.modules()):  # accelerate loads them when they are needed
+        raise ValueError(
+            f"the model is on the meta device, without numbers (first {meta[0]!r}); load its weights first, as in "
+            "model.load_state_dict(weights, assign=True)"
+        )
     return model
 
 
 def find_layer(forward_func: ForwardFunc, layer: Layer) -> nn.Module:
     """Return the module that ``layer`` (a module, or its dotted name) means in ``forward_func``."""
+    found = _found(forward_func, layer)
+    refuse_scripted(found)
+    return found
+
+
+def refuse_scripted(layer: nn.Module) -> None:
+    """Raise if a layer is scripted or traced."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        raise TypeError(
+            f"the layer {layer.original_name} is scripted or traced, and takes no Python hook; name a module around "
+            "it or after it, or build the model with the nn.Module that it was made from"
+        )
+
+
+def _found(forward_func: ForwardFunc, layer: Layer) -> nn.Module:
     modules = None
     if isinstance(forward_func, nn.Module):
         modules = dict(forward_func.named_modules(remove_duplicate=False))  # a module may have several names
     if isinstance(layer, str):
         if modules is None:
             raise TypeError(f"layer {layer!r} is a name, but forward_func is no nn.Module; pass the module itself")
-        if layer not in modules:
-            raise ValueError(f"the model has no layer {layer!r}{_nearest(layer, modules)}")
-        return modules[layer]
+        return _named_layer(layer, modules)
     if not isinstance(layer, nn.Module):
         raise TypeError(f"layer must be an nn.Module or its dotted name; got {type(layer).__name__}")
-    layer = getattr(layer, "_orig_mod", layer)
-    if modules is not None and not any(m is layer for m in modules.values()):
-        same_type = [name for name, m in modules.items() if type(m) is type(layer)][:3]
+    module: nn.Module = unwrapped(layer)
+    if modules is not None and not any(m is module for m in modules.values()):
+        same_type = [name for name, m in modules.items() if type(m) is type(module)][:3]
         hint = f"; layers of that type in it: {', '.join(map(repr, same_type))}" if same_type else ""
         raise ValueError(
-            f"the layer {type(layer).__name__} is not a module of the model{hint}; see list_layers(model, inputs)"
+            f"the layer {type(module).__name__} is not a module of the model{hint}; see list_layers(model, inputs)"
         )
-    return layer
+    return module
+
+
+def _named_layer(name: str, modules: dict[str, nn.Module]) -> nn.Module:
+    """Return the layer of a name, with or without the parts that ``torch.compile`` and ``DataParallel`` add."""
+    plain = {plain_name(own): module for own, module in modules.items()}
+    for one in (name, name.removeprefix("module.")):
+        found = modules.get(one, plain.get(plain_name(one)))
+        if found is not None:
+            inner: nn.Module = unwrapped(found)
+            return inner
+    raise ValueError(f"the model has no layer {name!r}{_nearest(name, plain)}")
 
 
 def find_layers(forward_func: ForwardFunc, layer: Layer | Sequence[Layer]) -> list[nn.Module]:
@@ -82,7 +125,7 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
     if isinstance(forward_func, nn.Module):
         for name, module in forward_func.named_modules():
             if module is layer and name:
-                return name
+                return plain_name(name)
     return type(layer).__name__
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc
+from captum_ablate.inputs.quantised import dequantised
 from captum_ablate.inputs.unchanged import has_drawn, modules_of, random_states, unchanged
 from captum_ablate.inputs.warnings import warn
 
@@ -37,7 +39,8 @@ def refuse_changes_in_training(forward_func: ForwardFunc, layers: Sequence[nn.Mo
         if has_drawn(states):
             tries += _passes(forward_func, batch, TRIES - 2)
         for module in modules:
-            module.eval()
+            with suppress(NotImplementedError):  # exported modules have no other mode
+                module.eval()
         (evaluated,) = _passes(forward_func, batch, 1)
         if all(same(one, evaluated, CLOSE) for one in tries):
             return
@@ -75,7 +78,7 @@ def _close(one: Tensor, other: Tensor, within: float) -> bool:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    tensor = tensor.dequantize() if tensor.is_quantized else tensor
+    tensor = dequantised(tensor)
     return tensor if tensor.layout is torch.strided else tensor.to_dense()
 
 

@@ -89,6 +89,7 @@ class UnitAxis:
         kept = self.shape(output.shape)
         dims = [d for d in range(1, output.ndim) if kept[d] == 1 and output.shape[d] != 1]
         output = output.detach()
+        output = output.dequantize() if output.is_quantized else output
         wide = torch.float32 if output.device.type == "mps" else torch.float64  # MPS has no float64
         if dims:
             total = _sum(output, dims, wide)

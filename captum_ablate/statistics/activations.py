@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import Caller, call
 from captum_ablate.inputs.model import ForwardFunc, instead_of, layer_name
+from captum_ablate.inputs.quantised import dequantised
 from captum_ablate.inputs.repeats import NO_REPEAT, ONE_DRAW, refuse_changes_in_training, same
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.unchanged import has_drawn, random_states
@@ -36,7 +37,10 @@ class PooledBatch(NamedTuple):
 
 
 def tensor_parts(output: Any, layer: str) -> tuple[Tensor, ...]:
-    """Return the tensors of a layer's output: itself, or the tensor elements of a tuple or list."""
+    """Return the tensors of a layer's output: itself, or the tensor elements of a tuple or list.
+
+    Quantised tensors count as the numbers that they stand for.
+    """
     parts = output if isinstance(output, (tuple, list)) else (output,)
     tensors = tuple(part for part in parts if isinstance(part, Tensor))
     if not tensors:
@@ -49,7 +53,7 @@ def tensor_parts(output: Any, layer: str) -> tuple[Tensor, ...]:
             f"layer {layer!r} returns a nested tensor, whose samples differ in length; build the encoder with "
             "enable_nested_tensor=False"
         )
-    return tensors
+    return tuple(map(dequantised, tensors))
 
 
 def layer_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
