@@ -392,6 +392,23 @@ def student_interval(values):
     return mean - half, mean + half
 
 
+def against_chance(gap, null):
+    """z, Student's one-sided p and the exchange p of a gap among those of random orders."""
+    spread = math.sqrt(sum(r * r for r in null) / len(null))
+    z = gap / spread
+    signed = [gap, -gap, *null, *[-r for r in null]]
+    return z, float(stats.t.sf(z, len(null))), sum(value >= gap for value in signed) / len(signed)
+
+
+def holm(p):
+    """Holm's adjusted p, one after the other."""
+    adjusted, worst = [0.0] * len(p), 0.0
+    for rank, k in enumerate(sorted(range(len(p)), key=lambda k: p[k])):
+        worst = max(worst, min(1.0, (len(p) - rank) * p[k]))
+        adjusted[k] = worst
+    return adjusted
+
+
 def two_way_interval(table):
     """95 % interval of the grand mean of ``table [n][orders]``, both random: (MS_i + MS_j - MS_ij) / (n orders).
 

@@ -271,8 +271,9 @@ def activation_spectrum(
         >>> import torch
         >>> from captum_ablate import activation_spectrum
         >>> scale = torch.arange(1, 101) ** -0.75  # the eigenvalues are i^-1.5
-        >>> samples = torch.randn(2000, 100, generator=torch.Generator().manual_seed(0)) * scale
-        >>> spectrum = activation_spectrum(torch.nn.Sequential(torch.nn.Identity()), "0", samples)
+        >>> samples = torch.randn(1000, 100, generator=torch.Generator().manual_seed(0)) * scale
+        >>> model = torch.nn.Sequential(torch.nn.Identity())
+        >>> spectrum = activation_spectrum(model, "0", samples, replicates=50)
         >>> f"alpha {spectrum.alpha:.1f}, {spectrum.verdict}"
         'alpha 1.5, smooth'
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from captum_ablate.evaluation.curve import GAP_MEANING, DeficitCurve
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.random_orders import RandomOrders
 from captum_ablate.inputs.warnings import warn
-from captum_ablate.inputs.wording import columns, distinct, isolated, visible
+from captum_ablate.inputs.wording import columns, distinct, isolated, number, visible
 from captum_ablate.statistics.intervals import Interval, better_than
+from captum_ablate.statistics.null import holm
 
 MOST_COLUMNS = 40
 """Width of a method's name in the printed table; longer ones are shortened in the middle."""
@@ -67,8 +68,8 @@ class Comparison:
         n_ablated = torch.tensor([0, *plan.chains[0].counts])
         fraction = n_ablated.to(torch.float64) / plan.units
         random = RandomOrders.of(descending[methods:], ascending[methods:], fraction, len(measured.intact))
-        found = {
-            name: DeficitCurve.of(
+        alone = [
+            DeficitCurve.of(
                 name=name,
                 scores=values,
                 order=plan.chains[2 * k].order,
@@ -76,11 +77,13 @@ class Comparison:
                 values=descending[k],
                 ascending_values=ascending[k],
                 target=measured.target,
-                null=random.gap_areas,
+                null=random.gap,
                 provenance=provenance,
             )
             for k, (name, values) in enumerate(scores.items())
-        }
+        ]
+        corrected = holm(np.array([curve.p_raw for curve in alone]))
+        found = {curve.name: replace(curve, p=float(p)) for curve, p in zip(alone, corrected, strict=True)}
         return cls(Frozen(found), Frozen(failed), random, provenance)
 
     def __getitem__(self, name: str) -> DeficitCurve:
@@ -98,7 +101,7 @@ class Comparison:
 
     @property
     def leaderboard(self) -> pd.DataFrame:
-        """One row per method, best first: rank, method, gap, deletion, insertion, over_random, with intervals, and p.
+        """One row per method, best first: rank, method, gap, deletion and insertion with intervals, z and p.
 
         Ordered by gap. ``rank`` is a range such as "1-2" where the data cannot tell: paired t tests over samples,
         Holm's correction over all pairs, 5 %; where samples were drawn ``until`` a precision, confidence sequences
@@ -118,8 +121,10 @@ class Comparison:
                 **_with_ends("gap", curve.gap, curve.gap_interval),
                 **_with_ends("deletion", curve.deletion, curve.deletion_interval),
                 **_with_ends("insertion", curve.insertion, curve.insertion_interval),
-                **_with_ends("over_random", curve.over_random, curve.over_random_interval),
+                "z": curve.z,
                 "p": curve.p,
+                "p_raw": curve.p_raw,
+                "p_exact": curve.p_exact,
                 "ties": curve.ties,
             }
             for (name, curve), lo, hi in zip(self.curves.items(), first, last, strict=True)
@@ -235,20 +240,16 @@ class Comparison:
         provenance = Provenance.of_dict(tree["provenance"])
         curves = {}
         for fields in tree["curves"]:
-            fields["over_random_interval"] = Interval(*fields["over_random_interval"])
             curves[fields["name"]] = DeficitCurve(**fields, provenance=provenance)
         return cls(Frozen(curves), Frozen(tree["failed"]), RandomOrders(**tree["random"]), provenance)
 
     def _shown(self) -> pd.DataFrame:
         """Return the columns of the leaderboard that people read."""
         is_drawn = self.provenance.sampled is not None
-        columns = ["rank", "method", "gap", "gap_low", "gap_high", "deletion"]
-        columns += ["deletion_low", "deletion_high"] if is_drawn else []
-        columns += ["insertion"]
-        if self.provenance.n_random:
-            columns += ["over_random", "over_random_low", "over_random_high"]
-            columns += [] if is_drawn else ["p"]  # samples drawn by results are no fixed sample, so there is no p
-        return self.leaderboard[columns]
+        columns = ["rank", "method", "gap", "gap_low", "gap_high"]
+        columns += ["z", "p"] if self.provenance.n_random else []
+        columns += ["deletion", "deletion_low", "deletion_high"] if is_drawn else ["deletion"]
+        return self.leaderboard[[*columns, "insertion"]]
 
 
 def curves_of(plan: Plan, measured: Measured) -> list[Tensor]:
@@ -270,7 +271,7 @@ def _as_text(shown: pd.DataFrame, kind: str) -> str:
     for name in shown.columns:
         if name.endswith(("_low", "_high")):
             continue
-        texts = [value if isinstance(value, str) else f"{value:.3f}" for value in shown[name]]
+        texts = [value if isinstance(value, str) else number(name, value) for value in shown[name]]
         if name == "method":
             texts = distinct(texts, MOST_COLUMNS)
         heading = name.replace("_", " ")

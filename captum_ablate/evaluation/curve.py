@@ -14,7 +14,8 @@ from captum_ablate.evaluation import plots
 from captum_ablate.evaluation.provenance import Provenance
 from captum_ablate.inputs.targets import are_classes
 from captum_ablate.statistics.confidence_sequence import Sampled
-from captum_ablate.statistics.intervals import Interval, exceedance_p, mean_bands, mean_interval, two_way_interval
+from captum_ablate.statistics.intervals import Interval, mean_bands, mean_interval
+from captum_ablate.statistics.null import against_chance
 
 GAP_MEANING = "gap = deletion + insertion: larger means that the attribution finds the units that the network needs"
 """The sentence under every leaderboard."""
@@ -53,7 +54,9 @@ class DeficitCurve:
 
     ``values [steps+1, n]`` (float64) is the metric of each sample at each step of the descending order,
     ``ascending_values`` that of the reverse order; step 0 is intact, the last has every unit ablated. Areas compare
-    only within one layer, reference, grid and metric.
+    only within one layer, reference, grid and metric. ``z``, ``p_raw`` and ``p_exact`` hold the gap against the random
+    orders (``statistics.null``); ``p`` is ``p_raw`` corrected for the number of methods (Holm). All p are NaN for a
+    ranking made on the samples that are evaluated, and where samples were drawn ``until`` a precision.
     """
 
     name: str
@@ -63,8 +66,9 @@ class DeficitCurve:
     values: Tensor
     ascending_values: Tensor
     target: Tensor
-    over_random: float
-    over_random_interval: Interval
+    z: float
+    p_raw: float
+    p_exact: float
     p: float
     ties: int
     provenance: Provenance
@@ -82,23 +86,27 @@ class DeficitCurve:
         null: Tensor,
         provenance: Provenance,
     ) -> DeficitCurve:
-        """Return the curve of a ranking, held against ``null [orders, n]``, the gap areas of random orders.
-
-        Where samples were drawn ``until`` a precision, the interval is the confidence sequence over samples, for these
-        orders, and there is no p.
-        """
-        fraction, sampled = n_ablated.to(torch.float64) / len(order), provenance.sampled
-        over, interval, p = float("nan"), Interval(np.nan, np.nan), float("nan")
-        if len(null):
-            areas = deficit_areas(values, fraction) - deficit_areas(ascending_values, fraction)
-            beyond = (areas[:, None] - null.T).numpy()  # [n, orders]
-            over = float(beyond.mean())
-            interval = two_way_interval(beyond) if sampled is None else sampled.interval(beyond.mean(axis=1), 2)
-            if sampled is None:
-                p = exceedance_p(float(areas.mean()), null.mean(dim=1).numpy())
+        """Return the curve of a ranking, held against ``null [orders]``, the gaps of random orders; alone, so far."""
+        fraction = n_ablated.to(torch.float64) / len(order)
+        gap = deficit_areas(values, fraction).mean() - deficit_areas(ascending_values, fraction).mean()
+        z, p_raw, p_exact = against_chance(float(gap), null.numpy())
+        if provenance.in_sample or provenance.sampled is not None:
+            p_raw = p_exact = float("nan")
         ties = len(scores) - len(torch.unique(scores))
         return cls(
-            name, scores, order, n_ablated, values, ascending_values, target, over, interval, p, ties, provenance
+            name,
+            scores,
+            order,
+            n_ablated,
+            values,
+            ascending_values,
+            target,
+            z,
+            p_raw,
+            p_exact,
+            p_raw,
+            ties,
+            provenance,
         )
 
     @property

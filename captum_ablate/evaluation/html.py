@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from captum_ablate.evaluation.curve import GAP_MEANING
 from captum_ablate.evaluation.labels import plain
-from captum_ablate.inputs.wording import visible
+from captum_ablate.inputs.wording import number, visible
 
 _ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
@@ -168,15 +168,15 @@ def _has_interval(frame: pd.DataFrame, name: object) -> bool:
 
 
 def _cell(row: dict[object, object], name: object) -> dict[str, str]:
-    low, high = (_text(row.get(end)) for end in _ends(name))
-    return {"value": _text(row[name]), "interval": f"[{low}, {high}]" if low + high else ""}
+    low, high = (_text(name, row.get(end)) for end in _ends(name))
+    return {"value": _text(name, row[name]), "interval": f"[{low}, {high}]" if low + high else ""}
 
 
-def _text(value: object) -> str:
-    """Return a float to three decimals with a true minus sign, NaN as nothing, others as they are."""
+def _text(column: object, value: object) -> str:
+    """Return a float as ``labels.number`` writes it, with a true minus sign, NaN as nothing, others as they are."""
     if isinstance(value, Integral) or not isinstance(value, Real):
         return "" if value is None else visible(value)
-    return "" if pd.isna(float(value)) else f"{float(value):.3f}".replace("-", "\N{MINUS SIGN}")
+    return number(str(column), float(value)).replace("-", "\N{MINUS SIGN}")
 
 
 def _png(figure: Figure) -> str:

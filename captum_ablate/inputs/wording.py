@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterable
 
@@ -18,6 +19,7 @@ _DIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069
 def visible(name: object) -> str:
     r"""Return ``name`` on one line: what cannot be seen is written as in Python (``\n``), no text at all as ``''``.
 
+    >>> from captum_ablate.inputs.wording import visible
     >>> visible("two\nlines"), visible(""), visible("a$b$ <i>")
     ('two\\nlines', "''", 'a$b$ <i>')
     """
@@ -30,6 +32,7 @@ def visible(name: object) -> str:
 def counted(n: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun, in the singular for one.
 
+    >>> from captum_ablate.inputs.wording import counted
     >>> counted(1, "random order"), counted(1234, "sample"), counted(0, "class", "classes")
     ('1 random order', '1,234 samples', '0 classes')
     """
@@ -44,6 +47,7 @@ def columns(text: str) -> int:
 def shortened(name: object, most: int) -> str:
     """Return ``visible(name)`` in at most ``most`` columns, its middle replaced by an ellipsis where it is longer.
 
+    >>> from captum_ablate.inputs.wording import shortened
     >>> shortened("LayerMutualInformation(bins=16)", 16)
     'LayerMut…ins=16)'
     """
@@ -62,6 +66,7 @@ def shortened(name: object, most: int) -> str:
 def distinct(names: Iterable[object], most: int) -> list[str]:
     """Return the ``names`` shortened to ``most`` columns; those that would look alike get a number.
 
+    >>> from captum_ablate.inputs.wording import distinct
     >>> distinct(["conductance", "one long name, a", "one long name, b", "one long na-e, a"], 9)
     ['cond…ance', 'one …e, a', 'one …e, b', 'on… a (2)']
     """
@@ -96,3 +101,19 @@ def _columns(character: str) -> int:
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
+def number(column: str, value: float) -> str:
+    """Return a number of the leaderboard as text: z to one decimal, small p as a bound, others to three decimals.
+
+    >>> from captum_ablate.inputs.wording import number
+    >>> number("z", 12.345), number("p", 0.00004), number("gap", -0.12345)
+    ('12.3', '<0.001', '-0.123')
+    """
+    if math.isnan(value):
+        return ""
+    if column == "z":
+        return f"{value:.1f}"
+    if column.startswith("p") and value < 0.0005:
+        return "<0.001"
+    return f"{value:.3f}"

@@ -40,8 +40,7 @@ def same(one, other, exact=True):
     assert torch.equal(one.n_ablated, other.n_ablated)
     torch.testing.assert_close(one.values, other.values, **tolerance)
     torch.testing.assert_close(one.ascending_values, other.ascending_values, **tolerance)
-    assert one.over_random == pytest.approx(other.over_random, abs=0 if exact else 1e-6, nan_ok=True)
-    assert one.p == pytest.approx(other.p, nan_ok=True)
+    assert one.z == pytest.approx(other.z, rel=0 if exact else 1e-4, nan_ok=True)
 
 
 def both_directions(model, layer, x, y, curve, replacement, metric, unit_dim=1):

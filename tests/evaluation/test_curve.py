@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from captum_ablate import CumulativeAblationEvaluator, DeficitCurve
 from captum_ablate.evaluation.curve import deficit_areas
 from captum_ablate.evaluation.provenance import Provenance
-from captum_ablate.statistics.intervals import Interval
 
 mpl.use("Agg")
 
@@ -32,8 +31,9 @@ def made(counts, units, values, ascending, target=None, in_sample=False, **about
         values=values,
         ascending_values=ascending,
         target=torch.arange(n) % 2 if target is None else target,
-        over_random=0.0,
-        over_random_interval=Interval(0.0, 0.0),
+        z=0.0,
+        p_raw=1.0,
+        p_exact=1.0,
         p=1.0,
         ties=0,
         provenance=Provenance(

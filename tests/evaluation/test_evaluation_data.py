@@ -38,7 +38,7 @@ def test_one_shot_generators_are_refused_for_evaluation_and_fine_for_ranking(den
         evaluator.evaluate(method, dense_data, ranking_data=dense_data),
         exact=False,
     )
-    with pytest.raises(ValueError, match=r"one-shot generator.*unit ablation"):
+    with pytest.raises(ValueError, match=r"one-shot generator.*Unit Ablation"):
         evaluator.evaluate(LayerUnitAblation(dense, "2"), dense_data, ranking_data=stream())
 
 

@@ -52,7 +52,7 @@ def test_with_all_samples_the_result_is_that_of_all_samples(setting, reference):
         assert other.deletion_interval == pytest.approx((one.deletion, one.deletion), abs=1e-9)
         assert other.gap_interval == pytest.approx((one.gap, one.gap), abs=1e-9)
         assert other.insertion_interval == pytest.approx((one.insertion, one.insertion), abs=1e-9)
-        assert other.over_random_interval == pytest.approx((one.over_random, one.over_random), abs=1e-9)
+        assert other.z == pytest.approx(one.z, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -242,7 +242,7 @@ def test_a_saved_comparison_shows_the_same(setting, tmp_path):
     assert loaded.provenance.sampled == drawn.provenance.sampled
     for name in scores:
         assert loaded[name].gap_interval == drawn[name].gap_interval
-        assert loaded[name].over_random_interval == drawn[name].over_random_interval
+        assert loaded[name].z == drawn[name].z
     assert Comparison.load(evaluator_of(net).compare(scores, data).save(tmp_path / "b")).provenance.sampled is None
 
 
@@ -267,7 +267,7 @@ def test_evaluate_takes_a_precision_too(setting):
     curve = evaluator_of(net, n_random=0).evaluate(scores["good"], data, until=0.1, batch_size=40)
     assert curve.sampled.population == N
     assert curve.values.shape[1] == curve.provenance.n < N
-    assert np.isnan(curve.over_random)
+    assert np.isnan(curve.z)
 
 
 def test_samples_drawn_before_a_retraction_are_measured_again(setting, monkeypatch):

@@ -18,19 +18,22 @@ def test_random_orders_have_no_ties_in_common_with_a_constant_method(dense, dens
     assert curve.p > 0.1
 
 
-def test_over_random_is_the_gap_minus_that_of_the_random_orders(dense, dense_data):
+def test_z_and_p_hold_the_gap_against_that_of_the_random_orders(dense, dense_data):
     comparison = CumulativeAblationEvaluator(dense, "2", n_random=11, metric="logit", seed=3).compare(
         {"a": SCORES, "b": -SCORES, "c": torch.arange(6.0)}, dense_data
     )
     null = comparison.random.areas - comparison.random.ascending_areas
     assert null.shape == (11, 60)
     close(comparison.random.gap, null.mean(1), atol=1e-12)
+    gaps = comparison.random.gap.tolist()
     for curve in comparison.curves.values():
-        table = curve.gap_areas[:, None] - null.T
-        assert curve.over_random == pytest.approx(float(table.mean()), abs=1e-9)
-        assert curve.over_random_interval == pytest.approx(oracles.two_way_interval(table.tolist()), rel=1e-6)
-        as_good = sum(float(g) >= curve.gap for g in comparison.random.gap)
-        assert curve.p == pytest.approx((1 + as_good) / 12)
+        z, p_raw, p_exact = oracles.against_chance(curve.gap, gaps)
+        assert curve.z == pytest.approx(z, rel=1e-9)
+        assert curve.p_raw == pytest.approx(p_raw, rel=1e-9)
+        assert curve.p_exact == pytest.approx(p_exact, rel=1e-9)
+    raw = [curve.p_raw for curve in comparison.curves.values()]
+    for curve, expected in zip(comparison.curves.values(), oracles.holm(raw), strict=True):
+        assert curve.p == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_values_of_random_orders_are_those_of_full_passes(dense, dense_data):
@@ -75,17 +78,16 @@ def test_random_orders_are_the_same_for_all_methods_and_follow_the_seed(dense, d
 def test_without_random_orders_nothing_is_said_of_them(dense, dense_data):
     comparison = CumulativeAblationEvaluator(dense, "2", n_random=0).compare({"a": SCORES}, dense_data)
     curve = comparison["a"]
-    assert np.isnan([curve.over_random, curve.p, *curve.over_random_interval]).all()
+    assert np.isnan([curve.z, curve.p, curve.p_raw, curve.p_exact]).all()
     assert comparison.random.areas.shape == (0, 60)
     assert "random" not in str(comparison).lower()
 
 
-def test_p_of_a_random_ranking_is_uniform(dense, dense_data):
+def test_the_exchange_p_is_a_multiple_of_a_share_of_the_signed_gaps(dense, dense_data):
     evaluator = CumulativeAblationEvaluator(dense, "0", n_random=9, metric="logit", steps=3, seed=7)
     methods = {str(k): torch.randn(7) for k in range(200)}
-    p = np.array([c.p for c in evaluator.compare(methods, dense_data).curves.values()])
-    assert set(np.round(p * 10)) <= set(range(1, 11))
-    comparison = evaluator.compare({"best": torch.zeros(7)}, dense_data)
-    null = comparison.random.gap.numpy()
-    assert 0 < (p <= 0.5).mean() < 1
-    assert len(null) == 9
+    comparison = evaluator.compare(methods, dense_data)
+    p = np.array([curve.p_exact for curve in comparison.curves.values()])
+    np.testing.assert_allclose(p * 20, np.round(p * 20), atol=1e-9)
+    assert set(np.round(p * 20)) <= set(range(1, 21))
+    assert 0.2 < (p <= 0.5).mean() < 0.8
