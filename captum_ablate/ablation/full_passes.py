@@ -73,7 +73,7 @@ class FullPasses:
             return
 
         def check(site: Site, activation: Tensor) -> Tensor:
-            check_activations(site.axis.pool(activation), len(batch.target), site.name, number)
+            check_activations(site.axis.pool(activation, batch.position_mask), len(batch.target), site.name, number)
             return activation
 
         full_forward(self.forward_func, self.sites, batch, [partial(check, site) for site in self.sites])

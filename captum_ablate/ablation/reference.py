@@ -32,8 +32,8 @@ class Reference(Protocol):
 class ReferenceFit(Protocol):
     """Learn a reference from ranking data."""
 
-    def add(self, activation: Tensor) -> None:
-        """Add the layer's output for one batch, ``[n, ...]``."""
+    def add(self, activation: Tensor, counted: Tensor | None = None) -> None:
+        """Add the layer's output for one batch, ``[n, ...]``, and which positions count, ``[n, positions]``."""
 
     def finish(self) -> Reference:
         """Return the reference."""
@@ -85,8 +85,8 @@ def learn(
     fit = fit_of(reference, site.axis, seed)
     if fit is None:
         return plain_reference(reference)
-    for _, (parts,) in activations(forward_func, [site.layer], batches, torch.clone, at_input=site.at_input):
-        fit.add(parts[site.element])
+    for batch, (parts,) in activations(forward_func, [site.layer], batches, torch.clone, at_input=site.at_input):
+        fit.add(parts[site.element], batch.position_mask)
     return fit.finish()
 
 
@@ -138,10 +138,9 @@ class _MeanFit:
     def __init__(self, axis: UnitAxis) -> None:
         self.axis, self.sums, self.count = axis, torch.zeros(()), 0
 
-    def add(self, activation: Tensor) -> None:
-        self.sums = self.sums + self.axis.total(activation).sum(0).cpu()
-        indices = self.axis.shape(activation.shape)
-        self.count += activation.numel() // max(1, int(np.prod(indices)))
+    def add(self, activation: Tensor, counted: Tensor | None = None) -> None:
+        self.sums = self.sums + self.axis.total(activation, counted).sum(0).cpu()
+        self.count += int(self.axis.counts(activation, counted).sum())
 
     def finish(self) -> Reference:
         per_group = 1 if self.axis.groups is None else torch.bincount(torch.tensor(self.axis.groups))
@@ -164,7 +163,7 @@ class _DonorFit:
         self.seed, self.stream = seed, np.random.default_rng([seed, 1])
         self.donors: list[tuple[float, Tensor]] = []
 
-    def add(self, activation: Tensor) -> None:
+    def add(self, activation: Tensor, counted: Tensor | None = None) -> None:
         keys = self.stream.random(len(activation))
         if self.donors and self.donors[0][1].shape != activation.shape[1:]:
             raise ValueError(

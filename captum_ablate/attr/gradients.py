@@ -84,7 +84,7 @@ def _of_batch(
         parts = [own[0] for own in calls]
         for name, of_layer in zip(names, parts, strict=True):
             for part in of_layer:
-                check_activations(axis.pool(part), len(batch.target), name, number)
+                check_activations(axis.pool(part, batch.position_mask), len(batch.target), name, number)
         check_labels(log_likelihood, outputs, batch.target)
         loss = -log_likelihood(outputs, batch.target).sum()
         wanted = [part for of_layer in parts for part in of_layer if part.requires_grad]
@@ -92,14 +92,16 @@ def _of_batch(
         if loss.requires_grad:
             gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
             found = {id(part): gradient for part, gradient in zip(wanted, gradients, strict=True)}
-    products = [[_product(axis, part, found.get(id(part))) for part in of_layer] for of_layer in parts]
+    products = [
+        [_product(axis, part, found.get(id(part)), batch.position_mask) for part in of_layer] for of_layer in parts
+    ]
     return products, [tuple(part.shape for part in of_layer) for of_layer in parts]
 
 
-def _product(axis: UnitAxis, part: Tensor, gradient: Tensor | None) -> Tensor:
+def _product(axis: UnitAxis, part: Tensor, gradient: Tensor | None, mask: Tensor | None) -> Tensor:
     if gradient is None:  # the outputs do not depend on it
-        return axis.total(part).cpu().to(torch.float64) * 0
-    return axis.total(part.detach() * gradient).cpu().to(torch.float64)
+        return axis.total(part, mask).cpu().to(torch.float64) * 0
+    return axis.total(part.detach() * gradient, mask).cpu().to(torch.float64)
 
 
 @contextmanager

@@ -172,6 +172,7 @@ class PerSampleScores:
         self.name = type(attribution).__name__
         self._takes = inspect.signature(attribution.attribute).parameters
         self._shapes: list[torch.Size] = []
+        self._sizes: list[torch.Size] = []
         self._one_logit: bool | None = None
         self._moments: list[ClassMoments] = []
         self._check_arguments()
@@ -186,6 +187,10 @@ class PerSampleScores:
         """Return the unit scores of each sample of one batch, ``[n, units]`` for every tensor of the layer."""
         if self.extra is not None:
             batch = batch._replace(additional_forward_args=as_tuple(self.extra))
+        sizes = [x.shape[1:] for x in batch.inputs if isinstance(x, Tensor)]
+        if self._shapes and sizes != self._sizes:  # tokens of another number
+            self._shapes = self._layer_shapes(batch)
+        self._sizes = sizes
         if not self._shapes:
             refuse_training_mode(self.forward_func, self.layer)
             if isinstance(self.attribution, GradientAttribution):
@@ -195,9 +200,7 @@ class PerSampleScores:
             if has_drawn(states):
                 warn_of_randomness(self.forward_func, batch)
         parts = self._attribute(batch)
-        return tuple(
-            self._per_unit(part, shape, len(batch.target)) for part, shape in zip(parts, self._shapes, strict=True)
-        )
+        return tuple(self._per_unit(part, shape, batch) for part, shape in zip(parts, self._shapes, strict=True))
 
     @property
     def draws(self) -> bool:
@@ -317,7 +320,8 @@ class PerSampleScores:
             masks.append(mask.expand(1, *shape[1:]))
         return masks[0] if len(masks) == 1 else tuple(masks)
 
-    def _per_unit(self, part: Tensor, shape: torch.Size, n: int) -> Tensor:
+    def _per_unit(self, part: Tensor, shape: torch.Size, batch: Batch) -> Tensor:
+        n = len(batch.target)
         expected, got = self.axis.shape(shape), part.shape
         same = part.ndim == len(shape) and len(part) == n and self.axis.shape(got) == expected
         if not same:
@@ -331,7 +335,8 @@ class PerSampleScores:
                 f"{self.name} returned attributions of shape {tuple(got)} for a layer output {tuple(shape)} and {n} "
                 f"samples, so units have no scores{hint}"
             )
-        values = self.axis.total(part) if self.positions == "sum" else self.axis.pool(part)
+        pooled = self.axis.total if self.positions == "sum" else self.axis.pool
+        values = pooled(part, batch.position_mask)
         values = values.cpu().to(torch.float64)
         if not bool(torch.isfinite(values).all()):
             unit = int((~torch.isfinite(values)).any(0).nonzero()[0])

@@ -64,27 +64,65 @@ class UnitAxis:
         """Return how many positions of an output are averaged into one index."""
         return prod(shape[1:]) // max(1, prod(self.shape(shape)))
 
-    def pool(self, output: Tensor) -> Tensor:
-        """Return the mean over positions, in float64, ``[n, units]``."""
-        return self._by_unit(output, mean=True)
+    def pool(self, output: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Return the mean over positions, in float64, ``[n, units]``; with ``counted [n, positions]``, over those."""
+        return self._by_unit(*self._counted(output, counted), mean=True)
 
-    def total(self, output: Tensor) -> Tensor:
+    def total(self, output: Tensor, counted: Tensor | None = None) -> Tensor:
         """Return the sum over positions and over the indices of a group, in float64, ``[n, units]``."""
-        return self._by_unit(output, mean=False)
+        return self._by_unit(*self._counted(output, counted), mean=False)
 
-    def total_of_squares(self, output: Tensor) -> Tensor:
+    def total_of_squares(self, output: Tensor, counted: Tensor | None = None) -> Tensor:
         """Return the sum of squares over positions (and over the indices of a group), in float64, ``[n, units]``."""
+        output, _ = self._counted(output, counted)
         wide = torch.float32 if output.device.type == "mps" else torch.float64
         rows = max(1, BLOCK // max(1, output[:1].numel()))
         blocks = [self.total(block.detach().to(wide).square()) for block in output.split(rows)]
         return torch.cat(blocks)
+
+    def counts(self, output: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Return how many positions of each sample count, int64 ``[n]``."""
+        positions = self.positions(output.shape)
+        if counted is None or positions == 1:
+            return torch.full((len(output),), positions, device=output.device)
+        return counted.flatten(1).sum(1)
+
+    def _counted(self, output: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return ``output`` with 0 at positions that do not count, and how many of each sample do, ``[n]``.
+
+        Where there are no positions nothing is left out.
+
+        Raises:
+            ValueError: if the output has other positions than ``counted``.
+        """
+        if counted is None:
+            return output, None
+        flat = counted.flatten(1).to(output.device)
+        if self.unit_dim is None and output.ndim > 2:
+            raise ValueError(
+                "position_mask says which positions count, and with unit_dim=None every element is a unit, at its "
+                "position; choose the axis of the units with unit_dim, such as -1 for tokens"
+            )
+        positions = self.positions(output.shape)
+        if positions == 1:
+            return output, None
+        if tuple(flat.shape) != (len(output), positions):
+            raise ValueError(
+                f"position_mask is {list(counted.shape)}, and an output of shape {tuple(output.shape)} has {positions} "
+                f"positions beside its units (unit_dim={self.unit_dim}): pass a mask [n, positions] of this layer's "
+                "positions"
+            )
+        kept = self.shape(output.shape)
+        sizes = [size if one == 1 else 1 for size, one in zip(output.shape[1:], kept[1:], strict=True)]
+        spread = flat.reshape(len(output), *sizes)
+        return torch.where(spread, output.detach(), output.new_zeros(())), flat.sum(1)
 
     def averages(self, output: Tensor) -> bool:
         """Tell whether pooling changes more than the shape; if not, the elements are the values of the units."""
         self.count(output.shape)
         return self.groups is not None or not output.is_floating_point() or self.positions(output.shape) != 1
 
-    def _by_unit(self, output: Tensor, mean: bool) -> Tensor:
+    def _by_unit(self, output: Tensor, counts: Tensor | None = None, *, mean: bool) -> Tensor:
         units = self.count(output.shape)
         kept = self.shape(output.shape)
         dims = [d for d in range(1, output.ndim) if kept[d] == 1 and output.shape[d] != 1]
@@ -93,7 +131,9 @@ class UnitAxis:
         wide = torch.float32 if output.device.type == "mps" else torch.float64  # MPS has no float64
         if dims:
             total = _sum(output, dims, wide)
-            output = total.div_(self.positions(output.shape)) if mean else total
+            if mean and counts is not None:
+                total /= counts.reshape(-1, *[1] * (total.ndim - 1))
+            output = total.div_(self.positions(output.shape)) if mean and counts is None else total
         values = output.to(wide, copy=not dims).flatten(1)  # never a view of what the model may write into
         if self.groups is None:
             return values

@@ -20,7 +20,7 @@ from captum_ablate.inputs.unchanged import has_drawn, random_states
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.warnings import warn
 
-Take = Callable[[Tensor], Any]
+Take = Callable[..., Any]
 
 
 class PooledBatch(NamedTuple):
@@ -70,11 +70,13 @@ def activations(
     at_input: bool = False,
     element: int | None = None,
     may_be_random: bool = False,
+    masked: bool = False,
 ) -> Iterator[tuple[Batch, list[list[Any]]]]:
     """Yield each batch with ``take(tensor)`` for every tensor of each layer's output (or input).
 
     ``take``, one function or one per layer, runs inside the hook, before later operations can write into the tensor.
-    With ``element``, only that tensor of each output is taken.
+    With ``element``, only that tensor of each output is taken. If ``masked``, it is ``take(tensor, position_mask)`` for
+    a batch that has one.
 
     Raises:
         ValueError: if a layer does not run exactly once in a forward pass, or its first axis is not the samples.
@@ -83,7 +85,11 @@ def activations(
     takes = [take] * len(layers) if callable(take) else list(take)
     run = Caller(forward_func)
     for number, batch in enumerate(batches):
-        own = [partial(_with_shape, take) for take in takes] if number == 0 else takes
+        own = takes
+        if masked and batch.position_mask is not None:
+            own = [partial(_with_mask, take, batch.position_mask) for take in takes]
+        if number == 0:
+            own = [partial(_with_shape, take) for take in own]
         if number == 0:
             refuse_changes_in_training(forward_func, layers, batch)
             states = random_states()
@@ -127,6 +133,10 @@ def _copy(part: Tensor) -> Tensor:
 
 def _with_shape(take: Take, part: Tensor) -> tuple[torch.Size, Any]:
     return part.shape, take(part)
+
+
+def _with_mask(take: Callable[[Tensor, Tensor], Any], mask: Tensor, part: Tensor) -> Any:
+    return take(part, mask)
 
 
 def check_samples_first(
@@ -222,7 +232,8 @@ def pooled_activations(
     """
     names = [layer_name(forward_func, layer) for layer in layers]
     take = partial(_pool, axis)
-    for number, (batch, taken) in enumerate(activations(forward_func, layers, batches, take, at_input=at_input)):
+    passes = activations(forward_func, layers, batches, take, at_input=at_input, masked=True)
+    for number, (batch, taken) in enumerate(passes):
         target = batch.target.cpu()
         for name, parts in zip(names, taken, strict=True):
             for values, _, _ in parts:
@@ -230,8 +241,8 @@ def pooled_activations(
         yield [[PooledBatch(values, target, *rest) for values, *rest in parts] for parts in taken]
 
 
-def _pool(axis: UnitAxis, part: Tensor) -> tuple[Tensor, int, torch.Size]:
-    return axis.pool(part).cpu().to(torch.float64), axis.positions(part.shape), part.shape
+def _pool(axis: UnitAxis, part: Tensor, mask: Tensor | None = None) -> tuple[Tensor, int, torch.Size]:
+    return axis.pool(part, mask).cpu().to(torch.float64), axis.positions(part.shape), part.shape
 
 
 def output_shapes(

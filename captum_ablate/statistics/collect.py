@@ -46,7 +46,7 @@ def collect(
     *,
     at_input: bool = False,
     element: int | None = None,
-    on_output: Mapping[nn.Module, Callable[[Tensor], None]] | None = None,
+    on_output: Mapping[nn.Module, Callable[..., None]] | None = None,
     on_batch: Callable[[Batch], None] | None = None,
 ) -> list[LayerStatistics]:
     """Return the statistics of each request, from one pass over ``batches``.
@@ -63,6 +63,7 @@ def collect(
         element: look only at this tensor of every output; None looks at all.
         on_output: a listener for each layer. It receives each tensor that is looked at, raw ``[n, ...]``, inside the
             forward pass: it must copy what it keeps, because later operations may write into the tensor.
+            A batch's ``position_mask``, if it has one, is the second argument.
         on_batch: a listener that receives each batch after its forward pass.
 
     Raises:
@@ -118,7 +119,7 @@ def _pooled(
     forward_func: ForwardFunc,
     keys: Sequence[_Key],
     batches: Iterable[Batch],
-    listeners: Mapping[nn.Module, Callable[[Tensor], None]],
+    listeners: Mapping[nn.Module, Callable[..., None]],
     *,
     at_input: bool,
     element: int | None,
@@ -128,7 +129,9 @@ def _pooled(
     for layer, axis, squared in keys:
         axes.setdefault(layer, []).append((axis, squared))
     takes = [partial(_take, own, [Rows() for _ in own], listeners.get(layer)) for layer, own in axes.items()]
-    for batch, taken in activations(forward_func, list(axes), batches, takes, at_input=at_input, element=element):
+    for batch, taken in activations(
+        forward_func, list(axes), batches, takes, at_input=at_input, element=element, masked=True
+    ):
         yield (
             batch,
             {
@@ -142,22 +145,23 @@ def _pooled(
 def _take(
     axes: Sequence[tuple[UnitAxis, bool]],
     memory: Sequence[Rows],
-    listener: Callable[[Tensor], None] | None,
+    listener: Callable[..., None] | None,
     part: Tensor,
+    mask: Tensor | None = None,
 ) -> list[tuple[Tensor, int, torch.Size]]:
     """Return for each axis the pooled values of a tensor, the number of positions, and its shape."""
     if listener is not None:
-        listener(part)
+        listener(part) if mask is None else listener(part, mask)
     return [
-        (_values(axis, squared, rows, part), axis.positions(part.shape), part.shape)
+        (_values(axis, squared, rows, part, mask), axis.positions(part.shape), part.shape)
         for (axis, squared), rows in zip(axes, memory, strict=True)
     ]
 
 
-def _values(axis: UnitAxis, squared: bool, rows: Rows, part: Tensor) -> Tensor:
+def _values(axis: UnitAxis, squared: bool, rows: Rows, part: Tensor, mask: Tensor | None) -> Tensor:
     if squared:
-        return axis.total_of_squares(part)
-    return axis.pool(part) if axis.averages(part) else rows.copy(part)
+        return axis.total_of_squares(part, mask)
+    return axis.pool(part, mask) if mask is not None or axis.averages(part) else rows.copy(part)
 
 
 def _answer(
