@@ -22,18 +22,17 @@ from captum_ablate.ablation.tape import Tape
 from captum_ablate.ablation.weights import Weights
 from captum_ablate.inputs.batch import Batch
 
+Record = Callable[[Batch, int], Ready]
+
 
 class BeforeLayer:
     """Run the prefix tape on a batch when that is faster than recording it.
 
-    ``record(batch, first)`` records a batch. ``needs_restart`` is set when the prefix tape failed a check by more than
-    rounding after its results were used.
+    ``needs_restart`` is set when the prefix tape failed a check by more than rounding after its results were used.
     """
 
-    def __init__(
-        self, passes: FullPasses, choice: Choice, weights: Weights, record: Callable[[Batch, int], Ready]
-    ) -> None:
-        self._passes, self._choice, self._weights, self._record = passes, choice, weights, record
+    def __init__(self, passes: FullPasses, choice: Choice, weights: Weights) -> None:
+        self._passes, self._choice, self._weights = passes, choice, weights
         self.prefix: Prefix | None = None
         self.is_wanted = len(passes.sites) == 1
         """Whether the next recording must trace the prefix."""
@@ -62,14 +61,18 @@ class BeforeLayer:
         """Use no prefix tape from now on."""
         self.prefix, self.needs_restart = None, False
 
-    def from_prefix(self, batch: Batch, first: int) -> Ready | None:
-        """Return the batch run by the prefix tape, or None if it must be recorded."""
+    def from_prefix(self, batch: Batch, first: int, record: Record) -> Ready | None:
+        """Return the batch run by the prefix tape, or None if it must be recorded.
+
+        ``record(batch, first)`` records it. It is not kept: an engine that its parts refer to would hold weights and
+        activations until Python collects garbage.
+        """
         prefix = self.prefix
         if prefix is None or not prefix.fits(batch):
             return None
         if not prefix.is_proven:
-            return self._proven(prefix, batch, first)
-        exact = None if prefix.strategy == Strategy() else partial(self._record, batch, first)
+            return self._proven(prefix, batch, first, record)
+        exact = None if prefix.strategy == Strategy() else partial(record, batch, first)
         try:
             seconds, ready = self._run(prefix, batch, first, exact)
         except (RuntimeError, ValueError, IndexError):  # for example no kernel for this memory format
@@ -82,9 +85,9 @@ class BeforeLayer:
         prefix.accept(seconds + more)
         return ready
 
-    def _proven(self, prefix: Prefix, batch: Batch, first: int) -> Ready:
+    def _proven(self, prefix: Prefix, batch: Batch, first: int, record: Record) -> Ready:
         """Return the batch recorded, and accept the prefix tape if the whole batch agrees."""
-        ready = self._record(batch, first)
+        ready = record(batch, first)
         try:
             seconds, other = self._run(prefix, batch, first, None)
             same = equal(other.taken.activation, ready.taken.activation)

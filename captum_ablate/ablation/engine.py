@@ -78,7 +78,7 @@ class Engine:
         self._trial = Trial(self._passes, plan, self._weights)
         self._metric_table = MetricTable(metric, plan, tick)
         self._choice, self._closed = Choice(plan), ClosedForm(self._passes, plan)
-        self._before = BeforeLayer(self._passes, self._choice, self._weights, self._recorded)
+        self._before = BeforeLayer(self._passes, self._choice, self._weights)
         self._seen: Probe | None = None
         self.restarts = 0
         """Number of runs restarted because a prefix used by an earlier batch failed a later check."""
@@ -176,7 +176,7 @@ class Engine:
 
     def _replayed(self, batch: Batch, first: int) -> Tensor:
         self._trial.of(batch, first, self._seen)
-        known = self._before.from_prefix(batch, first)
+        known = self._before.from_prefix(batch, first, self._recorded)
         if known is not None:
             if self._metric_table.has_near_tie(known.taken.outputs, batch):
                 known.taken.outputs = known.exact.taken.outputs

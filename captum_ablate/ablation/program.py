@@ -55,7 +55,7 @@ class Program:
                     self.steps.append(step)
         self._schedules: dict[int, Schedule] = {}
         self._mixed = [self._mixed_without(known) for known in ({step.slot for step in self.steps}, set[int]())]
-        self._resume = _Resume(self) if len(sites) > 1 else None
+        self._resume = _Resume(sites) if len(sites) > 1 else None
 
     def walk(self, plan: Plan, numbers: Sequence[int]) -> list[int]:
         """Return the masks in running order: along chains, from the fullest end, if the strategy is incremental."""
@@ -123,7 +123,7 @@ class Program:
         schedule = self.schedule(1 if by_row else len(masks))
         start, slots = 0, None
         if self._resume is not None and not by_row:
-            start, slots = self._resume.at(masks, masks if keys is None else keys)
+            start, slots = self._resume.at(self, masks, masks if keys is None else keys)
         if slots is None:
             slots = schedule.filled(given | self.mixed(masks, bool(given), by_row))
         self.go(schedule.steps[start:], slots, masks, given, by_row)
@@ -175,21 +175,22 @@ class Program:
 
 
 class _Resume:
-    """Several sites: masks that agree up to a site share what runs before it, which then runs once."""
+    """Several sites: masks that agree up to a site share what runs before it, which then runs once.
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        sites = program.sites
+    It does not keep its program: the two would hold weights and activations until Python collects garbage.
+    """
+
+    def __init__(self, sites: Sequence[Site]) -> None:
         self._before = [_units_of(sites[:k]) for k in range(len(sites))]
         self._saved: dict[int, tuple[bytes, dict[int, Tensor]]] = {}
         self._last_key: dict[int, bytes] = {}
 
-    def at(self, masks: Tensor, keys: Tensor) -> tuple[int, list[Any] | None]:
+    def at(self, program: Program, masks: Tensor, keys: Tensor) -> tuple[int, list[Any] | None]:
         """Return the step to start at and the slots there, or (0, None) to start at the first step.
 
         ``keys`` are the masks on the device where they are compared.
         """
-        program, k = self.program, len(masks)
+        k = len(masks)
         schedule = program.schedule(k)
         for site in range(len(program.sites) - 1, 0, -1):
             before = keys[:, self._before[site]]
@@ -200,7 +201,7 @@ class _Resume:
             if self._saved.get(site, (b"",))[0] != key:
                 if not seen and k == 1 and bool(before.any()):
                     continue
-                self._saved[site] = key, self._run_up_to(site, masks[:1])
+                self._saved[site] = key, _run_up_to(program, site, masks[:1])
             slots = list(schedule.values)
             for slot, value in self._saved[site][1].items():
                 tiled = k > 1 and holds_rows(value.shape, program.tape.rows)
@@ -208,13 +209,14 @@ class _Resume:
             return schedule.place(site), slots
         return 0, None
 
-    def _run_up_to(self, site: int, mask: Tensor) -> dict[int, Tensor]:
-        """Return the slots that are alive when a site is ablated, for one mask."""
-        schedule = self.program.schedule(1)
-        slots = schedule.filled(self.program.mixed(mask))
-        self.program.go(schedule.steps[: schedule.place(site)], slots, mask)
-        own = enumerate(zip(slots, schedule.values, strict=True))
-        return {slot: value for slot, (value, given) in own if value is not None and given is None}
+
+def _run_up_to(program: Program, site: int, mask: Tensor) -> dict[int, Tensor]:
+    """Return the slots that are alive when a site is ablated, for one mask."""
+    schedule = program.schedule(1)
+    slots = schedule.filled(program.mixed(mask))
+    program.go(schedule.steps[: schedule.place(site)], slots, mask)
+    own = enumerate(zip(slots, schedule.values, strict=True))
+    return {slot: value for slot, (value, given) in own if value is not None and given is None}
 
 
 def _units_of(sites: Sequence[Site]) -> list[int]:

@@ -118,16 +118,18 @@ def _first_axis(site: Site, activation: Tensor) -> Axis:
 
 
 def _run(op: Op, values: dict[int, Tensor], tape: Tape) -> Tensor:
-    def filled(value: Any) -> Any:
-        if isinstance(value, Ref):
-            return values[value.slot] if value.slot in values else tape.values[value.slot]
-        if isinstance(value, (list, tuple)):
-            return type(value)(filled(x) for x in value)
-        return value
-
     func = torch.ops.aten.reshape.default if op.name in ("view", "_unsafe_view") else op.func
-    result = func(*filled(op.args), **{k: filled(v) for k, v in op.kwargs.items()})
+    args, kwargs = _filled(op.args, values, tape), {k: _filled(v, values, tape) for k, v in op.kwargs.items()}
+    result = func(*args, **kwargs)
     return result if isinstance(result, Tensor) else result[0]
+
+
+def _filled(value: Any, values: dict[int, Tensor], tape: Tape) -> Any:
+    if isinstance(value, Ref):
+        return values[value.slot] if value.slot in values else tape.values[value.slot]
+    if isinstance(value, (list, tuple)):
+        return type(value)(_filled(x, values, tape) for x in value)
+    return value
 
 
 def _axis_after(op: Op, axes: dict[int, Axis], tape: Tape) -> Axis | None:

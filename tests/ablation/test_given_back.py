@@ -295,6 +295,48 @@ def test_no_activation_is_kept_alive() -> None:
     del curve
 
 
+def _freed(run: Callable[[nn.Module], object], make: Callable[[], nn.Module]) -> list[bool]:
+    """Run a new model twice; tell for each weight whether it is freed with it, without a garbage collection."""
+    model = make()
+    run(model)
+    gc.collect()
+    gc.disable()
+    try:
+        run(model)
+        weights = [weakref.ref(weight) for weight in model.parameters()]
+        del model
+        return [weight() is None for weight in weights]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("layers", [["layer"], ["first.inner"], ["layer", "second"]])
+@pytest.mark.parametrize("reference", ["zero", "mean", "resample"])
+def test_weights_are_freed_with_the_model(layers: list[str], reference: str) -> None:
+    """Objects that refer to each other keep GPU memory until Python happens to collect garbage."""
+    x, y = data()
+    scores = [torch.linspace(1, 0, WIDTH)] * len(layers)
+
+    def run(model: nn.Module) -> None:
+        layer, given = (layers[0], scores[0]) if len(layers) == 1 else (layers, scores)
+        evaluated(model, layer, given, (x, y), batch_size=3, reference=reference, steps=4, n_random=2)
+
+    assert all(_freed(run, lambda: built(networks.DenseNet)))
+
+
+@pytest.mark.filterwarnings("ignore:.*replaying is not possible")
+@pytest.mark.parametrize("name", [name for name in ONE_OF_EACH if name not in ("LayerLast", "InplaceLayerOnPart")])
+def test_weights_of_special_networks_are_freed_with_the_model(name: str) -> None:
+    x, y = data()
+
+    def run(model: nn.Module) -> None:
+        evaluate(model, x, y)
+
+    with torch.no_grad():
+        alone = _freed(lambda model: model(x.clone()), lambda: built(NETWORKS[name]))
+    assert _freed(run, lambda: built(NETWORKS[name])) == alone
+
+
 # --- other threads -----------------------------------------------------------------------------------
 
 
