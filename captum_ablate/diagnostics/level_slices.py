@@ -112,7 +112,9 @@ class LevelSlices:
 
     def plot(self, class_names: Any = None, attribute_names: Any = None) -> Any:
         """Draw the composition and the association of each level; return the figure."""
-        return pictures.levels(self, class_names, attribute_names)
+        classes = pictures.Composition(self.class_composition, self.classes, class_names)
+        attributes = pictures.Composition(self.attribute_composition, self.attributes, attribute_names)
+        return pictures.levels(self.to_frame(), classes, attributes if self.has_attributes else None)
 
     def plot_images(self, images: Any, *, per_level: int = 10, seed: int = 0) -> Any:
         """Draw random ``images [n, channels, height, width]`` of each level, highest on top; return the figure."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,10 +16,6 @@ from torch import Tensor
 
 from captum_ablate.evaluation.labels import headed, label, name_labels
 from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, GREY
-
-if TYPE_CHECKING:  # the results import their pictures
-    from captum_ablate.diagnostics.level_slices import LevelSlices
-    from captum_ablate.diagnostics.midrange import MidRange
 
 MOST_BANDS = 12
 """Classes that one figure has room for."""
@@ -84,47 +80,59 @@ def capacity(frame: pd.DataFrame, *, title: str, subtitle: str, ax: Axes | None 
     return framed(ax, title, subtitle)
 
 
-def bands(mids: MidRange) -> Figure:
-    """Draw, for each of at most twelve classes, histograms of its logit with the band of the mid-range."""
-    classes = mids.classes.tolist()[:MOST_BANDS]
+def bands(logits: Tensor, target: Tensor, labels: Tensor, ends: Tensor, inside: Sequence[int], mode: str) -> Figure:
+    """Draw, for each of at most twelve classes, histograms of its logit with the band of the mid-range.
+
+    ``logits [n, classes]``, ``target [n]``; ``labels [k]`` are the classes to draw, ``ends [k, 2]`` their bands, and
+    ``inside`` the number of samples in each.
+    """
+    classes = labels.tolist()[:MOST_BANDS]
     columns = min(3, len(classes))
     rows = -(-len(classes) // columns)
     figure = plt.figure(figsize=(2.4 + 3.3 * columns, 1.4 + 2.3 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for ax, k in zip(axes, range(len(classes)), strict=False):
-        logit, own = mids.logits[:, classes[k]].numpy(), (mids.target == classes[k]).numpy()
+        logit, own = logits[:, classes[k]].numpy(), (target == classes[k]).numpy()
         bins = np.linspace(logit.min(), logit.max(), 41)
-        ax.axvspan(
-            float(mids.low[k]), float(mids.high[k]), color=COLOURS[5], alpha=0.35, linewidth=0, label="mid-range"
-        )
+        ax.axvspan(*ends[k].tolist(), color=COLOURS[5], alpha=0.35, linewidth=0, label="mid-range")
         for members, colour, text in ((~own, DARK_GREY, "other classes"), (own, COLOURS[0], "its own class")):
             ax.hist(logit[members], bins, histtype="step", linewidth=1.5, color=colour, label=text)
         lightly_framed(ax, "y")
-        ax.set_title(f"class {classes[k]}: {len(mids.indices[k]):,} in the mid-range", loc="left", fontsize="small")
+        ax.set_title(f"class {classes[k]}: {inside[k]:,} in the mid-range", loc="left", fontsize="small")
     for ax in axes[len(classes) :]:
         ax.set_axis_off()
     figure.supxlabel("logit of the class", fontsize="medium")
     figure.supylabel("samples", fontsize="medium")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize="small")
-    more = f" (first {MOST_BANDS} of {len(mids.classes)} classes)" if len(mids.classes) > MOST_BANDS else ""
-    figure.suptitle(f"Mid-range logits, mode {mids.mode}{more}", x=0.02, ha="left", fontweight="bold")
+    more = f" (first {MOST_BANDS} of {len(labels)} classes)" if len(labels) > MOST_BANDS else ""
+    figure.suptitle(f"Mid-range logits, mode {mode}{more}", x=0.02, ha="left", fontweight="bold")
     return figure
 
 
-def levels(slices: LevelSlices, class_names: Sequence[str] | None, attribute_names: Sequence[str] | None) -> Figure:
-    """Draw per level the samples and the shares of classes; with attributes, their shares and the association too."""
-    frame = slices.to_frame()
-    panels = 4 if slices.has_attributes else 2
+class Composition(NamedTuple):
+    """Shares of labels at each level, ``shares [bins, labels]``, the ``labels``, and their names if known."""
+
+    shares: Tensor
+    labels: Tensor
+    names: Sequence[str] | None
+
+
+def levels(frame: pd.DataFrame, classes: Composition, attributes: Composition | None) -> Figure:
+    """Draw per level the samples and the shares of classes; with attributes, their shares and the association too.
+
+    ``frame`` has a row per level: ``low, high, n, association, association_bias``.
+    """
+    panels = 2 if attributes is None else 4
     figure = plt.figure(figsize=(8.2, 1.0 + 1.75 * panels), layout="constrained")
     axes = figure.subplots(panels, 1, sharex=True)
     middle, width = (frame["low"] + frame["high"]) / 2, 0.94 * (frame["high"] - frame["low"])
     axes[0].bar(middle, frame["n"], width, color=GREY)
     axes[0].set_ylabel("samples")
-    _stacked(axes[1], middle, width, slices.class_composition, _names("class", slices.classes, class_names))
+    _stacked(axes[1], middle, width, classes.shares, _names("class", classes.labels, classes.names))
     axes[1].set_ylabel("share of class")
-    if slices.has_attributes:
-        names = _names("attribute", slices.attributes, attribute_names)
-        _stacked(axes[2], middle, width, slices.attribute_composition, names)
+    if attributes is not None:
+        names = _names("attribute", attributes.labels, attributes.names)
+        _stacked(axes[2], middle, width, attributes.shares, names)
         axes[2].set_ylabel("share of attribute")
         axes[3].plot(middle, frame["association"], "o-", color=COLOURS[0], label="plug-in estimate")
         axes[3].plot(middle, frame["association_bias"], "--", color=DARK_GREY, label="its bias from few samples")
