@@ -111,6 +111,11 @@ class LayerDatasetAttribution(AttributionWithOptions):
         """Return the scores per class, ``[classes, units]``, classes in ascending order of their labels."""
         raise ValueError(f"{self.get_name()} has no score per class; call attribute without per_class=True")
 
+    @property
+    def needs_classes(self) -> bool:
+        """Whether ``attribute`` takes no target but one class per sample."""
+        return True
+
     def check_classes(self, statistics: Sequence[Statistic]) -> None:
         """Raise if classes are compared, and the data of ``statistics`` hold one only."""
         if self.needs_two_classes:
@@ -164,6 +169,7 @@ class LayerDatasetAttribution(AttributionWithOptions):
             forward_func=self.forward_func,
             batch_size=batch_size,
             unpack_batch=unpack_batch,
+            classes=self.needs_classes or per_class,
         )
         if per_class:
             self.check_per_class()

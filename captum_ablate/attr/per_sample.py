@@ -33,7 +33,7 @@ from captum_ablate.inputs.model import as_model, borrowed, layer_name, refuse_sc
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.quantised import refuse_gradients_of_quantised
 from captum_ablate.inputs.repeats import warn_of_randomness
-from captum_ablate.inputs.targets import are_classes, classes_or_zeros
+from captum_ablate.inputs.targets import classes_of, classes_or_zeros
 from captum_ablate.inputs.threads import drawing, hooks_of_own_pass
 from captum_ablate.inputs.unchanged import has_drawn, random_states
 from captum_ablate.inputs.units import UnitAxis
@@ -290,7 +290,7 @@ class PerSampleScores:
             return self.target if "target" in self._takes else None, None
         is_label = self.target == "label"
         if is_label:
-            self._check_labels(batch.target)
+            batch = batch._replace(target=self._labels(batch.target))
         if self._one_logit is not None and is_label and not self._one_logit:
             return batch.target, None
         few = batch.take(slice(2)) if is_label and batch.why_whole() is None else batch
@@ -303,13 +303,15 @@ class PerSampleScores:
         check_binary(labels)
         return (0 if outputs.ndim == 2 else None), 2 * labels - 1
 
-    def _check_labels(self, target: Tensor) -> None:
-        if not are_classes(target):
+    def _labels(self, target: Tensor) -> Tensor:
+        labels = classes_of(target)
+        if labels is None:
             raise ValueError(
                 f"{self.name} attributes one output per sample, and the targets {target.dtype} {tuple(target.shape)} "
                 "are no classes; say which output: functools.partial(unit_scores, "
                 f"{self.name}(model, layer), target=0), an index for all samples, or None for a model with one output"
             )
+        return labels
 
     def _unit_mask(self, batch: Batch) -> Any:
         """Return the mask that makes each unit one feature; without it Captum ablates each element alone."""

@@ -11,6 +11,7 @@ from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import layer_name
 from captum_ablate.inputs.progress import with_progress
+from captum_ablate.inputs.targets import classes_or_zeros
 from captum_ablate.statistics.activations import output_shapes
 from captum_ablate.statistics.collect import LayerStatistics
 from captum_ablate.statistics.moments import ClassMoments
@@ -27,7 +28,7 @@ class LayerUnitAblation(LayerDatasetAttribution):
         reference: what replaces the unit: "zero", "mean", "resample", a Tensor, or ``f(activation, target)``. "mean"
             and "resample" learn from the same data, in a pass of their own.
         metric: :math:`v_i`, higher is better: "log_likelihood" (in nats; it moves where accuracy does not), "accuracy",
-            "logit", "margin", or ``f(outputs, target) -> [n]``.
+            "logit", "margin", or ``f(outputs, target) -> [n]``, which takes any target ``[n, ...]``.
 
     Raises:
         ValueError: if the reference or the metric is unknown, or the data can be iterated only once.
@@ -51,6 +52,11 @@ class LayerUnitAblation(LayerDatasetAttribution):
     def __post_init__(self) -> None:
         fit_of(self.reference, self.axis, seed=0)  # an unknown reference is refused here
         as_metric(self.metric)
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether the metric is one of ours, which need a class per sample."""
+        return not callable(self.metric)
 
     def score(self, deficits: ClassMoments) -> Tensor:
         return deficits.mean
@@ -77,4 +83,4 @@ class LayerUnitAblation(LayerDatasetAttribution):
         engine = Engine(self.forward_func, [site], [reference], as_metric(self.metric), plan)
         measured = engine.run(with_progress(batches, self.get_name(), show_progress))
         deficits = (measured.intact - measured.values).to(torch.float64)  # [units, n]
-        return ClassMoments.of(deficits.T.contiguous(), measured.target)
+        return ClassMoments.of(deficits.T.contiguous(), classes_or_zeros(measured.target))

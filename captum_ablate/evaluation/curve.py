@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_ablate.evaluation import plots
 from captum_ablate.evaluation.provenance import Provenance
-from captum_ablate.inputs.targets import are_classes
+from captum_ablate.inputs.targets import are_classes, as_target
 from captum_ablate.statistics.confidence_sequence import Sampled
 from captum_ablate.statistics.intervals import Interval, mean_bands, mean_interval
 from captum_ablate.statistics.null import against_chance
@@ -143,13 +143,17 @@ class DeficitCurve:
 
     @property
     def classes(self) -> Tensor:
-        """Labels present, ascending, ``[classes]``."""
-        return torch.unique(self.target)
+        """Labels present, ascending, ``[classes]``.
+
+        Raises:
+            ValueError: if the target is not one class per sample.
+        """
+        return torch.unique(as_target(self.target))
 
     @property
     def per_class(self) -> Tensor:
         """Mean metric over the samples of each class, ``[classes, steps+1]``."""
-        return torch.stack([self.values[:, self.target == c].mean(dim=1) for c in self.classes.tolist()])
+        return torch.stack([self.values[:, as_target(self.target) == c].mean(dim=1) for c in self.classes.tolist()])
 
     @property
     def areas(self) -> Tensor:

@@ -21,7 +21,7 @@ from captum_ablate.ablation import (
     locate,
     reference_name,
 )
-from captum_ablate.ablation.metrics import Metric, as_metric, metric_name
+from captum_ablate.ablation.metrics import Metric, as_metric, is_named, metric_name
 from captum_ablate.ablation.plan import checked_steps, counts_of
 from captum_ablate.evaluation.comparison import Comparison, curves_of
 from captum_ablate.evaluation.curve import DeficitCurve, deficit_areas
@@ -59,7 +59,8 @@ class CumulativeAblationEvaluator:
             ranking sample); a Tensor that broadcasts to one sample's output; or ``f(activation [n, ...], target [n])``,
             of the activation's shape.
         metric: "accuracy" (fraction of 1), "log_likelihood" (nats), "logit", "margin", or
-            ``f(outputs, target) -> [n]``, higher is better.
+            ``f(outputs, target) -> [n]``, higher is better, with a target ``[n, ...]`` of any type. The named ones need
+            one class per sample; of a model with one logit, ``[n]`` or ``[n, 1]``, they are those of 0 against 1.
         steps: a number of evenly spaced counts, a sequence of counts, or None for one unit at a time.
         n_random: random orders to hold every ranking against.
         seed: seed of random orders, ties and donors.
@@ -135,7 +136,7 @@ class CumulativeAblationEvaluator:
         """
         _check_names(attributions)
         options: dict[str, Any] = {"batch_size": batch_size, "unpack_batch": unpack_batch}
-        drawn = {"forward_func": self.forward_func, "seed": self.seed, **options}
+        drawn = {"forward_func": self.forward_func, "seed": self.seed, "classes": is_named(self._metric), **options}
         precision = None if until is None else Precision.of(until, self.metric, data, **drawn)
         batches = self._batches(data, options)
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data, options)
@@ -205,7 +206,7 @@ class CumulativeAblationEvaluator:
         return Estimate(seconds + ablating, seconds, peak, _length(batches), len(plan))
 
     def _batches(self, data: Any, options: Mapping[str, Any]) -> Batches:
-        return as_batches(data, forward_func=self.forward_func, **options)
+        return as_batches(data, forward_func=self.forward_func, classes=is_named(self._metric), **options)
 
     @contextmanager
     def _borrowed(self, batches: Batches, ranking_batches: Batches) -> Iterator[None]:

@@ -19,6 +19,7 @@ from captum_ablate.evaluation.methods import Method, as_method
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc
+from captum_ablate.inputs.targets import as_target, classes_of
 from captum_ablate.inputs.threads import drawing
 from captum_ablate.statistics.collect import LayerRequest, collect
 
@@ -79,8 +80,13 @@ class Ranker:
         own = [tuple(method.requests) for method in statistical.values()]
         requests = [LayerRequest(site.layer, site.axis, one) for one in own or [()]]
 
+        target: list[Tensor] = []
+        """A target without classes, if one has come."""
+
         def score_samples(batch: Batch) -> None:
             number = next(numbers)
+            if classes_of(batch.target) is None:
+                target[:] = [batch.target]
             for name in list(left):
                 try:
                     if not left[name].draws:
@@ -99,6 +105,8 @@ class Ranker:
         for (name, method), answer in zip(statistical.items(), answers, strict=False):
             try:
                 (found,) = answer.statistics
+                if method.needs_two_classes and target:
+                    as_target(target[0])
                 method.check_classes(found)
                 scores[name] = method.score(*found)
             except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler, Subset
 
-from captum_ablate.inputs.batch import Batch
+from captum_ablate.inputs.batch import Batch, as_tuple
 from captum_ablate.inputs.batches import TENSOR_BATCH, Batches, UnpackBatch, as_batches
+from captum_ablate.inputs.checks import Checks, float_type_of
+from captum_ablate.inputs.values import whole_number
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,21 @@ class RandomOrder:
 
     @classmethod
     def of(
-        cls, data: Any, *, forward_func: Any, batch_size: int | None, unpack_batch: UnpackBatch | None, seed: int
+        cls,
+        data: Any,
+        *,
+        forward_func: Any,
+        batch_size: int | None,
+        unpack_batch: UnpackBatch | None,
+        seed: int,
+        classes: bool = True,
     ) -> RandomOrder:
-        """Return the order of ``data``: tensors with labels, a map-style data set, or a ``DataLoader`` over one."""
+        """Return the order of ``data``: tensors with labels, a map-style data set, or a ``DataLoader`` over one.
+
+        Where ``classes`` is False the target may be ``[n, ...]`` of any type.
+        """
+        batch_size = None if batch_size is None else whole_number(batch_size, "batch_size", 1, "or None")
+        options: dict[str, Any] = {"forward_func": forward_func, "classes": classes}
         if isinstance(data, DataLoader):
             _check_loader(data)
             samples, size = len(data.dataset), batch_size or data.batch_size or TENSOR_BATCH  # type: ignore[arg-type]
@@ -40,21 +54,22 @@ class RandomOrder:
                     num_workers=data.num_workers,
                     pin_memory=data.pin_memory,
                 )
-                return as_batches(loader, forward_func=forward_func, unpack_batch=unpack_batch)
+                return as_batches(loader, unpack_batch=unpack_batch, **options)
 
         elif isinstance(data, Dataset) and not isinstance(data, IterableDataset):
             samples, size = len(data), batch_size or TENSOR_BATCH  # type: ignore[arg-type]  # map-style: it has a length
 
             def batches(places: Tensor) -> Batches:
                 subset = Subset(data, places.tolist())
-                return as_batches(subset, forward_func=forward_func, batch_size=size, unpack_batch=unpack_batch)
+                return as_batches(subset, batch_size=size, unpack_batch=unpack_batch, **options)
 
         elif isinstance(data, tuple) and (isinstance(data, Batch) or len(data) == 2):
-            whole = _whole(data)
-            samples, size = len(whole.target), batch_size or TENSOR_BATCH
+            size = batch_size or TENSOR_BATCH
+            whole = _whole(data, size, options)
+            samples = len(whole.target)
 
             def batches(places: Tensor) -> Batches:
-                return as_batches(whole.take(places), forward_func=forward_func, batch_size=size)
+                return as_batches(whole.take(places), batch_size=size, **options)
 
         else:
             raise TypeError(
@@ -68,10 +83,14 @@ class RandomOrder:
         return len(self.order)
 
 
-def _whole(data: Any) -> Batch:
-    """Return the tensors and labels as one batch, checked."""
-    many = 2**62
-    return next(iter(as_batches(data, batch_size=many)))
+def _whole(data: Any, size: int, options: Mapping[str, Any]) -> Batch:
+    """Return the tensors and labels as one batch, checked, with what samples share named."""
+    batch = data if isinstance(data, Batch) else Batch(as_tuple(data[0]), data[1])
+    whole = Checks(None, float_type_of(options["forward_func"]), options["classes"]).checked(batch, 0)
+    if not len(whole.target):
+        raise ValueError("the data set is empty: no batch with at least one sample came")
+    first = next(iter(as_batches(whole, batch_size=size, **options)))
+    return whole._replace(shared=first.shared)
 
 
 def _check_loader(loader: DataLoader[Any]) -> None:

@@ -48,6 +48,13 @@ def any_target(target: Any, where: str = "") -> Tensor:
     return rows.to(torch.int64) if whole or rows.shape == (0,) else rows
 
 
+def classes_of(target: Tensor) -> Tensor | None:
+    """Return the classes ``[n]`` of a checked target, also of whole numbers ``[n, 1]``; None if it has none."""
+    if target.ndim == 2 and target.shape[1] == 1 and not target.is_floating_point() and not target.is_complex():
+        return target[:, 0].to(torch.int64)
+    return target if are_classes(target) else None
+
+
 def are_classes(target: Tensor) -> bool:
     """Tell whether a checked target is one class per sample, int64 ``[n]``."""
     return target.ndim == 1 and target.dtype == torch.int64
@@ -55,7 +62,8 @@ def are_classes(target: Tensor) -> bool:
 
 def classes_or_zeros(target: Tensor) -> Tensor:
     """Return the classes ``[n]`` of a checked target; where it has none, all samples are of class 0."""
-    return target if are_classes(target) else torch.zeros(len(target), dtype=torch.int64, device=target.device)
+    classes = classes_of(target)
+    return torch.zeros(len(target), dtype=torch.int64, device=target.device) if classes is None else classes
 
 
 def check_classes(classes: Tensor) -> None:

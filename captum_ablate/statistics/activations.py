@@ -15,6 +15,7 @@ from captum_ablate.inputs.calling import Caller, call
 from captum_ablate.inputs.model import ForwardFunc, instead_of, layer_name
 from captum_ablate.inputs.quantised import dequantised
 from captum_ablate.inputs.repeats import NO_REPEAT, ONE_DRAW, refuse_changes_in_training, same
+from captum_ablate.inputs.targets import classes_or_zeros
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.unchanged import has_drawn, random_states
 from captum_ablate.inputs.units import UnitAxis
@@ -234,7 +235,7 @@ def pooled_activations(
     take = partial(_pool, axis)
     passes = activations(forward_func, layers, batches, take, at_input=at_input, masked=True)
     for number, (batch, taken) in enumerate(passes):
-        target = batch.target.cpu()
+        target = classes_or_zeros(batch.target).cpu()
         for name, parts in zip(names, taken, strict=True):
             for values, _, _ in parts:
                 check_activations(values, len(target), name, number)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, layer_name
+from captum_ablate.inputs.targets import classes_or_zeros
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import PooledBatch, activations
 from captum_ablate.statistics.chunks import Rows
@@ -132,10 +133,11 @@ def _pooled(
     for batch, taken in activations(
         forward_func, list(axes), batches, takes, at_input=at_input, element=element, masked=True
     ):
+        target = classes_or_zeros(batch.target)
         yield (
             batch,
             {
-                (layer, axis, squared): [PooledBatch(part[k][0], batch.target, *part[k][1:]) for part in parts]
+                (layer, axis, squared): [PooledBatch(part[k][0], target, *part[k][1:]) for part in parts]
                 for (layer, own), parts in zip(axes.items(), taken, strict=True)
                 for k, (axis, squared) in enumerate(own)
             },
