@@ -14,6 +14,7 @@ from captum_ablate.ablation.agreement import TOLERANCE
 from captum_ablate.ablation.metrics import Metric, accuracy, check_labels, class_outputs, columns_of, is_named
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.inputs.batch import Batch
+from captum_ablate.inputs.real import refuse_complex
 
 Outputs = Iterator[tuple[Sequence[int], Any]]
 """The numbers of some masks and their outputs: n rows for the first mask, n for the second, and so on."""
@@ -75,6 +76,7 @@ class MetricTable:
         if not isinstance(value, Tensor) or value.shape != (len(batch.target),):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"metric must return one value per sample, [{len(batch.target)}]; got {got}")
+        refuse_complex(value, "the metric")
         return value.detach() if value.is_floating_point() else value.detach().float()
 
 

@@ -8,6 +8,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from captum_ablate.inputs.real import refuse_complex
 from captum_ablate.inputs.targets import are_classes
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -153,6 +154,7 @@ def _class_outputs(outputs: Tensor, target: Tensor) -> Tensor:
             f"this metric needs model outputs [n, classes] with n = {len(target)}, or one logit, [n]; got {got}. "
             "Pass metric=f with f(outputs, target) -> [n], or a forward_func that returns the class outputs."
         )
+    refuse_complex(columns, "the model's outputs, for this metric,")
     return columns if columns.dtype == torch.float64 else columns.to(torch.float32)
 
 

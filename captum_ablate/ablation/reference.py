@@ -90,6 +90,35 @@ def learn(
     return fit.finish()
 
 
+def _is_whole(activation: Tensor) -> bool:
+    return not (activation.is_floating_point() or activation.is_complex())
+
+
+def _in_type_of(activation: Tensor, value: Tensor) -> Tensor:
+    """Return a user's ``value`` in the type of ``activation``; raise if that loses its imaginary part or fractions."""
+    if value.is_complex() and not activation.is_complex():
+        raise ValueError(
+            f"the reference is complex ({value.dtype}) and the layer's activations are not ({activation.dtype}); pass "
+            "its .real, or .abs()"
+        )
+    found = value.to(activation)
+    if _is_whole(activation) and not _is_whole(value) and not torch.equal(found.to(value), value.to(found.device)):
+        raise ValueError(
+            f"the reference has fractions ({value.dtype}) and the layer's activations are {activation.dtype}; pass "
+            f"reference.round().to({activation.dtype}), or name a layer with floating activations"
+        )
+    return found
+
+
+def _check_finite(reference: str, values: Tensor) -> None:
+    wide = values.float() if values.dtype.itemsize == 1 and values.is_floating_point() else values
+    if not bool(torch.isfinite(wide).all()):
+        raise ValueError(
+            f'reference="{reference}" cannot be learnt: the layer has NaN or infinite activations in the data that it '
+            "is learnt from; check the inputs and the weights of the model"
+        )
+
+
 def _zero(activation: Tensor, target: Tensor, first: int) -> Tensor:
     return activation.new_zeros(())
 
@@ -115,7 +144,7 @@ class _Constant:
                 f"reference must broadcast to one sample's output {tuple(one)} of the layer; "
                 f"got shape {tuple(self.value.shape)}{hint}"
             )
-        return value.to(activation)
+        return _in_type_of(activation, value)
 
 
 @dataclass(frozen=True)
@@ -131,7 +160,7 @@ class _Function:
             raise ValueError(
                 f"the reference function must return the shape of its activation, {tuple(activation.shape)}; got {got}"
             )
-        return value.detach().to(activation)
+        return _in_type_of(activation, value.detach())
 
 
 class _MeanFit:
@@ -144,6 +173,7 @@ class _MeanFit:
 
     def finish(self) -> Reference:
         per_group = 1 if self.axis.groups is None else torch.bincount(torch.tensor(self.axis.groups))
+        _check_finite("mean", self.sums)
         return _Mean(self.axis, self.sums / self.count / per_group)
 
 
@@ -153,7 +183,8 @@ class _Mean:
     means: Tensor
 
     def __call__(self, activation: Tensor, target: Tensor, first: int) -> Tensor:
-        return self.axis.spread(self.means[None], activation.shape).to(activation)
+        values = self.axis.spread(self.means[None], activation.shape)
+        return (values.round() if _is_whole(activation) else values).to(activation)
 
 
 class _DonorFit:
@@ -175,7 +206,9 @@ class _DonorFit:
         self.donors = sorted([*self.donors, *drawn], key=lambda donor: donor[0])[:DONORS]
 
     def finish(self) -> Reference:
-        return _Donors(torch.stack([value for _, value in self.donors]), self.seed)
+        donors = torch.stack([value for _, value in self.donors])
+        _check_finite("resample", donors)
+        return _Donors(donors, self.seed)
 
 
 @dataclass(frozen=True)

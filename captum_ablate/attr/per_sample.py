@@ -32,6 +32,7 @@ from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import as_model, borrowed, layer_name, refuse_scripted, refuse_training_mode
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.quantised import refuse_gradients_of_quantised
+from captum_ablate.inputs.real import refuse_complex
 from captum_ablate.inputs.repeats import warn_of_randomness
 from captum_ablate.inputs.targets import classes_of, classes_or_zeros
 from captum_ablate.inputs.threads import drawing, hooks_of_own_pass
@@ -337,6 +338,7 @@ class PerSampleScores:
                 f"{self.name} returned attributions of shape {tuple(got)} for a layer output {tuple(shape)} and {n} "
                 f"samples, so units have no scores{hint}"
             )
+        refuse_complex(part, f"attributions ({self.name})")
         pooled = self.axis.total if self.positions == "sum" else self.axis.pool
         values = pooled(part, batch.position_mask)
         values = values.cpu().to(torch.float64)

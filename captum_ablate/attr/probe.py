@@ -30,8 +30,9 @@ class LayerLinearProbe(LayerDatasetAttribution):
     .. math:: s_u = \sqrt{\sum_c (w_{cu} - \bar w_u)^2}
 
     The probe is scikit-learn's logistic regression on standardised pooled activations. Two classes are the softmax
-    :math:`(-w/2, +w/2)` of the binary probe. Units that never vary score 0. ``per_class`` returns the centred weights,
-    ``[classes, units]``. Hayne et al. (2022, arXiv 2211.04367) ask how probes and ablation agree; this probe is ours.
+    :math:`(-w/2, +w/2)` of the binary probe. Units that vary by rounding alone score 0. ``per_class`` returns the
+    centred weights, ``[classes, units]``. Hayne et al. (2022, arXiv 2211.04367) ask how probes and ablation agree; this
+    probe is ours.
 
     Args:
         C: inverse strength of the L2 penalty; None chooses it by cross-validated log-likelihood.
@@ -62,7 +63,7 @@ class LayerLinearProbe(LayerDatasetAttribution):
     def score_per_class(self, table: ActivationTable) -> Tensor:
         values, target = table.values.numpy(), table.target.numpy()
         spread = values.std(axis=0)
-        alive = spread > 1e-12 * np.abs(values).max(axis=0, initial=0)
+        alive = spread > table.rounding * np.abs(values).max(axis=0, initial=0)
         weights = np.zeros((len(np.unique(target)), values.shape[1]))
         if alive.any():
             standardised = (values[:, alive] - values[:, alive].mean(axis=0)) / spread[alive]

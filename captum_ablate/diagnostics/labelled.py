@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_ablate.inputs.real import as_real
 from captum_ablate.inputs.targets import as_target
-from captum_ablate.inputs.values import tensor_of
 
 
 def logits_and_target(logits: Any, target: Any) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ def logits_and_target(logits: Any, target: Any) -> tuple[Tensor, Tensor]:
 
 def rows(values: Any, name: str, shape: str) -> Tensor:
     """Return finite ``values`` as a float64 matrix on the CPU, one row for each sample."""
-    matrix = tensor_of(values, name).cpu().to(torch.float64)
+    matrix = as_real(values, name)
     if matrix.ndim != 2 or not len(matrix):
         raise ValueError(f"{name} must be {shape} with at least one sample; got shape {tuple(matrix.shape)}")
     if not bool(torch.isfinite(matrix).all()):

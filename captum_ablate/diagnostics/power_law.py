@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from captum_ablate.inputs.real import as_real, rounding
 from captum_ablate.inputs.values import tensor_of
 
 FIRST_RANK, LAST_RANK = 10, 500
@@ -43,10 +44,13 @@ def exponents(eigenvalues: Tensor, fit_range: tuple[int, int]) -> Tensor:
     return -(y * centred).sum(dim=-1) / centred.square().sum()
 
 
-def rank_of(eigenvalues: Tensor) -> int:
-    """Count the eigenvalues above rounding: larger than the largest times units times machine epsilon."""
+def rank_of(eigenvalues: Tensor, noise: float = 0.0) -> int:
+    """Count the eigenvalues above rounding: larger than the largest times units times machine epsilon, and ``noise``.
+
+    ``noise`` is a variance, that of the rounding of the activations themselves.
+    """
     floor = float(eigenvalues.max()) * len(eigenvalues) * torch.finfo(torch.float64).eps
-    return int((eigenvalues > floor).sum())
+    return int((eigenvalues > max(floor, noise)).sum())
 
 
 def default_range(rank: int) -> tuple[int, int]:
@@ -93,7 +97,8 @@ def participation_ratio(eigenvalues: Tensor) -> float:
     It lies between 1 and the number of units; NaN if all eigenvalues are 0.
 
     Args:
-        eigenvalues: ``[units]``, the eigenvalues of a covariance, in any order and unit of variance.
+        eigenvalues: ``[units]``, the eigenvalues of a covariance, in any order and unit of variance. What rounding
+            puts below 0 counts as 0.
 
     Raises:
         ValueError: if ``eigenvalues`` are not one spectrum ``[units]``, or one of them is negative.
@@ -104,17 +109,14 @@ def participation_ratio(eigenvalues: Tensor) -> float:
         >>> participation_ratio(torch.tensor([2.0, 2.0, 2.0, 0.0]))
         3.0
     """
-    values = _nonnegative(eigenvalues)
-    largest = float(values.max())
-    shares = values / largest  # so that no square is out of range
-    return float(shares.sum().square() / shares.square().sum()) if largest > 0 else float("nan")
+    shares = _shares(eigenvalues)
+    return float(shares.sum().square() / shares.square().sum())
 
 
 def effective_rank(eigenvalues: Tensor) -> float:
-    """Return exp of the entropy of the shares of variance (Roy and Vetterli 2007), 1 .. units."""
-    values = _nonnegative(eigenvalues)
-    total = float(values.sum())
-    return float(torch.special.entr(values / total).sum().exp()) if total > 0 else float("nan")
+    """Return exp of the entropy of the shares of variance (Roy and Vetterli 2007), 1 .. units; NaN if all are 0."""
+    shares = _shares(eigenvalues)
+    return float(torch.special.entr(shares / shares.sum()).sum().exp())
 
 
 def _logarithms(eigenvalues: Tensor, fit_range: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -134,10 +136,14 @@ def _shorter(first: int, rank: int) -> str:
     return f"pass a fit_range that ends at {rank} or before, " if rank > first + 1 else ""
 
 
-def _nonnegative(eigenvalues: Tensor) -> Tensor:
-    values = tensor_of(eigenvalues, "eigenvalues").to(torch.float64)
+def _shares(eigenvalues: Tensor) -> Tensor:
+    """Return float64 ``eigenvalues [units]`` over the largest, rounding below 0 as 0; NaN if all are 0."""
+    values = as_real(eigenvalues, "eigenvalues")
     if values.ndim != 1 or not len(values):
         raise ValueError(f"eigenvalues must be one spectrum, [units]; got shape {tuple(values.shape)}")
-    if not bool((values >= 0).all()):
+    if not bool(values.isfinite().all()):
+        raise ValueError("eigenvalues must be finite; got NaN or infinite values")
+    shares = values / values.abs().max()  # so that no square is out of range
+    if float(shares.min()) < -rounding(tensor_of(eigenvalues).dtype) * len(shares):
         raise ValueError(f"the eigenvalues of a covariance are at least 0; got {float(values.min()):.3g}")
-    return values
+    return shares.clamp(min=0)

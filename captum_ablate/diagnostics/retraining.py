@@ -16,6 +16,8 @@ from captum_ablate.diagnostics.labelled import labels, rows, same_length
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.progress import with_progress
+from captum_ablate.inputs.real import rounding
+from captum_ablate.inputs.values import tensor_of
 from captum_ablate.inputs.warnings import ignoring
 from captum_ablate.statistics.activations import activations
 
@@ -101,8 +103,9 @@ def retrain_last_layer(
     """Return a new last layer, fitted by logistic regression to features and classes.
 
     It is fitted to standardised features of ``draws`` random subsets with equally many samples of each class, and
-    averaged. The standardisation is folded into weight and bias, so that the layer takes raw features. No group labels
-    are used. After deep feature reweighting (Kirichenko et al. 2022), whose penalty is L1 where ours is L2.
+    averaged. The standardisation is folded into weight and bias, so that the layer takes raw features. A feature that
+    varies by rounding alone, in its own type or in the layer's, gets no weight. No group labels are used. After deep
+    feature reweighting (Kirichenko et al. 2022), whose penalty is L1 where ours is L2.
 
     Args:
         features: ``[n, d]``, what the last layer receives.
@@ -120,6 +123,8 @@ def retrain_last_layer(
         >>> layer(features).argmax(dim=1).tolist()
         [0, 0, 1, 1]
     """
+    layer_dtype = torch.get_default_dtype()
+    noise = max(rounding(tensor_of(features).dtype), rounding(layer_dtype))
     matrix, target = rows(features, "features", "[n, d]").numpy(), labels(target, "target")
     same_length(features=torch.from_numpy(matrix), target=target)
     counts = _class_counts(target)
@@ -133,7 +138,7 @@ def retrain_last_layer(
             "add samples, or choose C yourself: retrain_last_layer(..., C=1.0)"
         )
     centre, spread = matrix.mean(axis=0), matrix.std(axis=0)
-    constant = spread <= 1e-12 * np.abs(matrix).max(axis=0)
+    constant = spread <= noise * np.abs(matrix).max(axis=0)
     spread = np.where(constant, 1.0, spread)
     standardised = (matrix - centre) / spread
     standardised[:, constant] = 0.0  # so that a feature that never varies gets no weight
@@ -144,7 +149,8 @@ def retrain_last_layer(
     layer = nn.utils.skip_init(nn.Linear, matrix.shape[1], len(counts))  # draws no random numbers
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight / spread))
-        layer.bias.copy_(torch.from_numpy(bias - (weight / spread) @ centre))
+        rounded = layer.weight.to(torch.float64).numpy()  # so that what the weight loses is not multiplied by the mean
+        layer.bias.copy_(torch.from_numpy(bias - rounded @ centre))
     return layer.requires_grad_(True).eval()
 
 

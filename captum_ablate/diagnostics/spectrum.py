@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 from torch import Tensor
 
@@ -78,8 +79,11 @@ class ActivationSpectrum:
         stimulus_dim: float = inf,
         replicates: int = 200,
         seed: int = 0,
+        dtype: torch.dtype = torch.float64,
     ) -> ActivationSpectrum:
         """Return the spectrum of the samples in ``grouped``, with its power law or the reason why it has none.
+
+        ``dtype`` is that of the layer: eigenvalues below what it rounds do not count.
 
         Raises:
             ValueError: if there are fewer than two samples.
@@ -88,13 +92,14 @@ class ActivationSpectrum:
         if total.count < 2:
             raise ValueError(f"a covariance needs at least two samples; layer {layer!r} got {total.count}")
         values, n, groups = total.eigenvalues, total.count, len(grouped.groups)
-        rank = rank_of(values)
+        noise = torch.finfo(dtype).eps ** 2 * total.largest_square if dtype.is_floating_point else 0.0
+        rank = rank_of(values, noise)
         ranks = fit_range or default_range(rank)
         boot = values.new_zeros(0)
         refusal = too_few_ranks(ranks, rank, len(values), n, is_default=fit_range is None)
         if refusal is None and groups > 1 and replicates:
             resampled = grouped.resampled(draw(replicates, groups, seed))  # [replicates, units]
-            refusal = too_few_samples(ranks, min(rank_of(one) for one in resampled), n)
+            refusal = too_few_samples(ranks, min(rank_of(one, noise) for one in resampled), n)
             boot = exponents(resampled, ranks) if refusal is None else boot
         if refusal is not None:
             return cls(layer, values, n, stimulus_dim, None, PowerLaw(nan, nan, nan), boot, groups, refusal)
@@ -306,8 +311,9 @@ def activation_spectrum(
                 stimulus_dim=float(stimulus_dim),
                 replicates=replicates,
                 seed=seed,
+                dtype=part.dtype,
             )
-            for _ in parts
+            for part in parts
         )
         results.append(spectra[0] if len(spectra) == 1 else spectra)
     return results if several else results[0]

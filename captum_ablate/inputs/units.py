@@ -14,6 +14,10 @@ BLOCK = 2**17
 """Values widened to float64 at a time: 1 MiB, which stays in cache."""
 
 
+COUNTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types whose values are counted as they are; all others are widened first."""
+
+
 @dataclass(frozen=True)
 class UnitAxis:
     """The units of an output ``[n, ...]``: indices along ``unit_dim``, or every element for ``None``.
@@ -65,11 +69,14 @@ class UnitAxis:
         return prod(shape[1:]) // max(1, prod(self.shape(shape)))
 
     def pool(self, output: Tensor, counted: Tensor | None = None) -> Tensor:
-        """Return the mean over positions, in float64, ``[n, units]``; with ``counted [n, positions]``, over those."""
+        """Return the mean over positions, ``[n, units]``; with ``counted [n, positions]``, over those.
+
+        It is float64, or complex128 of a complex output.
+        """
         return self._by_unit(*self._counted(output, counted), mean=True)
 
     def total(self, output: Tensor, counted: Tensor | None = None) -> Tensor:
-        """Return the sum over positions and over the indices of a group, in float64, ``[n, units]``."""
+        """Return the sum over positions and over the indices of a group, ``[n, units]``, in the type of ``pool``."""
         return self._by_unit(*self._counted(output, counted), mean=False)
 
     def total_of_squares(self, output: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -120,7 +127,7 @@ class UnitAxis:
     def averages(self, output: Tensor) -> bool:
         """Tell whether pooling changes more than the shape; if not, the elements are the values of the units."""
         self.count(output.shape)
-        return self.groups is not None or not output.is_floating_point() or self.positions(output.shape) != 1
+        return self.groups is not None or output.dtype not in COUNTED or self.positions(output.shape) != 1
 
     def _by_unit(self, output: Tensor, counts: Tensor | None = None, *, mean: bool) -> Tensor:
         units = self.count(output.shape)
@@ -129,6 +136,7 @@ class UnitAxis:
         output = output.detach()
         output = output.dequantize() if output.is_quantized else output
         wide = torch.float32 if output.device.type == "mps" else torch.float64  # MPS has no float64
+        wide = wide.to_complex() if output.is_complex() else wide
         if dims:
             total = _sum(output, dims, wide)
             if mean and counts is not None:

@@ -27,14 +27,15 @@ Take = Callable[..., Any]
 class PooledBatch(NamedTuple):
     """Pooled activations of a batch: ``values [n, units]``, ``target [n]``, the number of positions averaged.
 
-    ``shape`` is that of the tensor before pooling. Values lie on any device; they are float64, or of the layer's own
-    type if nothing was averaged.
+    ``shape`` and ``dtype`` are those of the tensor before pooling. Values lie on any device; they are float64, or of
+    the layer's own type if nothing was averaged.
     """
 
     values: Tensor
     target: Tensor
     positions: int
     shape: torch.Size
+    dtype: torch.dtype = torch.float64
 
 
 def tensor_parts(output: Any, layer: str) -> tuple[Tensor, ...]:
@@ -237,13 +238,14 @@ def pooled_activations(
     for number, (batch, taken) in enumerate(passes):
         target = classes_or_zeros(batch.target).cpu()
         for name, parts in zip(names, taken, strict=True):
-            for values, _, _ in parts:
+            for values, *_ in parts:
+                refuse_complex(values, name)
                 check_activations(values, len(target), name, number)
-        yield [[PooledBatch(values, target, *rest) for values, *rest in parts] for parts in taken]
+        yield [[PooledBatch(values.double(), target, *rest) for values, *rest in parts] for parts in taken]
 
 
-def _pool(axis: UnitAxis, part: Tensor, mask: Tensor | None = None) -> tuple[Tensor, int, torch.Size]:
-    return axis.pool(part, mask).cpu().to(torch.float64), axis.positions(part.shape), part.shape
+def _pool(axis: UnitAxis, part: Tensor, mask: Tensor | None = None) -> tuple[Tensor, int, torch.Size, torch.dtype]:
+    return axis.pool(part, mask).cpu(), axis.positions(part.shape), part.shape, part.dtype
 
 
 def output_shapes(
@@ -252,6 +254,16 @@ def output_shapes(
     """Return the shape of every tensor of each layer's output (or input), from the first of ``batches``."""
     _, shapes = next(activations(forward_func, layers, batches, _shape, at_input=at_input, may_be_random=True))
     return shapes
+
+
+def refuse_complex(values: Tensor, name: str) -> None:
+    """Raise if activations of layer ``name`` are complex."""
+    if values.is_complex():
+        raise ValueError(
+            f"layer {name!r} has complex activations ({values.dtype}), which have neither an order nor a sign, so they "
+            "have no scores, statistics or spectrum: name a layer after .abs() or torch.view_as_real. To ablate the "
+            "layer, rank its units by a Tensor of scores"
+        )
 
 
 def check_activations(values: Tensor, n: int, name: str, number: int) -> None:
@@ -271,6 +283,7 @@ def check_rows(values: Tensor, n: int, name: str) -> None:
 
 def check_finite(values: Tensor, name: str, number: int) -> None:
     """Raise if activations ``[n, units]`` of layer ``name`` in batch ``number`` are not finite."""
+    values = values.abs() if values.is_complex() else values
     if bool(torch.stack(torch.aminmax(values)).isfinite().all()):  # NaN is the smallest and the largest where it is
         return
     bad = (~torch.isfinite(values)).any(0).nonzero().flatten().tolist()

@@ -150,18 +150,18 @@ def _take(
     listener: Callable[..., None] | None,
     part: Tensor,
     mask: Tensor | None = None,
-) -> list[tuple[Tensor, int, torch.Size]]:
+) -> list[tuple[Tensor, int, torch.Size, torch.dtype]]:
     """Return for each axis the pooled values of a tensor, the number of positions, and its shape."""
     if listener is not None:
         listener(part) if mask is None else listener(part, mask)
     return [
-        (_values(axis, squared, rows, part, mask), axis.positions(part.shape), part.shape)
+        (_values(axis, squared, rows, part, mask), axis.positions(part.shape), part.shape, part.dtype)
         for (axis, squared), rows in zip(axes, memory, strict=True)
     ]
 
 
 def _values(axis: UnitAxis, squared: bool, rows: Rows, part: Tensor, mask: Tensor | None) -> Tensor:
-    if squared:
+    if squared and not part.is_complex():  # complex values are refused where they are added up
         return axis.total_of_squares(part, mask)
     return axis.pool(part, mask) if mask is not None or axis.averages(part) else rows.copy(part)
 

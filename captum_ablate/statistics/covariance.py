@@ -54,6 +54,12 @@ class Covariance:
         return self.scatter / (self.count - 1) if self.count > 1 else torch.full_like(self.scatter, torch.nan)
 
     @property
+    def largest_square(self) -> float:
+        """The largest mean square of a unit."""
+        squares = self.scatter.diagonal() / max(1, self.count) + self.mean.square()
+        return float(squares.max()) if len(squares) else 0.0
+
+    @property
     def eigenvalues(self) -> Tensor:
         """Eigenvalues of the covariance, largest first, ``[units]``; rounding below zero is cut off."""
         return eigenvalues(self.matrix)

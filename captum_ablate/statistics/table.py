@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from captum_ablate.inputs.real import rounding
 from captum_ablate.statistics.moments import Labels
 
 
@@ -16,10 +17,12 @@ class ActivationTable:
     """Pooled activations: ``values [n, units]``, ``target [n]``, in the order of the data.
 
     ``stored`` are the values, whole or in parts one after the other, of any floating type.
+    ``rounding`` is the spread, relative to the largest value, that a unit may have by rounding alone.
     """
 
     stored: Tensor | tuple[Tensor, ...]
     target: Tensor
+    rounding: float = rounding(torch.float64)
 
     @cached_property
     def values(self) -> Tensor:

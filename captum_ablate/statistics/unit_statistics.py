@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.statistics.activations import PooledBatch, check_finite, check_rows
+from captum_ablate.inputs.real import rounding
+from captum_ablate.statistics.activations import PooledBatch, check_finite, check_rows, refuse_complex
 from captum_ablate.statistics.chunks import Chunk, Chunks, joined
 from captum_ablate.statistics.histogram import ClassHistogram
 from captum_ablate.statistics.moments import ClassMoments
@@ -43,9 +44,14 @@ class UnitStatistics:
         self._histograms: dict[Request, ClassHistogram] = {}
         self._table: list[Chunk] | None = []
         self._table_bytes = 0
+        self._rounding = 0.0
 
     def add(self, batch: PooledBatch) -> None:
         """Check and add one batch: one finite row per sample, always the same number of units."""
+        if batch.values.is_complex():
+            if self._requests:
+                refuse_complex(batch.values, self._layer)
+            batch = batch._replace(values=batch.values.abs())  # to be checked alone
         units = batch.values.shape[1]
         check_rows(batch.values, len(batch.target), self._layer)
         if self._units not in (-1, units):
@@ -54,6 +60,7 @@ class UnitStatistics:
                 "choose the axis of the units with unit_dim (-1 for tokens of varying number)"
             )
         self._units = units
+        self._rounding = max(self._rounding, rounding(batch.dtype))
         self._has_positions |= batch.positions > 1
         self._count(self._chunks.add(batch))
 
@@ -119,7 +126,7 @@ class UnitStatistics:
     def _whole_table(self) -> ActivationTable:
         assert self._table
         values, labels, _ = zip(*self._table, strict=True)
-        return ActivationTable(tuple(values), joined([one.target for one in labels]))
+        return ActivationTable(tuple(values), joined([one.target for one in labels]), self._rounding)
 
     @property
     def _wants_table(self) -> bool:

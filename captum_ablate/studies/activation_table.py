@@ -9,6 +9,7 @@ from torch import Tensor
 
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer
+from captum_ablate.inputs.real import rounding
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.table import ActivationTable
@@ -51,4 +52,8 @@ def activation_table(
     batches = as_batches(data, forward_func=model, batch_size=batch_size, unpack_batch=unpack_batch)
     with borrowed(model, module, batches.owner):
         parts = [first for ((first, *_),) in pooled_activations(model, [module], batches, axis)]
-    return ActivationTable(torch.cat([part.values for part in parts]), torch.cat([part.target for part in parts]))
+    return ActivationTable(
+        torch.cat([part.values for part in parts]),
+        torch.cat([part.target for part in parts]),
+        rounding(parts[0].dtype),
+    )

@@ -19,13 +19,14 @@ from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batch import Batch, as_tuple
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import as_model, borrowed
+from captum_ablate.inputs.real import refuse_complex
 from captum_ablate.inputs.repeats import refuse_changes_in_training
 from captum_ablate.inputs.targets import as_target
 from captum_ablate.inputs.threads import hooks_of_own_pass
 from captum_ablate.inputs.values import int_or_none
 
 SMALLEST_CHANGE = 1e-6
-"""Relative errors divide by no less than this."""
+"""Relative errors divide by no less than this share of the largest change."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +47,11 @@ class Completeness:
 
     @property
     def relative(self) -> Tensor:
-        """``|delta|`` by ``|F(x) - F(x')|``, ``[n]``."""
-        return self.delta.abs() / self.change.abs().clamp_min(SMALLEST_CHANGE)
+        """``|delta|`` by ``|F(x) - F(x')|``, ``[n]``; 0 where both are 0, infinite where nothing changes at all."""
+        size = self.change.abs()
+        if len(size):
+            size = size.clamp_min(SMALLEST_CHANGE * float(size.max()))
+        return torch.where(self.delta == 0, 0.0, self.delta.abs() / size)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per sample: ``method, sample, total, change, delta, relative``."""
@@ -115,9 +119,11 @@ def completeness_delta(
     with borrowed(attribution.forward_func, forward_func, attribution.layer):
         own = tuple(x.detach().clone() for x in inputs)
         labels = labels.to(inputs[0].device)
+        if "target" in takes:
+            kwargs["target"] = labels
         refuse_changes_in_training(forward_func, [attribution.layer], Batch(inputs, labels, extra))
         with hooks_of_own_pass(), torch.enable_grad():
-            parts = attribution.attribute(own if len(own) > 1 else own[0], target=labels, **kwargs)
+            parts = attribution.attribute(own if len(own) > 1 else own[0], **kwargs)
         total = sum((_sum(part, n) for part in as_tuple(parts)), start=torch.zeros(n, dtype=torch.float64))
         with torch.no_grad():
             at_input, at_start = (
@@ -165,6 +171,7 @@ def _sum(part: Tensor, n: int) -> Tensor:
     if not isinstance(part, Tensor) or len(part) != n:
         got = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
         raise ValueError(f"attribute must return one attribution for each of the {n} samples; got {got}")
+    refuse_complex(part, "attributions")
     return part.detach().double().cpu().flatten(1).sum(dim=1)
 
 
@@ -173,4 +180,5 @@ def _output(outputs: Any, target: Tensor) -> Tensor:
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ValueError(f"the model must return one output per class, [n, classes]; got {got}")
+    refuse_complex(outputs, "the model's outputs")
     return outputs.double().gather(1, target[:, None])[:, 0].cpu()

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from captum_ablate.evaluation.labels import headed, name_labels
 from captum_ablate.evaluation.plots import COLOURS
+from captum_ablate.inputs.real import as_real
 from captum_ablate.inputs.targets import as_target, check_classes
-from captum_ablate.inputs.values import tensor_of
 from captum_ablate.inputs.wording import counted
 from captum_ablate.statistics.intervals import LEVEL, Floats, Interval
 
@@ -136,7 +136,7 @@ def feature_selection(
         >>> feature_selection(torch.tensor([0, 1, 2, 3]), activations, target, k=[1]).mean.tolist()
         [1.0]
     """
-    scores, activations = tensor_of(scores, "scores").cpu(), tensor_of(activations, "activations").cpu().double()
+    scores, activations = as_real(scores, "scores"), as_real(activations, "activations")
     labels = as_target(target).cpu()
     _check(scores, activations, labels, k, splits)
     check_classes(labels.unique())

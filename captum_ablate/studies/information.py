@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly
+from captum_ablate.inputs.real import as_real
 from captum_ablate.inputs.targets import as_target, check_classes
-from captum_ablate.inputs.values import tensor_of
 from captum_ablate.inputs.warnings import warn
 from captum_ablate.inputs.wording import counted
 from captum_ablate.statistics.chance import expected_information
@@ -289,7 +289,7 @@ class _Quantised:
 
 def _checked_table(activations: Tensor, target: Any) -> ActivationTable:
     """Return ``activations [n, units]`` as float64 and ``target [n]`` as int64; raise where they do not fit."""
-    values, labels = tensor_of(activations, "activations").cpu().to(torch.float64), as_target(target).cpu()
+    values, labels = as_real(activations, "activations"), as_target(target).cpu()
     if values.ndim != 2 or len(values) != len(labels):
         raise ValueError(
             f"activations must be [n, units], one row for each of the {len(labels)} labels; got "

@@ -8,12 +8,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import stats
 
 from captum_ablate.evaluation.labels import headed, name_labels
+from captum_ablate.inputs.real import as_real
 from captum_ablate.inputs.wording import counted
 from captum_ablate.statistics.intervals import LEVEL, Interval
 
@@ -149,9 +149,7 @@ def rank_agreement(
 
 def _values(values: Any, name: str) -> Floats:
     """Return a score as float64 ``[units]``; raise where it is of another shape or not finite."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-    found = np.asarray(values, dtype=np.float64)
+    found = as_real(values, name).numpy()
     if found.ndim != 1:
         raise ValueError(f"{name} must have one value for each unit, [units]; got shape {found.shape}")
     if not np.isfinite(found).all():

@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_ablate.evaluation.curve import DeficitCurve
 from captum_ablate.evaluation.labels import label
 from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly
-from captum_ablate.inputs.values import tensor_of
+from captum_ablate.inputs.real import as_real
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def redundancy(curve: DeficitCurve, single_unit_deficits: Tensor, *, floor: floa
         >>> abs(redundancy(curve, deficits, floor=-100.0).value) < 1e-5  # logits are linear in the units
         True
     """
-    deficits = tensor_of(single_unit_deficits, "single_unit_deficits").cpu().to(torch.float64)
+    deficits = as_real(single_unit_deficits, "single_unit_deficits")
     units = len(curve.order)
     if deficits.shape != (units,):
         raise ValueError(

@@ -33,6 +33,19 @@ def test_probe_per_class_gives_the_centred_weights(digits_net, small_digits):
     torch.testing.assert_close(attribution.attribute(x, target=y), norms, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_unit_that_varies_by_rounding_alone_scores_0(dtype):
+    """Its rounding, made one standard deviation wide, would get the weight of a unit that says something."""
+    y = torch.arange(60) % 3
+    x = torch.randn(60, 3).to(dtype)
+    x[:, 1] = (1 + torch.finfo(dtype).eps * torch.eye(2)[y % 2][:, 0].double()).to(dtype)
+    assert len(x[:, 1].unique()) == 2
+    model = nn.Sequential(nn.Identity(), nn.Linear(3, 3, dtype=dtype)).eval()
+    scores = LayerLinearProbe(model, "0", C=1.0).attribute(x, target=y)
+    assert scores[1] == 0
+    assert (scores[[0, 2]] > 0).all()
+
+
 def test_two_classes_are_the_softmax_of_the_binary_probe(dense, dense_data):
     x, y = dense_data[0], (dense_data[1] > 0).long()
     values = oracles.layer_values(dense, dense[2], x)

@@ -69,6 +69,30 @@ def test_what_is_no_spectrum_is_refused():
         participation_ratio(torch.tensor([2.0, -1.0]))
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy, lambda e: e[::-1], lambda e: list(e)])
+def test_what_rounding_puts_below_0_counts_as_0(convert, scale):
+    """A covariance of fewer samples than units has eigenvalues of 0, which come out on either side of it."""
+    values = np.linalg.eigvalsh(np.cov(np.random.default_rng(0).standard_normal((10, 40)).T)) * scale
+    assert values.min() < 0
+    kept = values[-9:]
+    assert participation_ratio(convert(values)) == pytest.approx(kept.sum() ** 2 / (kept**2).sum())
+    shares = kept / kept.sum()
+    assert effective_rank(convert(values)) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def test_eigenvalues_in_float32_may_be_as_far_below_0_as_float32_rounds():
+    samples = torch.randn(10, 40)
+    values = torch.linalg.eigvalsh(torch.cov(samples.T))
+    exact = torch.linalg.eigvalsh(torch.cov(samples.double().T))
+    assert participation_ratio(values) == pytest.approx(participation_ratio(exact), rel=1e-4)
+
+
+def test_a_spectrum_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="must be finite"):
+        participation_ratio([1.0, float("nan")])
+
+
 def test_rounding_does_not_count_as_rank():
     assert rank_of(torch.tensor([1.0, 0.1, 1e-17, 0.0], dtype=torch.float64)) == 2
 

@@ -41,6 +41,43 @@ def test_closed_form_of_a_feature_that_is_constant():
     assert float((logits[0] - logits[1]).detach()) == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.parametrize("level", [1.0, -0.1, 3e5, 1e-6])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_feature_that_is_constant_up_to_rounding_gets_no_weight(level, dtype):
+    """Logits equal the same fit in float64 without folding; weights stay of the size of the others."""
+    features, target = blobs(120, 3)
+    level = max(1e-4, min(level, 100.0)) if dtype == torch.float16 and level > 0 else level  # 65,504 ends its range
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.finfo(dtype).eps * (torch.randint(0, 2, (120,), generator=generator, dtype=torch.float64) - 0.5)
+    constant = (level * (1 + noise)).to(dtype)
+    assert len(constant.unique()) > 1
+    features = torch.cat([features.to(dtype), constant[:, None]], dim=1)
+    layer = retrain_last_layer(features, target, C=1.0)
+    assert layer.weight[:, 4].abs().max() == 0
+    assert layer.weight.abs().max() < 10
+    x = features.double().numpy()
+    standardised = (x - x.mean(axis=0)) / x.std(axis=0)
+    standardised[:, 4] = 0
+    fitted = LogisticRegression(C=1.0, tol=1e-9, max_iter=5000).fit(standardised, target)
+    found = layer(features.float()).detach().double().numpy()
+    np.testing.assert_allclose(found, fitted.decision_function(standardised), atol=1e-3)
+
+
+@pytest.mark.parametrize("ratio", [1e-4, 1e-2])
+def test_features_far_from_zero_keep_the_logits_of_the_fit_in_float64(ratio):
+    features, target = blobs(120, 3)
+    features = 1000 + 1000 * ratio * features
+    x = features.double().numpy()
+    standardised = (x - x.mean(axis=0)) / x.std(axis=0)
+    fitted = LogisticRegression(C=1.0, tol=1e-9, max_iter=5000).fit(standardised, target)
+    layer = retrain_last_layer(features, target, C=1.0)
+    exact = features.double() @ layer.weight.double().T + layer.bias.double()
+    np.testing.assert_allclose(exact.detach(), fitted.decision_function(standardised), atol=1e-3 + 3e-7 / ratio)
+    np.testing.assert_allclose(
+        layer(features).detach(), fitted.decision_function(standardised), atol=1e-3 + 3e-6 / ratio
+    )
+
+
 def test_draws_balance_the_classes():
     """Nine in ten of one class: a fit to all of it has an offset of about log 9, the balanced one has none."""
     g = torch.Generator().manual_seed(0)

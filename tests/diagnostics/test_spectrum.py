@@ -211,3 +211,16 @@ def test_a_frame_and_a_picture_show_the_spectrum():
     assert len(narrow.plot().lines) == 1
     assert narrow.summary()["refusal"]
     assert pickle.loads(pickle.dumps(spectrum)).alpha == spectrum.alpha
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_a_narrow_type_rounds_is_no_rank(dtype):
+    """Five directions seen by 100 units: in half precision the rounding has full rank, and a decay of its own."""
+    generator = torch.Generator().manual_seed(0)
+    code = (
+        torch.randn(3000, 5, generator=generator, dtype=torch.float64)
+        @ torch.randn(5, 100, generator=generator).double()
+    )
+    net = torch.nn.Sequential(torch.nn.Identity())
+    spectrum = activation_spectrum(net, "0", (code + 3).to(dtype), replicates=0)
+    assert "have 5 eigenvalues above rounding" in spectrum.refusal

@@ -112,3 +112,23 @@ def test_mistakes_are_told(linear):
         completeness_delta(attribution, x, torch.zeros(4), 1)
     with pytest.raises(ValueError, match="one integer class per sample"):
         completeness_delta(attribution, x, 0, torch.zeros(6, 2))
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_relative_errors_do_not_go_with_the_scale_of_the_output(linear, scale):
+    x, y = torch.randn(6, 5).double(), torch.tensor([0, 1, 2, 0, 1, 2])
+    with torch.no_grad():
+        linear[1].weight.mul_(scale)
+    found = completeness_delta(InternalInfluence(linear, linear[0]), x, None, y, n_steps=5)
+    change = found.change.numpy()
+    expected = abs(found.total.numpy() - change) / np.maximum(abs(change), 1e-6 * abs(change).max())
+    np.testing.assert_allclose(found.relative, expected, rtol=1e-12)
+    assert float(found.relative.median()) > 0.01
+
+
+def test_nothing_attributed_where_nothing_changes_is_no_error(linear):
+    x, y = torch.randn(6, 5).double(), torch.tensor([0, 1, 2, 0, 1, 2])
+    found = completeness_delta(LayerGradientXActivation(linear, linear[0]), x * 0, None, y)
+    assert found.relative.tolist() == [0.0] * 6
+    found = completeness_delta(LayerGradientXActivation(linear, linear[0]), x, x, y)
+    assert (found.relative == torch.inf).all()
