@@ -15,6 +15,7 @@ from captum_ablate.commands.model_and_data import ModelAndData
 from captum_ablate.diagnostics import ActivationSpectrum, activation_spectrum, exponents_differ
 from captum_ablate.diagnostics.unlabelled import unlabelled_batches
 from captum_ablate.inputs.model import list_layers
+from captum_ablate.inputs.wording import counted
 
 DEMO_LAYERS = ("features.relu1", "features.relu2", "hidden.linear", "hidden.relu")
 
@@ -61,7 +62,7 @@ def _run(options: argparse.Namespace) -> None:
             )
         )
     table = pd.DataFrame([one.summary() for one in spectra])
-    print(f"{subject.name}, {spectra[0].n:,} samples")
+    print(f"{subject.name}, {counted(spectra[0].n, 'sample')}")
     print(_printed(table).to_string(index=False))
     for one in spectra:
         if one.refusal:

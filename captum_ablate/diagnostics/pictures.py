@@ -159,14 +159,14 @@ def image_grid(images: Any, rows: Sequence[Tensor], names: Sequence[str], title:
     size = (2.0 + 0.75 * columns, 0.7 + 0.8 * len(rows) * max(1.0, height / width))
     figure = plt.figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, row, text in zip(axes, rows, name_labels(names, lines=2), strict=True):
+    for line, row, name in zip(axes, rows, names, strict=True):
         for ax in line:
             ax.set_xticks([])
             ax.set_yticks([])
             ax.spines[:].set_visible(False)
         for ax, index in zip(line, row.tolist(), strict=False):
             ax.imshow(_shown(images[index]), cmap="gray")
-        line[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize="small")
+        line[0].set_ylabel(label(name), rotation=0, ha="right", va="center", fontsize="small")
     figure.suptitle(label(title), x=0.02, ha="left", fontweight="bold")
     return figure
 

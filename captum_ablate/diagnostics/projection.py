@@ -22,6 +22,7 @@ from captum_ablate.inputs.batches import as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.values import whole_number
+from captum_ablate.inputs.wording import counted, visible
 from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.intervals import Interval, mean_interval
 
@@ -115,8 +116,9 @@ class RandomProjections:
         low, high = self.interval
         return pictures.trajectory(
             self.to_frame(),
-            title=f"Trajectory energy of {self.layer} ({self.units:,} units)",
-            subtitle=f"slope {self.slope:.2f} [{low:.2f}, {high:.2f}] over {len(self.energies)} random projections",
+            title=f"Trajectory energy of {visible(self.layer)} ({counted(self.units, 'unit')})",
+            subtitle=f"slope {self.slope:.2f} [{low:.2f}, {high:.2f}] over "
+            f"{counted(len(self.energies), 'random projection')}",
             slope=self.slope,
             ax=ax,
         )

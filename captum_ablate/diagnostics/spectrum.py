@@ -45,6 +45,7 @@ from captum_ablate.inputs.model import (
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.values import int_or_none, whole_number
+from captum_ablate.inputs.wording import counted, visible
 from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.covariance import processes
 from captum_ablate.statistics.intervals import LEVEL, Interval
@@ -184,7 +185,7 @@ class ActivationSpectrum:
     @property
     def title(self) -> str:
         """Layer, units and samples, in a line."""
-        return f"Spectrum of {self.layer} ({self.units:,} units, {self.n:,} samples)"
+        return f"Spectrum of {visible(self.layer)} ({counted(self.units, 'unit')}, {counted(self.n, 'sample')})"
 
     @property
     def finding(self) -> str:

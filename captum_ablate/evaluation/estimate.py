@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from captum_ablate.inputs.wording import counted
+
 FEW, MORE = 6, 24
 """Masks of the two runs on one batch: their difference is the time of a mask, the rest that of a batch."""
 
@@ -31,9 +33,10 @@ class Estimate:
     masks: int
 
     def __str__(self) -> str:
+        effort = f"{counted(self.batches, 'batch', 'batches')} under {counted(self.masks, 'mask')}"
         return (
-            f"about {_duration(self.seconds)} (ranking {_duration(self.ranking_seconds)}; {self.batches} batches under "
-            f"{self.masks} masks), {self.peak_bytes / 2**20:,.0f} MiB of memory at the peak beyond what is in use"
+            f"about {_duration(self.seconds)} (ranking {_duration(self.ranking_seconds)}; {effort}), "
+            f"{self.peak_bytes / 2**20:,.0f} MiB of memory at the peak beyond what is in use"
         )
 
 

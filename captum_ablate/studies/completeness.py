@@ -24,6 +24,7 @@ from captum_ablate.inputs.repeats import refuse_changes_in_training
 from captum_ablate.inputs.targets import as_target
 from captum_ablate.inputs.threads import hooks_of_own_pass
 from captum_ablate.inputs.values import int_or_none
+from captum_ablate.inputs.wording import counted
 
 SMALLEST_CHANGE = 1e-6
 """Relative errors divide by no less than this share of the largest change."""
@@ -65,7 +66,7 @@ class Completeness:
     def __repr__(self) -> str:
         return (
             f"Completeness({self.name!r}: median relative error {float(self.relative.median()):.3g}, "
-            f"largest {float(self.relative.max()):.3g}, {len(self.total):,} samples)"
+            f"largest {float(self.relative.max()):.3g}, {counted(len(self.total), 'sample')})"
         )
 
 

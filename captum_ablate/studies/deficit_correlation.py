@@ -22,7 +22,7 @@ from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer, layer_name
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.inputs.wording import visible
+from captum_ablate.inputs.wording import counted, visible
 from captum_ablate.statistics.intervals import Interval, mean_interval
 from captum_ablate.studies.sample_scores import sample_scores
 
@@ -82,8 +82,8 @@ class DeficitCorrelation:
         undefined = len(self.values) - int(self.defined.sum())
         return (
             f"DeficitCorrelation({self.name!r}: mean Spearman {self.mean:.3f} [{low:.3f}, {high:.3f}] with the drop of "
-            f"the {self.metric.replace('_', ' ')}, {len(self.values):,} samples, {undefined} without one; "
-            f"{self.layer}, {self.scores.shape[1]:,} units, {self.reference} reference)"
+            f"the {self.metric.replace('_', ' ')}, {counted(len(self.values), 'sample')}, {undefined} without one; "
+            f"{visible(self.layer)}, {counted(self.scores.shape[1], 'unit')}, {self.reference} reference)"
         )
 
 

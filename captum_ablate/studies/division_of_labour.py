@@ -16,6 +16,7 @@ from torch import Tensor
 from captum_ablate.evaluation.labels import headed, name_labels
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.values import int_or_none
+from captum_ablate.inputs.wording import counted
 from captum_ablate.studies.sample_scores import sample_scores
 
 
@@ -69,7 +70,7 @@ class DivisionOfLabour:
         used = int((self.uses > 0).sum())
         return (
             f"DivisionOfLabour({self.name!r}: median share of the majority sign {self.median():.3f} over {used} of "
-            f"{len(self.positive)} units, {self.n:,} samples)"
+            f"{counted(len(self.positive), 'unit')}, {counted(self.n, 'sample')})"
         )
 
 

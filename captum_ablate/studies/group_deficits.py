@@ -21,6 +21,7 @@ from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.values import whole_number
+from captum_ablate.inputs.wording import counted
 from captum_ablate.statistics.intervals import mean_interval, two_way_interval
 from captum_ablate.studies.heat_map import draw_excess
 from captum_ablate.studies.tiling import Tiling
@@ -162,7 +163,7 @@ class GroupDeficits:
             ValueError: if there is no class ``label``.
         """
         if label is None:
-            excess, whose = self.excess.mean(dim=0), f"mean over {len(self.classes)} classes"
+            excess, whose = self.excess.mean(dim=0), f"mean over {counted(len(self.classes), 'class', 'classes')}"
         else:
             found = (self.classes == label).nonzero().flatten()
             if not len(found):

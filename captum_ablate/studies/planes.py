@@ -19,6 +19,7 @@ from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.evaluation.labels import name_labels
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
+from captum_ablate.inputs.wording import counted
 from captum_ablate.studies.group_deficits import GroupDeficits
 from captum_ablate.studies.heat_map import draw_excess
 from captum_ablate.studies.tiling import Edges, Tiling
@@ -217,7 +218,9 @@ class ClassDeficits:
         x, y = name_labels((x, y), lines=2)
         ax.set(xlabel=f"{x} for the class (tiles of equal {kind}, low to high)", ylabel=f"{y} in the class (tiles)")
         edges = np.arange(grid.tiles + 1, dtype=np.float64) + 0.5
-        whose = f"mean over {len(self.parts)} classes, each in its own plane and on its own samples"
+        whose = (
+            f"mean over {counted(len(self.parts), 'class', 'classes')}, each in its own plane and on its own samples"
+        )
         draw_excess(ax, edges, edges, tiles, layer=first.layer, metric=first.metric, subtitle=whose)
         ax.set_xticks(range(1, grid.tiles + 1))
         ax.set_yticks(range(1, grid.tiles + 1))

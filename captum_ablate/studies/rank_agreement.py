@@ -90,7 +90,7 @@ class RankAgreement:
     def __repr__(self) -> str:
         low, high = self.interval
         return (
-            f"RankAgreement({self.n} units: rho {self.rho:.3f} [{low:.3f}, {high:.3f}], top {self.k} share "
+            f"RankAgreement({counted(self.n, 'unit')}: rho {self.rho:.3f} [{low:.3f}, {high:.3f}], top {self.k} share "
             f"{self.overlap:.3f}, chance {self.chance:.3f})"
         )
 

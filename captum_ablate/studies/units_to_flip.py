@@ -231,7 +231,12 @@ def plot_flips(results: Mapping[str, FlipCounts], ax: Any = None) -> Any:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", linewidth=0.5, alpha=0.4)
     headed(ax, "Samples flipped by ablating their own top units")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False, fontsize="small")
+    ax.legend(
+        loc="upper left",
+        bbox_to_anchor=(0, -0.16 - 0.05 * ax.get_xlabel().count("\n")),
+        frameon=False,
+        fontsize="small",
+    )
     return ax
 
 
