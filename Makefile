@@ -18,7 +18,7 @@ test: .venv/installed ## the whole suite, without the slow replications
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 examples: .venv/installed ## those of README, docs and docstrings; part of the suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest README.md docs captum_ablate
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest README.md docs tests/test_examples.py
 
 slow: .venv/installed ## what the suite leaves out
 	$(BIN)/python -m pytest -m slow
