@@ -31,7 +31,7 @@ class FullPasses:
     @property
     def names(self) -> str:
         """Names of the layers, for messages."""
-        return ", ".join(repr(site.name) for site in self.sites)
+        return ", ".join(repr(site.label) for site in self.sites)
 
     def put_in_order(self, seen: Probe) -> Probe:
         """Sort the sites into the order in which they ran, and return the probe in that order."""

@@ -15,7 +15,7 @@ from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, layer_name, warn_of_positions
 from captum_ablate.inputs.repeats import refuse_changes_in_training
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import check_samples_first
+from captum_ablate.statistics.activations import samples_first
 
 
 class Located(NamedTuple):
@@ -31,8 +31,8 @@ class Located(NamedTuple):
 
     @property
     def units_by_layer(self) -> dict[str, int]:
-        """Number of units of each layer, by its name."""
-        return {site.name: site.units.stop - site.units.start for site in self.sites}
+        """Number of units of each layer, by its name, or by "input of" its name."""
+        return {site.label: site.units.stop - site.units.start for site in self.sites}
 
     @property
     def in_running_order(self) -> list[Site]:
@@ -41,27 +41,33 @@ class Located(NamedTuple):
 
 
 def locate(
-    forward_func: ForwardFunc, layers: Sequence[nn.Module], axes: Sequence[UnitAxis], batches: Iterable[Batch]
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    axes: Sequence[UnitAxis],
+    batches: Iterable[Batch],
+    *,
+    at_input: bool = False,
 ) -> Located:
-    """Find the units of ``layers`` by one forward pass of a few samples of the first batch.
+    """Find the units of ``layers``, or of their inputs, by one forward pass of a few samples of the first batch.
 
     Raises:
-        ValueError: if the first axis of a layer's output is not the samples, or the model is in a training mode that
-            changes its outputs.
+        ValueError: if the first axis of a layer's output (or input) is not the samples, or the model is in a training
+            mode that changes its outputs.
     """
     names = [layer_name(forward_func, layer) for layer in layers]
-    sites = [Site(*one) for one in zip(layers, names, axes, strict=True)]
+    sites = [Site(*one, at_input) for one in zip(layers, names, axes, strict=True)]
     first = next(iter(batches))
     refuse_changes_in_training(forward_func, layers, first)
     seen = probe_few(forward_func, sites, first)
     n = len(seen.batch.target)
-    check_samples_first(forward_func, layers, names, seen.batch, [[shape] for shape in seen.shapes])
+    shapes = [[shape] for shape in seen.shapes]
+    samples_first(forward_func, layers, names, seen.batch, shapes, at_input=at_input, element=0)
     placed, start = [], 0
     for site, shape in zip(sites, seen.shapes, strict=True):
         if not shape or shape[0] != n:
             raise ValueError(
-                f"layer {site.name!r} returns an output of shape {tuple(shape)} for {n} samples; its first axis must "
-                "be the samples: build it with batch_first=True, or name a module after the transpose"
+                f"{site.words} has shape {tuple(shape)} for {n} samples; its first axis must be the samples: build "
+                "the layer with batch_first=True, or name a module after the transpose"
             )
         warn_of_positions(site.layer, site.name, site.axis.unit_dim, shape)
         stop = start + site.axis.count(shape)

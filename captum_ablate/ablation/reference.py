@@ -85,8 +85,10 @@ def learn(
     fit = fit_of(reference, site.axis, seed)
     if fit is None:
         return plain_reference(reference)
-    for batch, (parts,) in activations(forward_func, [site.layer], batches, torch.clone, at_input=site.at_input):
-        fit.add(parts[site.element], batch.position_mask)
+    for batch, (parts,) in activations(
+        forward_func, [site.layer], batches, torch.clone, at_input=site.at_input, element=site.element
+    ):
+        fit.add(parts[0], batch.position_mask)
     return fit.finish()
 
 

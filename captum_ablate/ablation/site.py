@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_ablate.inputs.quantised import quantised_as
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import layer_inputs, tensor_parts
+from captum_ablate.statistics.activations import in_words, layer_inputs, tensor_parts
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,21 @@ class Site:
     units: slice = field(default_factory=lambda: slice(None))
     """The place of its units among those of all sites."""
 
+    @property
+    def label(self) -> str:
+        """What results call it: the layer's name, or "input of" that name."""
+        return f"input of {self.name}" if self.at_input else self.name
+
+    @property
+    def words(self) -> str:
+        """What messages call it: "layer 'name'", or "the input of layer 'name'"."""
+        return in_words(self.name, self.at_input)
+
     def part(self, output: Any) -> Tensor:
-        """Return the site's tensor of an output, as numbers."""
-        parts = tensor_parts(output, self.name)
+        """Return the site's tensor of an output (or of what the layer receives), as numbers."""
+        parts = tensor_parts(output, self.name, at_input=self.at_input)
         if self.element >= len(parts):
-            raise ValueError(f"layer {self.name!r} returns {len(parts)} tensors; there is no number {self.element}")
+            raise ValueError(f"{self.words} has {len(parts)} tensors; there is no number {self.element}")
         return parts[self.element]
 
     def with_part(self, output: Any, new: Tensor) -> Any:

@@ -154,7 +154,8 @@ class LayerDatasetAttribution(AttributionWithOptions):
             show_progress: show a progress bar.
 
         Returns:
-            The scores; a tuple of them for a layer with a tuple of tensors, a list for a list of layers.
+            The scores; a tuple of them for a layer with a tuple of tensors, a list for a list of layers. Tensors
+            without the samples first, such as the last state of a GRU, are left out with a warning.
 
         Raises:
             ValueError: if the labels are no classes, or one class only where classes are compared; if the model is in

@@ -29,6 +29,12 @@ CAUSES = (
         "inplace=False there",
     ),
     Cause(
+        (),
+        r"not have been used in the graph",
+        "{method} finds no gradient at {layer!r}: the model does not use all that is attributed there; name a layer "
+        "whose whole output (or input) is used",
+    ),
+    Cause(
         (LayerFeaturePermutation,),
         r"",
         "{method} cannot be used with a target in Captum; take LayerFeatureAblation instead",

@@ -15,14 +15,13 @@ from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.quantised import refuse_gradients_of_quantised
-from captum_ablate.inputs.repeats import refuse_changes_in_training
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import (
     check_activations,
     check_calls,
-    check_samples_first,
     layer_inputs,
+    output_shapes,
     tensor_parts,
 )
 from captum_ablate.statistics.collect import LayerStatistics
@@ -48,14 +47,14 @@ def gate_gradients(
     names = [layer_name(forward_func, layer) for layer in layers]
     totals: list[list[ClassMoments]] = []
     shapes: list[tuple[torch.Size, ...]] = []
+    numbers: list[tuple[int, ...]] = []
     for number, batch in enumerate(batches):
         if number == 0:
-            refuse_changes_in_training(forward_func, layers, batch)
             refuse_gradients_of_quantised(forward_func, "the gradient of the loss")
-        values, seen = _of_batch(forward_func, layers, names, axis, batch, number, at_input)
-        if not shapes:
-            shapes = seen
-            check_samples_first(forward_func, layers, names, batch, shapes, at_input=at_input)
+            by_number = output_shapes(forward_func, layers, [batch], at_input=at_input)
+            numbers = [tuple(one) for one in by_number]
+            shapes = [tuple(one.values()) for one in by_number]
+        values = _of_batch(forward_func, layers, names, axis, batch, number, at_input, numbers)
         target = batch.target.cpu()
         if not all(bool(part.isfinite().all()) for parts in values for part in parts):
             raise ValueError(
@@ -75,13 +74,14 @@ def _of_batch(
     batch: Batch,
     number: int,
     at_input: bool,
-) -> tuple[list[list[Tensor]], list[tuple[torch.Size, ...]]]:
-    """Return for each layer and tensor the products, float64 ``[n, units]`` on the CPU, and the tensors' shapes."""
+    numbers: Sequence[tuple[int, ...]],
+) -> list[list[Tensor]]:
+    """Return for each layer the products of the tensors of these ``numbers``, float64 ``[n, units]`` on the CPU."""
     with torch.enable_grad(), _ends(layers, names, at_input) as calls:
         outputs: Any = class_outputs(call(forward_func, batch))
         for layer, name, own in zip(layers, names, calls, strict=True):
             check_calls(forward_func, layer, name, len(own), partial(call, forward_func, batch))
-        parts = [own[0] for own in calls]
+        parts = [[own[0][k] for k in wanted] for own, wanted in zip(calls, numbers, strict=True)]
         for name, of_layer in zip(names, parts, strict=True):
             for part in of_layer:
                 check_activations(axis.pool(part, batch.position_mask), len(batch.target), name, number)
@@ -92,10 +92,7 @@ def _of_batch(
         if loss.requires_grad:
             gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
             found = {id(part): gradient for part, gradient in zip(wanted, gradients, strict=True)}
-    products = [
-        [_product(axis, part, found.get(id(part)), batch.position_mask) for part in of_layer] for of_layer in parts
-    ]
-    return products, [tuple(part.shape for part in of_layer) for of_layer in parts]
+    return [[_product(axis, part, found.get(id(part)), batch.position_mask) for part in of_layer] for of_layer in parts]
 
 
 def _product(axis: UnitAxis, part: Tensor, gradient: Tensor | None, mask: Tensor | None) -> Tensor:

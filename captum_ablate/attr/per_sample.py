@@ -22,10 +22,12 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
+from captum_ablate.ablation import Site
 from captum_ablate.ablation.metrics import check_binary, is_one_logit
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.bound import bound, left_of
 from captum_ablate.attr.captum_errors import explained
+from captum_ablate.attr.one_tensor import captum_sees, on_one_tensor
 from captum_ablate.inputs.batch import Batch, as_tuple
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.calling import call
@@ -94,7 +96,8 @@ def unit_scores(
         attribute_kwargs: further arguments of ``attribute``, such as ``baselines=`` or ``n_steps=``.
 
     Returns:
-        The scores; a tuple of them for a layer with a tuple of tensors.
+        The scores; a tuple of them for a layer with a tuple of tensors. Tensors without the samples first, such as the
+        last state of a GRU, are left out with a warning.
 
     Raises:
         TypeError: if ``attribution`` is no attribution of one layer, or its ``attribute`` lacks an argument.
@@ -155,8 +158,10 @@ class PerSampleScores:
         target: str | int | None = "label",
         positions: str = "sum",
         samples: str = "mean",
+        element: int | None = None,
         attribute_kwargs: dict[str, Any] | None = None,
     ) -> None:
+        """Take the arguments of ``unit_scores``; ``element`` scores that tensor of the layer alone."""
         _check_attribution(attribution)
         if positions not in ("sum", "mean"):
             raise ValueError(f'positions must be "sum" or "mean"; got {positions!r}')
@@ -172,7 +177,8 @@ class PerSampleScores:
         refuse_scripted(self.layer)
         self.name = type(attribution).__name__
         self._takes = inspect.signature(attribution.attribute).parameters
-        self._shapes: list[torch.Size] = []
+        self._element, self._alone = element, False
+        self._shapes: dict[int, torch.Size] = {}
         self._sizes: list[torch.Size] = []
         self._one_logit: bool | None = None
         self._moments: list[ClassMoments] = []
@@ -201,7 +207,8 @@ class PerSampleScores:
             if has_drawn(states):
                 warn_of_randomness(self.forward_func, batch)
         parts = self._attribute(batch)
-        return tuple(self._per_unit(part, shape, batch) for part, shape in zip(parts, self._shapes, strict=True))
+        shapes = self._shapes.values()
+        return tuple(self._per_unit(part, shape, batch) for part, shape in zip(parts, shapes, strict=True))
 
     @property
     def draws(self) -> bool:
@@ -230,10 +237,21 @@ class PerSampleScores:
                 f"functools.partial(unit_scores, {self.name}(model, layer), baselines=inputs)"
             )
 
-    def _layer_shapes(self, batch: Batch) -> list[torch.Size]:
-        """Run the model once; return the shape that the attribution of each tensor must have."""
-        at_input = bool(self.kwargs.get("attribute_to_layer_input", False))
+    @property
+    def _at_input(self) -> bool:
+        return bool(self.kwargs.get("attribute_to_layer_input", False))
+
+    def _layer_shapes(self, batch: Batch) -> dict[int, torch.Size]:
+        """Run the model; return the shape that the attribution of each tensor must have, by its number.
+
+        If Captum's hooks see more than one tensor that is wanted, the attribution is of that tensor ``_alone``.
+        """
+        at_input = self._at_input
         (shapes,) = output_shapes(self.forward_func, [self.layer], [batch], at_input=at_input)
+        if self._element is not None:
+            shapes = {self._element: shapes[self._element]}
+        if len(shapes) == 1:
+            self._alone = not captum_sees(self.forward_func, self.layer, batch, 1, at_input=at_input)
         return shapes
 
     def _attribute(self, batch: Batch) -> tuple[Tensor, ...]:
@@ -244,24 +262,35 @@ class PerSampleScores:
         relu = side is not None and bool(kwargs.pop("relu_attributions", False))  # of the label's side, so at the end
         try:
             with drawing if self.draws else nullcontext(), hooks_of_own_pass(), torch.enable_grad():
-                result = self._call(batch, target, kwargs)
+                result = self._call_alone(batch, target, kwargs)
         except Exception as error:
             name = layer_name(self.forward_func, self.layer)
             raise ValueError(explained(error, self.attribution, name)) from error
         parts = result if isinstance(result, tuple) else (result,)
         if len(parts) != len(self._shapes) or not all(isinstance(part, Tensor) for part in parts):
+            wanted = ", ".join(str(tuple(shape)) for shape in self._shapes.values())
             raise ValueError(
-                f"{self.name}.attribute must return a Tensor of the shape of the layer's output, "
-                f"{tuple(self._shapes[0])}; got {', '.join(type(p).__name__ for p in parts)}"
+                f"{self.name}.attribute must return a Tensor of the shape of the layer's output, {wanted}; got "
+                + ", ".join(type(part).__name__ for part in parts)
             )
         if side is None:
             return tuple(part.detach() for part in parts)
         sided = [part.detach() * side.to(part).reshape(-1, *[1] * (part.ndim - 1)) for part in parts]
         return tuple(part.relu() if relu else part for part in sided)
 
-    def _call(self, batch: Batch, target: Any, kwargs: dict[str, Any]) -> Any:
+    def _call_alone(self, batch: Batch, target: Any, kwargs: dict[str, Any]) -> Any:
+        """Call the attribution; if need be, of the layer's one tensor that is wanted."""
+        if not self._alone:
+            return self._call(self.attribution, batch, target, kwargs)
+        name, (element,) = layer_name(self.forward_func, self.layer), self._shapes
+        site = Site(self.layer, name, self.axis, self._at_input, element)
+        own = {k: value for k, value in kwargs.items() if k != "attribute_to_layer_input"}
+        with on_one_tensor(self.attribution, site) as alone:
+            return self._call(alone, batch, target, own)
+
+    def _call(self, attribution: Any, batch: Batch, target: Any, kwargs: dict[str, Any]) -> Any:
         """Attribute ``target``; Captum gets only what has a row for each sample, the rest is bound to the model."""
-        found = bound(self.attribution, batch)
+        found = bound(attribution, batch)
         attribute: Callable[..., Any] = found.attribution.attribute
         if "baselines" in kwargs:
             kwargs["baselines"] = left_of(kwargs["baselines"], found, len(batch.inputs))
@@ -317,7 +346,7 @@ class PerSampleScores:
     def _unit_mask(self, batch: Batch) -> Any:
         """Return the mask that makes each unit one feature; without it Captum ablates each element alone."""
         masks = []
-        for shape in self._shapes:
+        for shape in self._shapes.values():
             units = self.axis.count(shape)
             mask = self.axis.spread(torch.arange(units, device=batch.target.device)[None], shape)
             masks.append(mask.expand(1, *shape[1:]))

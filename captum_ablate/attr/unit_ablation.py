@@ -70,11 +70,9 @@ class LayerUnitAblation(LayerDatasetAttribution):
         found = []
         for layer, parts in zip(self.layers, shapes, strict=True):
             name = layer_name(self.forward_func, layer)
-            sites = [Site(layer, name, self.axis, at_input, k) for k in range(len(parts))]
-            deficits = [
-                self._deficits(site, shape, batches, show_progress) for site, shape in zip(sites, parts, strict=True)
-            ]
-            found.append(LayerStatistics(tuple(parts), tuple((one,) for one in deficits)))
+            sites = {k: Site(layer, name, self.axis, at_input, k) for k in parts}
+            deficits = [self._deficits(sites[k], shape, batches, show_progress) for k, shape in parts.items()]
+            found.append(LayerStatistics(tuple(parts.values()), tuple((one,) for one in deficits)))
         return found
 
     def _deficits(self, site: Site, shape: torch.Size, batches: Batches, show_progress: bool) -> ClassMoments:

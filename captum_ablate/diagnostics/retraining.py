@@ -74,8 +74,8 @@ def head_table(
     features, logits, target = [], [], []
     with borrowed(model, batches.owner):
         shown = with_progress(batches, f"features of {name}", show_progress)
-        inputs = activations(model, [layer], shown, _copy, at_input=True)
-        for batch, ((received, *_),) in inputs:
+        inputs = activations(model, [layer], shown, _copy, at_input=True, element=0)
+        for batch, ((received,),) in inputs:
             with torch.no_grad():
                 output = layer(received)
             if received.ndim != 2 or len(received) != len(batch.target):

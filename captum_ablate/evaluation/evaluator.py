@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ from captum_ablate.evaluation.estimate import Estimate, extrapolated
 from captum_ablate.evaluation.joint_ranking import JointRanking, one_per_layer
 from captum_ablate.evaluation.precision import Precision
 from captum_ablate.evaluation.provenance import Frozen, Provenance
+from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layers
 from captum_ablate.inputs.progress import ticking
@@ -54,6 +55,8 @@ class CumulativeAblationEvaluator:
             ``reference``, ``unit_dim`` and ``layer_mask`` may be lists with one value for each layer.
         unit_dim: axis of the units, as in the attributions.
         layer_mask: groups of units, as in the attributions.
+        attribute_to_layer_input: rank and ablate the units of what the layer receives, the first tensor of it. Heads
+            are groups of the channels at the input of the attention's output projection, without surgery.
         reference: what stands in an ablated unit's place: "zero"; "mean" (one number per unit, or per group of
             ``layer_mask``, over samples and positions of the ranking data); "resample" (the activation of one other
             ranking sample); a Tensor that broadcasts to one sample's output; or ``f(activation [n, ...], target [n])``,
@@ -84,6 +87,7 @@ class CumulativeAblationEvaluator:
         *,
         unit_dim: int | Sequence[int | None] | None = 1,
         layer_mask: Tensor | Sequence[Tensor | None] | None = None,
+        attribute_to_layer_input: bool = False,
         reference: ReferenceOption | Sequence[ReferenceOption] = "zero",
         metric: str | Metric = "accuracy",
         steps: int | Sequence[int] | None = 20,
@@ -96,6 +100,9 @@ class CumulativeAblationEvaluator:
         k = len(self.layers)
         axes = zip(one_per_layer(unit_dim, k, "unit_dim"), one_per_layer(layer_mask, k, "layer_mask"), strict=True)
         self.axes = [UnitAxis.of(*one) for one in axes]
+        if not isinstance(attribute_to_layer_input, bool):
+            raise TypeError(f"attribute_to_layer_input must be True or False; got {attribute_to_layer_input!r}")
+        self.attribute_to_layer_input = attribute_to_layer_input
         self.references = one_per_layer(reference, k, "reference")
         for one, axis in zip(self.references, self.axes, strict=True):
             fit_of(one, axis, seed)  # an unknown reference is refused here
@@ -141,7 +148,7 @@ class CumulativeAblationEvaluator:
         batches = self._batches(data, options)
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data, options)
         with self._borrowed(batches, ranking_batches):
-            located = locate(self.forward_func, self.layers, self.axes, batches)
+            located = self._locate(batches)
             ranking = self._rank(attributions, located, ranking_batches)
             plan = self._plan(ranking, located)
             name = f"ablating {' + '.join(located.units_by_layer)}"
@@ -192,7 +199,7 @@ class CumulativeAblationEvaluator:
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data, options)
         with self._borrowed(batches, ranking_batches):
             one, one_ranking = next(iter(batches)), next(iter(ranking_batches))
-            located = locate(self.forward_func, self.layers, self.axes, [one])
+            located = self._locate([one])
             start = time.perf_counter()
             ranking = self._rank(attributions, located, self._batches([one_ranking], {}))
             seconds = (time.perf_counter() - start) * (_length(ranking_batches) if ranking.uses_data else 1)
@@ -215,6 +222,10 @@ class CumulativeAblationEvaluator:
         layers = () if isinstance(self.forward_func, nn.Module) else tuple(self.layers)
         with borrowed(self.forward_func, *layers, batches.owner, ranking_batches.owner):
             yield
+
+    def _locate(self, batches: Iterable[Batch]) -> Located:
+        at_input = self.attribute_to_layer_input
+        return locate(self.forward_func, self.layers, self.axes, batches, at_input=at_input)
 
     def _rank(self, attributions: Mapping[str, Any], located: Located, batches: Batches) -> JointRanking:
         is_joint = isinstance(self.layer, list)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -69,7 +71,30 @@ def _per_sample(method: Any, options: dict[str, Any], site: Site) -> PerSampleSc
     for k in OF_THE_EVALUATOR:
         if k in options:
             raise ValueError(f"{k} of unit_scores is the evaluator's here; give it to the evaluator")
-    return PerSampleScores(method, site.axis, attribute_kwargs=options, **own)
+    _set_side(method, options, site)
+    return PerSampleScores(method, site.axis, element=site.element, attribute_kwargs=options, **own)
+
+
+def _set_side(method: Any, options: dict[str, Any], site: Site) -> None:
+    """Let a per-sample attribution attribute to the layer's input where the evaluator ablates there."""
+    name = type(method).__name__
+    if bool(options.get("attribute_to_layer_input", site.at_input)) != site.at_input:
+        raise ValueError(
+            f"attribute_to_layer_input is {options['attribute_to_layer_input']} for {name} and {site.at_input} for the "
+            "evaluator; give it to the evaluator alone"
+        )
+    if site.at_input:
+        if not _takes(method.attribute, "attribute_to_layer_input"):
+            raise ValueError(
+                f"{name} cannot attribute to a layer's input: its attribute has no attribute_to_layer_input, and the "
+                f"evaluator ablates the input of {site.name!r}"
+            )
+        options["attribute_to_layer_input"] = True
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def _check_layer(method: Any, site: Site) -> None:

@@ -100,7 +100,15 @@ class Ranker:
                     del left[name]
 
         listeners = {} if fit is None else {site.layer: fit.add}
-        answers = collect(self.forward_func, requests, batches, element=0, on_output=listeners, on_batch=score_samples)
+        answers = collect(
+            self.forward_func,
+            requests,
+            batches,
+            at_input=site.at_input,
+            element=0,
+            on_output=listeners,
+            on_batch=score_samples,
+        )
         scores = {name: _first(scoring.scores()) for name, scoring in left.items()}
         for (name, method), answer in zip(statistical.items(), answers, strict=False):
             try:
@@ -118,7 +126,7 @@ class Ranker:
         scores = {}
         for name, method in measured.items():
             try:
-                scores[name] = _first(method.attribute(batches))
+                scores[name] = _first(method.attribute(batches, attribute_to_layer_input=self.site.at_input))
             except Exception as error:
                 self._fail(name, error)
         return scores

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import Caller, call
@@ -38,21 +39,38 @@ class PooledBatch(NamedTuple):
     dtype: torch.dtype = torch.float64
 
 
-def tensor_parts(output: Any, layer: str) -> tuple[Tensor, ...]:
+def in_words(name: str, at_input: bool = False) -> str:
+    """Return what messages call a layer's output or input: "layer 'name'" or "the input of layer 'name'"."""
+    return f"the input of layer {name!r}" if at_input else f"layer {name!r}"
+
+
+def _returns(name: str, at_input: bool) -> str:
+    return f"layer {name!r} {'receives' if at_input else 'returns'}"
+
+
+def tensor_parts(output: Any, layer: str, *, at_input: bool = False) -> tuple[Tensor, ...]:
     """Return the tensors of a layer's output: itself, or the tensor elements of a tuple or list.
 
     Quantised tensors count as the numbers that they stand for.
     """
-    parts = output if isinstance(output, (tuple, list)) else (output,)
+    is_several = isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence)
+    parts = output if is_several else (output,)
+    returns = _returns(layer, at_input)
+    if any(isinstance(part, PackedSequence) for part in parts):
+        raise ValueError(
+            f"{returns} a PackedSequence, whose rows are time steps of several samples; run the layer on padded "
+            "sequences, or name a module after pad_packed_sequence(..., batch_first=True), such as an nn.Identity"
+        )
     tensors = tuple(part for part in parts if isinstance(part, Tensor))
     if not tensors:
+        kinds = ", ".join(dict.fromkeys(type(part).__name__ for part in parts)) if at_input else ""
         raise ValueError(
-            f"layer {layer!r} returns {type(output).__name__}, which holds no tensor of units directly; name a layer "
-            "inside it whose output is a Tensor or a tuple of Tensors"
+            f"{returns} {kinds or type(output).__name__}, which holds no tensor of units directly; name a layer "
+            f"inside it whose {'input' if at_input else 'output'} is a Tensor or a tuple of Tensors"
         )
     if any(part.is_nested for part in tensors):
         raise ValueError(
-            f"layer {layer!r} returns a nested tensor, whose samples differ in length; build the encoder with "
+            f"{returns} a nested tensor, whose samples differ in length; build the encoder with "
             "enable_nested_tensor=False"
         )
     return tuple(map(dequantised, tensors))
@@ -76,37 +94,61 @@ def activations(
 ) -> Iterator[tuple[Batch, list[list[Any]]]]:
     """Yield each batch with ``take(tensor)`` for every tensor of each layer's output (or input).
 
-    ``take``, one function or one per layer, runs inside the hook, before later operations can write into the tensor.
-    With ``element``, only that tensor of each output is taken. If ``masked``, it is ``take(tensor, position_mask)`` for
-    a batch that has one.
+    A tensor without the samples first, such as the last state of a GRU, is left out, with a warning, if another has
+    them. ``element`` takes that tensor of each output alone. ``take``, one function or one per layer, runs inside the
+    hook, before later operations can write into the tensor. If ``masked``, it is ``take(tensor, position_mask)`` for a
+    batch that has one.
 
     Raises:
         ValueError: if a layer does not run exactly once in a forward pass, or its first axis is not the samples.
     """
+    options: dict[str, Any] = {
+        "at_input": at_input,
+        "element": element,
+        "may_be_random": may_be_random,
+        "masked": masked,
+    }
+    for batch, parts in _by_number(forward_func, layers, batches, take, **options):
+        yield batch, [list(values.values()) for values in parts]
+
+
+def _by_number(
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    batches: Iterable[Batch],
+    take: Take | Sequence[Take],
+    *,
+    at_input: bool,
+    element: int | None = None,
+    may_be_random: bool = False,
+    masked: bool = False,
+) -> Iterator[tuple[Batch, list[dict[int, Any]]]]:
+    """Yield what ``activations`` yields, by the number of each tensor among those of its layer."""
     names = [layer_name(forward_func, layer) for layer in layers]
     takes = [take] * len(layers) if callable(take) else list(take)
+    numbers: list[Sequence[int] | None] = [None if element is None else (element,)] * len(layers)
     run = Caller(forward_func)
     for number, batch in enumerate(batches):
         own = takes
         if masked and batch.position_mask is not None:
             own = [partial(_with_mask, take, batch.position_mask) for take in takes]
         if number == 0:
-            own = [partial(_with_shape, take) for take in own]
-        if number == 0:
             refuse_changes_in_training(forward_func, layers, batch)
             states = random_states()
-        with _taking(layers, names, own, at_input, element) as taken, torch.no_grad():
+        with _taking(layers, names, own, at_input, numbers, len(batch.target)) as taken, torch.no_grad():
             run(batch)
         if number == 0 and not may_be_random and has_drawn(states):
-            _warn_of_randomness(forward_func, layers, names, batch, at_input=at_input, element=element)
+            _warn_of_randomness(forward_func, layers, names, batch, numbers, at_input=at_input)
         for layer, name, calls in zip(layers, names, taken, strict=True):
             check_calls(forward_func, layer, name, len(calls), partial(call, forward_func, batch))
-        parts = [calls[0] for calls in taken]
+        seen = [calls[0] for calls in taken]
         if number == 0:
-            shapes = [[shape for shape, _ in of_layer] for of_layer in parts]
-            check_samples_first(forward_func, layers, names, batch, shapes, at_input=at_input, element=element)
-            parts = [[value for _, value in of_layer] for of_layer in parts]
-        yield batch, parts
+            shapes = [one.shapes if element is None else one.shapes[element : element + 1] for one in seen]
+            first = samples_first(forward_func, layers, names, batch, shapes, at_input=at_input, element=element)
+            numbers = list(first)
+            if element is None:
+                _say_left_out(names, [one.shapes for one in seen], first, at_input)
+        yield batch, [{k: one.values[k] for k in kept or ()} for one, kept in zip(seen, numbers, strict=True)]
 
 
 def _warn_of_randomness(
@@ -114,16 +156,16 @@ def _warn_of_randomness(
     layers: Sequence[nn.Module],
     names: Sequence[str],
     batch: Batch,
+    numbers: Sequence[Sequence[int] | None],
     *,
     at_input: bool,
-    element: int | None,
 ) -> None:
     """Warn if two passes on the same batch give a layer different activations."""
-    passes = []
+    passes, takes, n = [], [_copy] * len(layers), len(batch.target)
     for _ in range(2):
-        with _taking(layers, names, [_copy] * len(layers), at_input, element) as taken, torch.no_grad():
+        with _taking(layers, names, takes, at_input, numbers, n) as taken, torch.no_grad():
             call(forward_func, batch)
-        passes.append(taken)
+        passes.append([[list(one.values.values()) for one in calls] for calls in taken])
     for name, first, second in zip(names, *passes, strict=True):
         if not all(same(a, b) for a, b in zip(first, second, strict=True)):
             warn(f"{NO_REPEAT} give layer {name!r} different activations; {ONE_DRAW}")
@@ -133,15 +175,18 @@ def _copy(part: Tensor) -> Tensor:
     return part.detach().clone()
 
 
-def _with_shape(take: Take, part: Tensor) -> tuple[torch.Size, Any]:
-    return part.shape, take(part)
+class _Seen(NamedTuple):
+    """One call of a layer: the shapes of its tensors, and what was taken of those that are looked at."""
+
+    shapes: tuple[torch.Size, ...]
+    values: dict[int, Any]
 
 
 def _with_mask(take: Callable[[Tensor, Tensor], Any], mask: Tensor, part: Tensor) -> Any:
     return take(part, mask)
 
 
-def check_samples_first(
+def samples_first(
     forward_func: ForwardFunc,
     layers: Sequence[nn.Module],
     names: Sequence[str],
@@ -150,24 +195,57 @@ def check_samples_first(
     *,
     at_input: bool = False,
     element: int | None = None,
-) -> None:
-    """Raise if a layer has its positions first, as many as samples; a pass with one sample less shows it."""
-    n = len(batch.target)
-    if n < 2 or not any(len(s) > 2 and s[0] == s[1] == n for of_layer in shapes for s in of_layer):
-        return
-    try:
-        with _taking(layers, names, [_shape] * len(layers), at_input, element) as taken, torch.no_grad():
-            call(forward_func, batch.take(slice(n - 1)))
-    except Exception:  # a model made for one batch size
-        return
-    for name, calls in zip(names, taken, strict=True):
-        for shape in calls[0] if calls else []:
+) -> list[tuple[int, ...]]:
+    """Return the numbers of each layer's tensors that have the samples first, or all if none has.
+
+    ``shapes`` are of all its tensors, or of ``element`` alone. In doubt, a pass with one sample less tells.
+
+    Raises:
+        ValueError: if a layer has its positions first, as many as there are samples.
+    """
+    n, start = len(batch.target), element or 0
+    fewer: list[tuple[torch.Size, ...]] = [()] * len(layers)
+    if n > 1 and any(_is_in_doubt(of_layer, n) for of_layer in shapes):
+        numbers = [() if element is None else (element,)] * len(layers)
+        takes: list[Take] = [_shape] * len(layers)
+        try:
+            with _taking(layers, names, takes, at_input, numbers, n - 1) as taken, torch.no_grad():
+                call(forward_func, batch.take(slice(n - 1)))
+            fewer = [calls[0].shapes[start:] if calls else () for calls in taken]
+        except Exception:  # a model made for one batch size
+            pass
+    found = []
+    for name, own, with_fewer in zip(names, shapes, fewer, strict=True):
+        stays = [len(less) > 0 and less[0] == n for less in with_fewer] + [False] * len(own)
+        kept = [k for k, shape in enumerate(own) if len(shape) > 0 and shape[0] == n and not stays[k]]
+        for shape in with_fewer[: len(own)] if not kept else ():
             if len(shape) > 2 and shape[0] == n and shape[1] == n - 1:
                 raise ValueError(
-                    f"layer {name!r} returns {tuple(shape)} for {n - 1} samples; the first axis of its output must be "
-                    "the samples, and is that of positions: build it with batch_first=True, or name a module after "
-                    "the transpose"
+                    f"{_returns(name, at_input)} {tuple(shape)} for {n - 1} samples; the first axis of its "
+                    f"{'input' if at_input else 'output'} must be the samples, and is that of positions: build it with "
+                    "batch_first=True, or name a module after the transpose"
                 )
+        found.append(tuple(start + k for k in kept or range(len(own))))
+    return found
+
+
+def _is_in_doubt(shapes: Sequence[torch.Size], n: int) -> bool:
+    """Tell whether positions may come first, or a tensor may be as long as the batch by chance."""
+    if any(len(shape) > 2 and shape[0] == shape[1] == n for shape in shapes):
+        return True
+    return sum(len(shape) > 0 and shape[0] == n for shape in shapes) > 1
+
+
+def _say_left_out(
+    names: Sequence[str], shapes: Sequence[Sequence[torch.Size]], kept: Sequence[tuple[int, ...]], at_input: bool
+) -> None:
+    for name, own, numbers in zip(names, shapes, kept, strict=True):
+        left_out = [f"number {k} {tuple(shape)}" for k, shape in enumerate(own) if k not in numbers]
+        if left_out:
+            warn(
+                f"{in_words(name, at_input)} has {len(own)} tensors; left out because their first axis is not the "
+                f"samples: {', '.join(left_out)}"
+            )
 
 
 def _shape(part: Tensor) -> torch.Size:
@@ -176,17 +254,28 @@ def _shape(part: Tensor) -> torch.Size:
 
 @contextmanager
 def _taking(
-    layers: Sequence[nn.Module], names: Sequence[str], takes: Sequence[Take], at_input: bool, element: int | None
-) -> Iterator[list[list[list[Any]]]]:
-    taken: list[list[list[Any]]] = [[] for _ in layers]
+    layers: Sequence[nn.Module],
+    names: Sequence[str],
+    takes: Sequence[Take],
+    at_input: bool,
+    numbers: Sequence[Sequence[int] | None],
+    n: int,
+) -> Iterator[list[list[_Seen]]]:
+    """Hook the layers; take the tensors of ``numbers``, for None those with n rows (all if there is none)."""
+    taken: list[list[_Seen]] = [[] for _ in layers]
     handles = []
 
-    def note(name: str, take: Take, calls: list[list[Any]], output: Any) -> None:
-        parts = tensor_parts(output, name)
-        calls.append([take(part) for part in (parts if element is None else parts[element : element + 1])])
+    def note(name: str, take: Take, calls: list[_Seen], wanted: Sequence[int] | None, output: Any) -> None:
+        parts = tensor_parts(output, name, at_input=at_input)
+        if wanted is None:
+            wanted = [k for k, part in enumerate(parts) if part.ndim and len(part) == n] or range(len(parts))
+        if any(k >= len(parts) for k in wanted):
+            raise ValueError(f"{in_words(name, at_input)} has {len(parts)} tensors; there is no number {wanted[-1]}")
+        shapes = tuple(part.shape for part in parts)
+        calls.append(_Seen(shapes, {k: take(parts[k]) for k in wanted}))
 
-    for layer, name, take, calls in zip(layers, names, takes, taken, strict=True):
-        noting = partial(note, name, take, calls)
+    for layer, name, take, calls, wanted in zip(layers, names, takes, taken, numbers, strict=True):
+        noting = partial(note, name, take, calls, wanted)
         if at_input:
             handles.append(
                 layer.register_forward_pre_hook(
@@ -250,9 +339,10 @@ def _pool(axis: UnitAxis, part: Tensor, mask: Tensor | None = None) -> tuple[Ten
 
 def output_shapes(
     forward_func: ForwardFunc, layers: Sequence[nn.Module], batches: Iterable[Batch], *, at_input: bool = False
-) -> list[list[torch.Size]]:
-    """Return the shape of every tensor of each layer's output (or input), from the first of ``batches``."""
-    _, shapes = next(activations(forward_func, layers, batches, _shape, at_input=at_input, may_be_random=True))
+) -> list[dict[int, torch.Size]]:
+    """Return the shape of each layer's tensors by their number, from the first of ``batches``, as ``activations``."""
+    run = _by_number(forward_func, layers, batches, _shape, at_input=at_input, may_be_random=True)
+    _, shapes = next(run)
     return shapes
 
 
@@ -276,8 +366,8 @@ def check_rows(values: Tensor, n: int, name: str) -> None:
     """Raise if activations ``[n, units]`` of layer ``name`` are not one row per sample."""
     if len(values) != n:
         raise ValueError(
-            f"layer {name!r} returns {len(values)} rows for {n} samples; "
-            "the first axis of its output must be the samples"
+            f"layer {name!r} returns {len(values)} rows for {n} samples; the first axis of its output must be the "
+            "samples: build it with batch_first=True, or name a module after the transpose"
         )
 
 

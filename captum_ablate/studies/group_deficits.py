@@ -113,21 +113,22 @@ class GroupDeficits:
         plan = group_plan(groups, pool, len(grid.x), n_random=n_random, seed=seed)
         owner = () if isinstance(model, nn.Module) else (layer,)
         with borrowed(model, *owner, batches.owner, learned_from.owner):
-            located = locate(model, [layer], [evaluator.axes[0]], batches)
+            at_input = evaluator.attribute_to_layer_input
+            located = locate(model, [layer], [evaluator.axes[0]], batches, at_input=at_input)
             (site,) = located.sites
             if located.units != len(grid.x):
                 raise ValueError(
-                    f"the grid has {len(grid.x)} units, and {site.name!r} has {located.units}; make one for it"
+                    f"the grid has {len(grid.x)} units, and {site.label!r} has {located.units}; make one for it"
                 )
             reference = learn(evaluator.references[0], model, site, learned_from, seed)
-            with ticking(f"ablating groups of {site.name}", show_progress, batches.samples) as tick:
+            with ticking(f"ablating groups of {site.label}", show_progress, batches.samples) as tick:
                 engine = Engine(model, [site], [reference], as_metric(evaluator.metric), plan, tick)
                 measured = engine.run(batches, located.seen)
         return cls(
             grid=grid,
             **tables_by_class(plan, measured, n_random),
             n_random=n_random,
-            layer=site.name,
+            layer=site.label,
             reference=reference_name(evaluator.references[0]),
             metric=metric_name(evaluator.metric),
             seed=seed,

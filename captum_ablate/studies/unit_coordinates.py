@@ -52,7 +52,8 @@ class UnitCoordinates:
         shown = with_progress(batches, "activity by class", show_progress)
         with borrowed(forward_func, layer, batches.owner):
             request = LayerRequest(layer, evaluator.axes[0], (MomentsRequest(),))
-            (found,) = collect(forward_func, [request], shown, element=0)  # of a tuple, the tensor that is ablated
+            at_input = evaluator.attribute_to_layer_input
+            (found,) = collect(forward_func, [request], shown, at_input=at_input, element=0)  # what is ablated
         ((moments,),) = found.statistics
         assert isinstance(moments, ClassMoments)
         check_classes(moments.classes)

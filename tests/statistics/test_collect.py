@@ -165,7 +165,7 @@ def test_listeners_hear_each_batch_once_and_its_raw_output_before_it(monkeypatch
 def test_one_element_is_looked_at_whatever_the_others_are():
     class Odd(Two):
         def forward(self, x):
-            return x, x.sum()  # no unit axis
+            return x, x.flatten(1).sum(1)  # no unit axis
 
     net, values = Net(), torch.randn(20, 3)
     net.two = Odd()
@@ -173,6 +173,18 @@ def test_one_element_is_looked_at_whatever_the_others_are():
     torch.testing.assert_close(found[MomentsRequest()].mean, values.double().mean(0), rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match="is no unit axis of a layer output"):
         collected(Passes(values, torch.arange(20) % 2), MomentsRequest(), net=net)
+
+
+def test_tensors_without_the_samples_first_are_left_out_with_a_warning():
+    class Odd(Two):
+        def forward(self, x):
+            return x.sum(), x, x[:1]
+
+    net, values = Net(), torch.randn(20, 3)
+    net.two = Odd()
+    with pytest.warns(UserWarning, match=r"'two' has 3 tensors; left out .*: number 0 \(\), number 2 \(1, 3\)"):
+        (found,) = collected(Passes(values, torch.arange(20) % 2), MomentsRequest(), net=net)
+    torch.testing.assert_close(found[MomentsRequest()].mean, values.double().mean(0), rtol=1e-12, atol=1e-12)
 
 
 def test_without_requests_activations_are_still_checked():
