@@ -12,22 +12,19 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from torch import Tensor
 
 from captum_ablate.ablation import Measured, Plan
-from captum_ablate.evaluation import html, plots, storage
+from captum_ablate.evaluation import html, plots, storage, text
 from captum_ablate.evaluation.curve import GAP_MEANING, DeficitCurve
+from captum_ablate.evaluation.pairs import Difference, Pairs
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.random_orders import RandomOrders
 from captum_ablate.inputs.warnings import warn
-from captum_ablate.inputs.wording import columns, distinct, isolated, number, visible
-from captum_ablate.statistics.intervals import Interval, better_than
+from captum_ablate.inputs.wording import isolated, visible
+from captum_ablate.statistics.intervals import Interval
 from captum_ablate.statistics.null import holm
-
-MOST_COLUMNS = 40
-"""Width of a method's name in the printed table; longer ones are shortened in the middle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +108,8 @@ class Comparison:
 
     @cached_property
     def _board(self) -> pd.DataFrame:
-        gaps = np.stack([curve.gap_areas.numpy() for curve in self.curves.values()])  # [methods, n]
-        better = better_than(gaps) if self.provenance.sampled is None else self._apart()
-        first, last = 1 + better.sum(axis=0), len(gaps) - better.sum(axis=1)
+        better = self._pairs.better
+        first, last = 1 + better.sum(axis=0), len(better) - better.sum(axis=1)
         rows = [
             {
                 "rank": str(lo) if lo == hi else f"{lo}-{hi}",
@@ -129,13 +125,36 @@ class Comparison:
             }
             for (name, curve), lo, hi in zip(self.curves.items(), first, last, strict=True)
         ]
-        best_first = np.argsort(-gaps.mean(axis=1), kind="stable")
+        best_first = np.argsort(-self._pairs.gaps.mean(axis=1), kind="stable")
         return pd.DataFrame(rows).iloc[best_first].reset_index(drop=True)
 
-    def _apart(self) -> NDArray[Any]:
-        """Return ``[methods, methods]``: whether the row's confidence sequence lies above the column's."""
-        low, high = np.array([curve.gap_interval for curve in self.curves.values()]).T
-        return low[:, None] > high[None, :]
+    @cached_property
+    def _pairs(self) -> Pairs:
+        gaps = np.stack([curve.gap_areas.numpy() for curve in self.curves.values()])  # [methods, n]
+        return Pairs(list(self.curves), gaps, self.provenance.sampled)
+
+    def versus(self, method: str, other: str) -> Difference:
+        """Return by how much the gap of ``method`` exceeds that of ``other``, on the same samples.
+
+        Raises:
+            KeyError: if one of them is not in the comparison, or not applicable.
+        """
+        names = list(self.curves)
+        a, b = (names.index(self[name].name) for name in (method, other))
+        return self._pairs.difference(a, b)
+
+    def pairwise(self) -> pd.DataFrame:
+        """Return one row per pair of methods, the larger gap first: method, other, difference with ends, p, p_raw."""
+        return self._pairs.to_frame()
+
+    @property
+    def verdict(self) -> str:
+        """Who finds the units best, and whether chance does as well, in one or two sentences."""
+        return text.verdict(self._board, self._pairs, self.provenance)
+
+    def to_latex(self) -> str:
+        """Return the printed table for LaTeX (needs the package booktabs), the best set in bold."""
+        return text.as_latex(self._shown())
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per method, direction and step: method, direction, n_ablated, fraction, score, low, high."""
@@ -175,7 +194,7 @@ class Comparison:
 
     def __str__(self) -> str:
         kind = "interval" if self.provenance.sampled is None else "sequence"
-        lines = [self.setting, *self.notes, _as_text(self._shown(), kind)]
+        lines = [self.setting, *self.notes, text.as_text(self._shown(), kind)]
         lines += [
             f"not applicable: {isolated(visible(name))} ({' '.join(reason.split())})"
             for name, reason in self.failed.items()
@@ -202,7 +221,7 @@ class Comparison:
                 pictures.append(html.Picture(reason))
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        page = html.render("Deficit curves", self._repr_html_(), pictures)
+        page = html.render("Deficit curves", self._repr_html_(), pictures, lead=self.verdict)
         path.write_text(page, encoding="utf-8", errors="backslashreplace")
         return path
 
@@ -260,28 +279,3 @@ def curves_of(plan: Plan, measured: Measured) -> list[Tensor]:
 
 def _with_ends(name: str, value: float, interval: Interval) -> dict[str, float]:
     return {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _as_text(shown: pd.DataFrame, kind: str) -> str:
-    """Return the table as aligned text: words to the left, numbers to the right, intervals after their value.
-
-    An interval that does not exist (of one sample, of one random order) is left out.
-    """
-    parts: list[list[str]] = []
-    for name in shown.columns:
-        if name.endswith(("_low", "_high")):
-            continue
-        texts = [value if isinstance(value, str) else number(name, value) for value in shown[name]]
-        if name == "method":
-            texts = distinct(texts, MOST_COLUMNS)
-        heading = name.replace("_", " ")
-        if f"{name}_low" in shown and not shown[[f"{name}_low", f"{name}_high"]].isna().all(axis=None):
-            ends = zip(texts, shown[f"{name}_low"], shown[f"{name}_high"], strict=True)
-            texts = [text if np.isnan(low + high) else f"{text} [{low:.3f}, {high:.3f}]" for text, low, high in ends]
-            heading += f" [95 % {kind}]" if name == "gap" else " [95 %]"
-        width = max(map(columns, [heading, *texts]))
-        spaces = [" " * (width - columns(text)) for text in (heading, *texts)]
-        is_word = name in ("rank", "method")
-        cells = zip((heading, *texts), spaces, strict=True)
-        parts.append([isolated(text) + space if is_word else space + text for text, space in cells])
-    return "\n".join("  ".join(row).rstrip() for row in zip(*parts, strict=True))

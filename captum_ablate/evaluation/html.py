@@ -86,6 +86,7 @@ _PAGE = _ENVIRONMENT.from_string("""\
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 68rem; margin: 3rem auto; padding: 0 1.5rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; }
+.lead { font-size: 1.1rem; max-width: 46rem; }
 figure { margin: 2rem 0; }
 figure img { max-width: 100%; background: #fff; border-radius: 6px; padding: 10px; box-sizing: border-box; }
 .cue { display: none; opacity: .75; font-size: .9em; }
@@ -100,6 +101,8 @@ figure img { max-width: 100%; background: #fff; border-radius: 6px; padding: 10p
 </head>
 <body>
 <h1>{{ title }}</h1>
+{% if lead %}<p class="lead">{{ lead }}</p>
+{% endif %}
 {{ table | safe }}
 {% for picture in pictures %}
 {% if picture.data %}
@@ -127,9 +130,9 @@ class Picture:
         return cls(_alt(figure), _png(figure))
 
 
-def render(title: str, table: str, pictures: Sequence[Picture]) -> str:
+def render(title: str, table: str, pictures: Sequence[Picture], lead: str = "") -> str:
     """Return one HTML page that needs no other file: the leaderboard (a fragment of ``table_html``) and pictures."""
-    return _PAGE.render(title=title, table=table, pictures=pictures)
+    return _PAGE.render(title=title, lead=lead, table=table, pictures=pictures)
 
 
 def table_html(leaderboard: pd.DataFrame, header: str, failed: dict[str, str], notes: Sequence[str] = ()) -> str:

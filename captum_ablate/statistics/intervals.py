@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -83,37 +82,19 @@ def two_way_interval(values: Floats) -> Interval:
     return _t_interval(float(grand), total / (n * orders), degrees)
 
 
-def exceedance_p(value: float, null: Floats) -> float:
-    """Return the permutation p of ``value`` among ``null [orders]``: (1 + #{null >= value}) / (orders + 1)."""
-    return float((1 + (null >= value).sum()) / (len(null) + 1))
+def paired_p(difference: Floats) -> float:
+    """Return the two-sided p of the paired t test that the mean of ``difference [n]`` is 0.
 
-
-def better_than(values: Floats) -> NDArray[np.bool_]:
-    """Return ``[methods, methods]``: whether the row's mean is above the column's, for ``values [methods, n]``.
-
-    Paired t tests over samples, two-sided at 5 %, Holm's correction over all pairs.
+    Differences that are all the same have no spread for a t. Their sign decides alone then: p is 2^(1 - n), and 1
+    where they are 0. NaN for fewer than two samples.
     """
-    methods, n = values.shape
-    better = np.zeros((methods, methods), dtype=np.bool_)
-    pairs = list(combinations(range(methods), 2))
-    if n < 2 or not pairs:
-        return better
-    p = np.array([_paired_p(values[a] - values[b]) for a, b in pairs])
-    for rank, k in enumerate(np.argsort(p, kind="stable")):
-        if p[k] > (1 - LEVEL) / (len(pairs) - rank):
-            break
-        a, b = pairs[k]
-        first = values[a].mean() > values[b].mean()
-        better[(a, b) if first else (b, a)] = True
-    return better
-
-
-def _paired_p(difference: Floats) -> float:
-    spread = difference.std(ddof=1)
-    if spread == 0:
-        return 1.0 if difference[0] == 0 else 0.0
-    t = difference.mean() / (spread / np.sqrt(len(difference)))
-    return float(2 * stats.t.sf(abs(t), len(difference) - 1))
+    n = len(difference)
+    if n < 2:
+        return float("nan")
+    spread, mean = float(difference.std(ddof=1)), float(difference.mean())
+    if spread <= 1e-12 * abs(mean) or spread == 0:
+        return 1.0 if mean == 0 else 2.0 ** (1 - n)
+    return float(2 * stats.t.sf(abs(mean) / (spread / np.sqrt(n)), n - 1))
 
 
 def _t_interval(mean: float, variance: float, degrees: float) -> Interval:

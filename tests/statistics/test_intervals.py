@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from captum_ablate.statistics.intervals import better_than, exceedance_p, mean_bands, mean_interval, two_way_interval
+from captum_ablate.statistics.intervals import mean_bands, mean_interval, two_way_interval
 
 TRIALS = 1500
 
@@ -120,43 +120,3 @@ def test_an_interval_over_images_alone_is_too_narrow_for_random_orders():
     rng = np.random.default_rng(3)
     alone = coverage(lambda t: mean_interval(t.mean(1)), lambda: table(rng, 100, 10, 0.3, 1.0, 1.0), 0.0)
     assert alone < 0.7  # why the interval is a two-way one
-
-
-@given(st.lists(st.integers(-3, 3), max_size=12), st.integers(-3, 3))
-def test_p_counts_the_random_orders_that_do_as_well(null, value):
-    expected = (1 + sum(1 for one in null if one >= value)) / (len(null) + 1)
-    assert exceedance_p(float(value), np.array(null, dtype=float)) == pytest.approx(expected)
-
-
-def test_p_of_a_random_value_is_uniform():
-    rng = np.random.default_rng(4)
-    p = [exceedance_p(draw[0], draw[1:]) for draw in rng.normal(size=(4000, 20))]
-    for k in range(1, 21):
-        assert np.mean(np.array(p) <= k / 20 + 1e-9) == pytest.approx(k / 20, abs=0.03)
-
-
-@given(st.integers(1, 7), st.integers(2, 30), st.integers(0, 1000), st.floats(0, 3))
-@settings(deadline=None, max_examples=60)
-def test_better_than_is_holms_over_paired_t_tests(methods, n, seed, spread):
-    rng = np.random.default_rng(seed)
-    values = rng.normal(size=(1, n)) + rng.normal(size=(methods, n)) + spread * rng.normal(size=(methods, 1))
-    better = better_than(values)
-    ranges = [(1 + better[:, m].sum(), methods - better[m].sum()) for m in range(methods)]
-    assert ranges == oracles.rank_ranges(values.tolist())
-
-
-def test_equal_methods_are_never_told_apart_and_a_constant_lead_always_is():
-    values = np.random.default_rng(0).normal(size=(1, 20)).repeat(3, axis=0)
-    assert not better_than(values).any()
-    values = np.stack([values[0], values[0] + 0.5])
-    np.testing.assert_array_equal(better_than(values), [[False, False], [True, False]])
-
-
-def test_one_image_tells_no_methods_apart():
-    assert not better_than(np.array([[0.0], [5.0]])).any()
-
-
-def test_holm_keeps_the_share_of_false_alarms_over_all_pairs_below_5_percent():
-    rng = np.random.default_rng(5)
-    alarms = [better_than(rng.normal(size=(5, 25))).any() for _ in range(TRIALS)]
-    assert 0.01 < np.mean(alarms) < 0.065

@@ -1,0 +1,89 @@
+"""Pairs of methods on the same samples: by how much one gap exceeds another, and whether the data can tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from captum_ablate.inputs.wording import number
+from captum_ablate.statistics.confidence_sequence import Sampled
+from captum_ablate.statistics.intervals import LEVEL, Floats, Interval, mean_interval, paired_p
+from captum_ablate.statistics.null import holm
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The gap of one method minus that of another, on the same samples.
+
+    ``interval`` is Student's t over samples (or the confidence sequence, where samples were drawn ``until``). ``p_raw``
+    is two-sided, from the paired t test; ``p`` is corrected for all pairs of the comparison (Holm). Both are NaN
+    where samples were drawn by results.
+    """
+
+    value: float
+    interval: Interval
+    p_raw: float
+    p: float
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        return f"Difference({self.value:.3f} [{low:.3f}, {high:.3f}], p {number('p', self.p) or 'unknown'})"
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """All pairs of methods: ``gaps [methods, n]`` is what each sample adds to each gap."""
+
+    names: list[str]
+    gaps: Floats
+    sampled: Sampled | None
+
+    def difference(self, a: int, b: int) -> Difference:
+        """Return the gap of method ``a`` minus that of ``b``."""
+        apart = self.gaps[a] - self.gaps[b]
+        interval = mean_interval(apart) if self.sampled is None else self.sampled.interval(apart, 2)
+        p_raw, p = (values[min(a, b), max(a, b)] for values in (self._p_raw, self._p))
+        return Difference(float(apart.mean()), interval, float(p_raw), float(p))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per pair, the larger gap first: method, other, difference, low, high, p, p_raw."""
+        means = self.gaps.mean(axis=1)
+        rows: list[dict[str, Any]] = []
+        for a, b in combinations(range(len(self.names)), 2):
+            first, second = (a, b) if means[a] >= means[b] else (b, a)
+            one = self.difference(first, second)
+            names = {"method": self.names[first], "other": self.names[second]}
+            value = {"difference": one.value, "difference_low": one.interval.low, "difference_high": one.interval.high}
+            rows.append(names | value | {"p": one.p, "p_raw": one.p_raw})
+        columns = ["method", "other", "difference", "difference_low", "difference_high", "p", "p_raw"]
+        return pd.DataFrame(rows, columns=columns)
+
+    @cached_property
+    def better(self) -> NDArray[np.bool_]:
+        """``[methods, methods]``: whether the row's gap is above the column's, at 5 % for all pairs together."""
+        if self.sampled is not None:  # sequences hold for all methods together, so those that do not overlap differ
+            low, high = np.array([self.sampled.interval(gap) for gap in self.gaps]).T
+            return low[:, None] > high[None, :]
+        means = self.gaps.mean(axis=1)
+        p = np.fmin(self._p, self._p.T)  # the lower half of both is NaN
+        above = means[:, None] > means[None, :]
+        return (p <= 1 - LEVEL + 1e-12) & above
+
+    @cached_property
+    def _p_raw(self) -> Floats:
+        """The paired p of each pair, in the upper half, ``[methods, methods]``; NaN elsewhere."""
+        p = np.full((len(self.names), len(self.names)), np.nan)
+        if self.sampled is None:
+            for a, b in combinations(range(len(self.names)), 2):
+                p[a, b] = paired_p(self.gaps[a] - self.gaps[b])
+        return p
+
+    @cached_property
+    def _p(self) -> Floats:
+        return holm(self._p_raw.ravel()).reshape(self._p_raw.shape)

@@ -1,0 +1,122 @@
+"""The leaderboard as aligned text and as a LaTeX table, and the verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from captum_ablate.evaluation.pairs import Pairs
+from captum_ablate.evaluation.provenance import Provenance
+from captum_ablate.inputs.wording import columns, counted, distinct, isolated, number, visible
+from captum_ablate.statistics.intervals import LEVEL
+
+MOST_COLUMNS = 40
+"""Columns that a method's name may take; a longer one is shortened in the middle."""
+
+_LATEX = {c: rf"\{c}" for c in "#$%&_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+
+
+def as_text(shown: pd.DataFrame, kind: str) -> str:
+    """Return the table as aligned text: words to the left, numbers to the right, intervals after their value.
+
+    An interval that does not exist (of one sample, of one random order) is left out.
+    """
+    parts: list[list[str]] = []
+    for name in shown.columns:
+        if name.endswith(("_low", "_high")):
+            continue
+        texts = [value if isinstance(value, str) else number(name, value) for value in shown[name]]
+        if name == "method":
+            texts = distinct(texts, MOST_COLUMNS)
+        heading = name.replace("_", " ")
+        if f"{name}_low" in shown and not shown[[f"{name}_low", f"{name}_high"]].isna().all(axis=None):
+            ends = zip(texts, shown[f"{name}_low"], shown[f"{name}_high"], strict=True)
+            texts = [text if np.isnan(low + high) else f"{text} [{low:.3f}, {high:.3f}]" for text, low, high in ends]
+            heading += f" [95 % {kind}]" if name == "gap" else " [95 %]"
+        width = max(map(columns, [heading, *texts]))
+        spaces = [" " * (width - columns(text)) for text in (heading, *texts)]
+        is_word = name in ("rank", "method")
+        cells = zip((heading, *texts), spaces, strict=True)
+        parts.append([isolated(text) + space if is_word else space + text for text, space in cells])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*parts, strict=True))
+
+
+def as_latex(shown: pd.DataFrame) -> str:
+    """Return the table for LaTeX with booktabs' rules; rows whose rank may be the first are bold."""
+    names = [name for name in shown.columns if not name.endswith(("_low", "_high"))]
+    lines = [
+        r"\begin{tabular}{" + "".join("l" if name in ("rank", "method") else "r" for name in names) + "}",
+        r"\toprule",
+        " & ".join(_heading(shown, name) for name in names) + r" \\",
+        r"\midrule",
+    ]
+    for row in shown.to_dict("records"):
+        cells = [_latex_cell(row, name) for name in names]
+        if row["rank"].split("-")[0] == "1":
+            cells = [rf"\textbf{{{cell}}}" for cell in cells]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _heading(shown: pd.DataFrame, name: str) -> str:
+    return name + (r" [95\,\%]" if f"{name}_low" in shown else "")
+
+
+def _latex_cell(row: Mapping[Any, Any], name: str) -> str:
+    value = row[name]
+    if name == "rank":
+        return str(value).replace("-", "--")
+    if isinstance(value, str):
+        return "".join(_LATEX.get(c, c) for c in visible(value))
+    text = _latex_number(name, value)
+    low, high = (_latex_number(name, row[end]) if end in row else "" for end in (f"{name}_low", f"{name}_high"))
+    return f"{text} [{low}, {high}]" if low + high else text
+
+
+def _latex_number(name: str, value: float) -> str:
+    text = number(name, value)
+    return f"${text}$" if text else "--"
+
+
+def verdict(board: pd.DataFrame, pairs: Pairs, provenance: Provenance) -> str:
+    """Return who finds the units best, and how many methods beat random orders, in one or two sentences."""
+    best = [row["method"] for row in board.to_dict("records") if row["rank"].split("-")[0] == "1"]
+    sentences = [_winners(best, board, pairs)]
+    if provenance.in_sample:
+        sentences.append(
+            "The ranking was made on the samples that are evaluated, so this says nothing about other samples."
+        )
+    elif provenance.n_random and provenance.sampled is None:
+        beyond = int((board["p"] <= 1 - LEVEL).sum())
+        of = f"{beyond} of {counted(len(board), 'method')}" if len(board) > 1 else ("It" if beyond else "It does not")
+        beats = "beat" if beyond != 1 and len(board) > 1 else "beats"
+        if len(board) == 1 and not beyond:
+            beats = "beat"
+        sentences.append(f"{of} {beats} random orders (5 %, corrected for the number of methods).")
+    return " ".join(sentences)
+
+
+def _winners(best: Sequence[str], board: pd.DataFrame, pairs: Pairs) -> str:
+    first = board.iloc[0]
+    gap = f"gap {number('gap', first['gap'])} [{number('gap', first['gap_low'])}, {number('gap', first['gap_high'])}]"
+    if len(board) == 1:
+        return f"{visible(first['method'])} has a {gap}."
+    if len(best) > 1:
+        named = " and ".join([", ".join(map(visible, best[:-1])), visible(best[-1])])
+        return f"The data cannot tell which of {named} finds the units best."
+    second = board.iloc[1]["method"]
+    lead = pairs.difference(pairs.names.index(first["method"]), pairs.names.index(second))
+    sure = f", p {number('p', lead.p)}" if not np.isnan(lead.p) else ""
+    return (
+        f"{visible(first['method'])} finds the units best: {gap}, {number('gap', lead.value)} "
+        f"[{number('gap', lead.interval.low)}, {number('gap', lead.interval.high)}] above {visible(second)}{sure}."
+    )
