@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_ablate.ablation import Site
+from captum_ablate.attr.inner import changed
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc
@@ -42,7 +42,6 @@ def captum_sees(forward_func: ForwardFunc, layer: nn.Module, batch: Batch, tenso
 def on_one_tensor(attribution: Any, site: Site) -> Iterator[Any]:
     """Yield a copy of ``attribution`` whose layer is an ``nn.Identity`` that the tensor of ``site`` passes through."""
     identity = nn.Identity()
-    alone = copy.copy(attribution)
-    alone.layer = identity
+    alone = changed(attribution, layer=identity)
     with site.hooked(lambda given: site.with_part(given, identity(site.part(given)))):
         yield alone

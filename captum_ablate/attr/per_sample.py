@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from captum_ablate.ablation import Site
 from captum_ablate.ablation.metrics import check_binary, is_one_logit
-from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.bound import bound, left_of
 from captum_ablate.attr.captum_errors import explained
+from captum_ablate.attr.inner import check_attribution, inner, name_of, parameters, takes_any
 from captum_ablate.attr.one_tensor import captum_sees, on_one_tensor
 from captum_ablate.inputs.batch import Batch, as_tuple
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
@@ -77,8 +77,8 @@ def unit_scores(
     arguments of its own.
 
     Args:
-        attribution: any object with Captum's ``attribute``, such as ``LayerConductance(model, layer)``.
-            ``LayerFeatureAblation`` gets a ``layer_mask`` of units.
+        attribution: any object with Captum's ``attribute``, such as ``LayerConductance(model, layer)``, or a wrapper
+            of one, such as ``NoiseTunnel``. ``LayerFeatureAblation`` gets a ``layer_mask`` of units.
         data: ``(inputs, target)``, or an iterable of batches ``(*inputs, labels)``.
         target: the output that is attributed: "label" (each sample's class), "prediction" (the largest output), an
             index for all samples, or None for a ``forward_func`` with one output. Of a model with one logit, ``[n]`` or
@@ -118,7 +118,7 @@ def unit_scores(
         if isinstance(data, tuple) and not isinstance(data, Batch) and len(data) == 2:
             data = Batch(*data, attribute_kwargs.pop("additional_forward_args"))
     classes = target == "label" or per_class
-    forward_func = getattr(attribution, "forward_func", None)
+    forward_func = getattr(inner(attribution), "forward_func", None)
     batches = batches_of_samples(data, forward_func, batch_size, unpack_batch, classes=classes)
     scoring = PerSampleScores(
         attribution,
@@ -128,7 +128,7 @@ def unit_scores(
         samples=samples,
         attribute_kwargs=attribute_kwargs,
     )
-    with borrowed(attribution.forward_func, scoring.forward_func, scoring.layer, batches.owner):
+    with borrowed(inner(attribution).forward_func, scoring.forward_func, scoring.layer, batches.owner):
         for batch in with_progress(batches, scoring.name, show_progress):
             scoring.add(batch)
     return scoring.scores(per_class=per_class)
@@ -162,7 +162,7 @@ class PerSampleScores:
         attribute_kwargs: dict[str, Any] | None = None,
     ) -> None:
         """Take the arguments of ``unit_scores``; ``element`` scores that tensor of the layer alone."""
-        _check_attribution(attribution)
+        check_attribution(attribution)
         if positions not in ("sum", "mean"):
             raise ValueError(f'positions must be "sum" or "mean"; got {positions!r}')
         if samples not in ("mean", "mean_abs"):
@@ -172,11 +172,12 @@ class PerSampleScores:
         self.attribution, self.axis, self.target = attribution, axis, target
         self.positions, self.samples, self.kwargs = positions, samples, dict(attribute_kwargs or {})
         self.extra = self.kwargs.pop("additional_forward_args", None)
-        self.forward_func = as_model(attribution.forward_func)
-        self.layer: nn.Module = attribution.layer
+        self._inner = inner(attribution)
+        self.forward_func = as_model(self._inner.forward_func)
+        self.layer: nn.Module = self._inner.layer
         refuse_scripted(self.layer)
-        self.name = type(attribution).__name__
-        self._takes = inspect.signature(attribution.attribute).parameters
+        self.name = name_of(attribution)
+        self._takes = parameters(attribution)
         self._element, self._alone = element, False
         self._shapes: dict[int, torch.Size] = {}
         self._sizes: list[torch.Size] = []
@@ -225,7 +226,7 @@ class PerSampleScores:
         return results[0] if len(results) == 1 else results
 
     def _check_arguments(self) -> None:
-        unknown = [k for k in self.kwargs if k not in self._takes and not _takes_any(self._takes)]
+        unknown = [k for k in self.kwargs if k not in self._takes and not takes_any(self._takes)]
         if unknown:
             raise TypeError(f"{self.name}.attribute has no argument {unknown[0]!r}; it takes {', '.join(self._takes)}")
         if self.kwargs.get("return_convergence_delta"):
@@ -257,7 +258,7 @@ class PerSampleScores:
     def _attribute(self, batch: Batch) -> tuple[Tensor, ...]:
         target, side = self._targets(batch)
         kwargs = dict(self.kwargs)
-        if isinstance(self.attribution, LayerFeatureAblation) and "layer_mask" not in kwargs:
+        if isinstance(self._inner, LayerFeatureAblation) and "layer_mask" not in kwargs:
             kwargs["layer_mask"] = self._unit_mask(batch)
         relu = side is not None and bool(kwargs.pop("relu_attributions", False))  # of the label's side, so at the end
         try:
@@ -265,7 +266,7 @@ class PerSampleScores:
                 result = self._call_alone(batch, target, kwargs)
         except Exception as error:
             name = layer_name(self.forward_func, self.layer)
-            raise ValueError(explained(error, self.attribution, name)) from error
+            raise ValueError(explained(error, self._inner, name)) from error
         parts = result if isinstance(result, tuple) else (result,)
         if len(parts) != len(self._shapes) or not all(isinstance(part, Tensor) for part in parts):
             wanted = ", ".join(str(tuple(shape)) for shape in self._shapes.values())
@@ -360,7 +361,7 @@ class PerSampleScores:
             hint = (
                 "; pass attr_dim_summation=False to keep its channels apart: "
                 "functools.partial(unit_scores, LayerGradCam(model, layer), attr_dim_summation=False)"
-                if isinstance(self.attribution, LayerGradCam)
+                if isinstance(self._inner, LayerGradCam)
                 else ""
             )
             raise ValueError(
@@ -377,29 +378,7 @@ class PerSampleScores:
         return values
 
 
-def _check_attribution(attribution: Any) -> None:
-    if isinstance(attribution, LayerDatasetAttribution):
-        raise TypeError(
-            f"{type(attribution).__name__} returns one score per unit already; "
-            "call attribution.attribute(inputs, target=...)"
-        )
-    if not callable(getattr(attribution, "attribute", None)):
-        raise TypeError(
-            "attribution must be a Captum layer attribution such as LayerConductance(model, layer); "
-            f"got {type(attribution).__name__}"
-        )
-    layer = getattr(attribution, "layer", None)
-    if not isinstance(layer, nn.Module) or not callable(getattr(attribution, "forward_func", None)):
-        raise TypeError(
-            f"{type(attribution).__name__} is not an attribution of one layer: it must have .forward_func and .layer"
-        )
-
-
 def _dense(tensor: Tensor) -> Tensor:
     """Return a copy for Captum, which interpolates and repeats dense inputs alone."""
     tensor = tensor.detach().clone()
     return tensor if tensor.layout is torch.strided else tensor.to_dense()
-
-
-def _takes_any(parameters: Any) -> bool:
-    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())

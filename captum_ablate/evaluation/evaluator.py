@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from captum_ablate.ablation import (
 )
 from captum_ablate.ablation.metrics import Metric, as_metric, is_named, metric_name
 from captum_ablate.ablation.plan import checked_steps, counts_of
+from captum_ablate.attr.per_sample import unit_scores
 from captum_ablate.evaluation.comparison import Comparison, curves_of
 from captum_ablate.evaluation.curve import DeficitCurve, deficit_areas
 from captum_ablate.evaluation.estimate import Estimate, extrapolated
@@ -124,8 +126,11 @@ class CumulativeAblationEvaluator:
         """Return the deficit curves of several attributions on the same data, as a leaderboard.
 
         Args:
-            attributions: by name: a Captum layer attribution, one of ours, ``functools.partial(unit_scores, ...)``, or
-                a Tensor ``[units]``. One that fails is reported as not applicable, with its reason; the others go on.
+            attributions: by name: a Captum layer attribution (also in a ``NoiseTunnel``), one of ours,
+                ``functools.partial(unit_scores, ...)``, a Tensor ``[units]``, or a function of your own
+                ``f(forward_func, layer, data) -> Tensor [units]``: ``data`` are the ranking data, ``Batch`` es that can
+                be iterated again and again; of several layers it gets one after the other. One that fails is reported
+                as not applicable, with its reason; the others go on.
             data: what to evaluate on, ``(inputs, target)`` or a re-iterable of batches ``(*inputs, labels)``.
             ranking_data: what to rank on (and to take the mean or donors from). Without it the ranking is made on
                 ``data`` itself, and the result says in-sample.
@@ -149,7 +154,7 @@ class CumulativeAblationEvaluator:
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data, options)
         with self._borrowed(batches, ranking_batches):
             located = self._locate(batches)
-            ranking = self._rank(attributions, located, ranking_batches)
+            ranking = self._rank(attributions, located, ranking_batches, options)
             plan = self._plan(ranking, located)
             name = f"ablating {' + '.join(located.units_by_layer)}"
             if precision is None:
@@ -201,7 +206,7 @@ class CumulativeAblationEvaluator:
             one, one_ranking = next(iter(batches)), next(iter(ranking_batches))
             located = self._locate([one])
             start = time.perf_counter()
-            ranking = self._rank(attributions, located, self._batches([one_ranking], {}))
+            ranking = self._rank(attributions, located, self._batches([one_ranking], {}), options)
             seconds = (time.perf_counter() - start) * (_length(ranking_batches) if ranking.uses_data else 1)
             plan = self._plan(ranking, located)
 
@@ -227,11 +232,20 @@ class CumulativeAblationEvaluator:
         at_input = self.attribute_to_layer_input
         return locate(self.forward_func, self.layers, self.axes, batches, at_input=at_input)
 
-    def _rank(self, attributions: Mapping[str, Any], located: Located, batches: Batches) -> JointRanking:
+    def _rank(
+        self, attributions: Mapping[str, Any], located: Located, batches: Batches, options: Mapping[str, Any]
+    ) -> JointRanking:
         is_joint = isinstance(self.layer, list)
         sites, references = located.sites, self.references
         return JointRanking.of(
-            attributions, self.forward_func, sites, references, batches, seed=self.seed, is_joint=is_joint
+            attributions,
+            self.forward_func,
+            sites,
+            references,
+            batches,
+            seed=self.seed,
+            is_joint=is_joint,
+            call_options=options,
         )
 
     def _plan(self, ranking: JointRanking, located: Located) -> Plan:
@@ -275,7 +289,9 @@ def _is_same(ranking_data: Any, data: Any) -> bool:
 
 
 def _name_of(attribution: Any) -> str:
-    inner = attribution.args[0] if getattr(attribution, "args", None) else attribution
-    if isinstance(inner, (Tensor, np.ndarray, list)):
+    inside = attribution
+    while isinstance(inside, partial):
+        inside = inside.args[0] if inside.func is unit_scores and inside.args else inside.func
+    if isinstance(inside, (Tensor, np.ndarray, list)):
         return "scores"
-    return inner.get_name() if hasattr(inner, "get_name") else type(inner).__name__
+    return inside.get_name() if hasattr(inside, "get_name") else getattr(inside, "__name__", type(inside).__name__)

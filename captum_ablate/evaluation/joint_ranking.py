@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_ablate.ablation import Reference, ReferenceOption, Site, fit_of, plain_reference
+from captum_ablate.attr.inner import changed, inner
+from captum_ablate.attr.per_sample import unit_scores
+from captum_ablate.evaluation.methods import is_function
 from captum_ablate.evaluation.ranking import Ranker
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc, find_layer, layer_name
@@ -42,10 +44,12 @@ class JointRanking:
         *,
         seed: int,
         is_joint: bool,
+        call_options: Mapping[str, Any] | None = None,
     ) -> JointRanking:
         """Rank the units of all ``sites`` by each of ``attributions``; one that fails is reported, the others go on.
 
-        ``is_joint`` says that attributions are of a list of layers, even of one.
+        ``is_joint`` says that attributions are of a list of layers, even of one; ``call_options`` are the
+        ``batch_size`` and ``unpack_batch`` that ``batches`` were made with.
 
         Raises:
             ValueError: if no attribution is applicable.
@@ -57,7 +61,7 @@ class JointRanking:
         layers = [site.layer for site in sites]
         methods_of = _split(attributions, forward_func, layers, units, failed) if is_joint else [dict(attributions)]
         for k, (site, methods) in enumerate(zip(sites, methods_of, strict=True)):
-            ranker = Ranker(forward_func, site, methods, seed)
+            ranker = Ranker(forward_func, site, methods, seed, call_options)
             fit = fit_of(references[k], site.axis, seed)
             needs_data = ranker.needs_data() or fit is not None
             uses_data |= needs_data
@@ -142,8 +146,9 @@ def by_layer(method: Any, forward_func: ForwardFunc, layers: Sequence[nn.Module]
 
     It may be a list with a tensor or an attribution for each layer, an attribution of a list of layers (also inside
     ``functools.partial(unit_scores, ...)``), a mapping from layer names, or one Tensor over the units of all layers.
+    A function of the user's is called for each layer.
     """
-    if isinstance(method, partial) and len(method.args) == 1:
+    if isinstance(method, partial) and method.func is unit_scores and len(method.args) == 1:
         own = by_layer(method.args[0], forward_func, layers, units)
         return [partial(method.func, one, **method.keywords) for one in own]
     names = [layer_name(forward_func, layer) for layer in layers]
@@ -170,19 +175,17 @@ def by_layer(method: Any, forward_func: ForwardFunc, layers: Sequence[nn.Module]
 
 
 def _of_each_layer(method: Any, layers: Sequence[nn.Module], names: Sequence[str]) -> list[Any]:
-    own = getattr(method, "layer", None)
+    if is_function(method):
+        return [method] * len(layers)
+    inside = inner(method)
+    own = getattr(inside, "layer", None)
     if not isinstance(own, (list, tuple)):
         raise ValueError(
             f"{type(method).__name__} belongs to one layer, and the evaluator ablates {len(layers)}; pass a list, an "
             "attribution for each layer, or one attribution of a list of layers"
         )
-    found = [find_layer(method.forward_func, one) if isinstance(one, str) else one for one in own]
+    found = [find_layer(inside.forward_func, one) if isinstance(one, str) else one for one in own]
     if len(found) != len(layers) or any(not any(one is layer for one in found) for layer in layers):
-        others = [layer_name(method.forward_func, one) for one in found]
+        others = [layer_name(inside.forward_func, one) for one in found]
         raise ValueError(f"the attribution belongs to the layers {others}, and the evaluator ablates {list(names)}")
-    parts = []
-    for layer in layers:
-        part = copy.copy(method)
-        part.layer = layer
-        parts.append(part)
-    return parts
+    return [changed(method, layer=layer) for layer in layers]

@@ -15,7 +15,7 @@ from torch import Tensor
 from captum_ablate.ablation import Reference, ReferenceFit, Site
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.per_sample import SAMPLES_AT_A_TIME, PerSampleScores
-from captum_ablate.evaluation.methods import Method, as_method
+from captum_ablate.evaluation.methods import Method, RankingFunction, as_method
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc
@@ -36,13 +36,20 @@ class Ranking:
 class Ranker:
     """The methods that rank the units of one layer; one that fails is reported, the others go on."""
 
-    def __init__(self, forward_func: ForwardFunc, site: Site, methods: Mapping[str, Any], seed: int) -> None:
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        site: Site,
+        methods: Mapping[str, Any],
+        seed: int,
+        call_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.forward_func, self.site, self.seed = forward_func, site, seed
         self.failed: dict[str, str] = {}
         self.methods: dict[str, Method] = {}
         for name, method in methods.items():
             try:
-                self.methods[name] = as_method(method, site)
+                self.methods[name] = as_method(method, site, call_options)
             except Exception as error:
                 self._fail(name, error)
 
@@ -57,12 +64,14 @@ class Ranker:
         statistical = {name: method for name, method in ours.items() if method.source == "activations"}
         measured = {name: method for name, method in ours.items() if method.source != "activations"}
         by_sample = {name: method for name, method in self.methods.items() if isinstance(method, PerSampleScores)}
-        if measured:
-            batches.refuse_one_shot(f"{next(iter(measured))!r} makes passes of its own")
+        functions = {name: method for name, method in self.methods.items() if isinstance(method, RankingFunction)}
+        if measured or functions:
+            batches.refuse_one_shot(f"{next(iter(measured | functions))!r} makes passes of its own")
         scores = dict(given)
         if statistical or by_sample or fit is not None:
             scores |= self._in_one_pass(statistical, by_sample, batches, fit)
         scores |= self._measured(measured, batches)
+        scores |= self._called(functions, batches)
         return Ranking(scores, self.failed, None if fit is None else fit.finish())
 
     def _in_one_pass(
@@ -127,6 +136,18 @@ class Ranker:
         for name, method in measured.items():
             try:
                 scores[name] = _first(method.attribute(batches, attribute_to_layer_input=self.site.at_input))
+            except Exception as error:
+                self._fail(name, error)
+        return scores
+
+    def _called(self, functions: Mapping[str, RankingFunction], batches: Batches) -> dict[str, Tensor]:
+        """Return the scores of functions of the user's."""
+        scores = {}
+        for name, function in functions.items():
+            try:
+                with drawing:
+                    _seed_everything(self.seed)
+                    scores[name] = function.scores(self.forward_func, self.site, batches)
             except Exception as error:
                 self._fail(name, error)
         return scores
