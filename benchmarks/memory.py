@@ -1,5 +1,7 @@
 """Peak memory by images, methods and steps, each case in a process of its own (``python -m benchmarks.memory``).
 
+With ``--paths``: what path methods take at 224 px, by images and samples at a time.
+
 Images are generated batch by batch, so the data take no more than a batch. The table of per-sample values must grow,
 and a few copies of it are made at the end; its size is printed next to the peak. All else should stay constant.
 """
@@ -10,19 +12,31 @@ import argparse
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import captum.attr
 import pandas as pd
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from benchmarks.side_by_side import CACHE, keep
 from benchmarks.tables import markdown
-from captum_ablate import CumulativeAblationEvaluator
+from captum_ablate import CumulativeAblationEvaluator, unit_scores
 
 BATCH, SIDE, UNITS, CLASSES = 100, 16, 64, 10
+PATHS = (
+    ("LayerConductance", 2, "Captum alone"),
+    ("LayerConductance", 4, "Captum alone"),
+    ("LayerConductance", 4, "unit_scores"),
+    ("LayerConductance", 64, "unit_scores"),
+    ("LayerConductance", 8, "compare"),
+    ("InternalInfluence", 4, "unit_scores"),
+    ("LayerIntegratedGradients", 64, "unit_scores"),
+)
 CASES = ((200, 1, 20), (2_000, 1, 20), (20_000, 1, 20), (200, 8, 20), (200, 1, 64), (200, 8, 64))
 
 
@@ -75,14 +89,56 @@ def one(images: int, methods: int, steps: int) -> None:
     print(before, peak_mb(), values / 1e6)
 
 
+def one_path(method: str, images: int, entry: str) -> None:
+    """Score the channels of ResNet-18's layer3 at 224 px, and print in MB the peak before and after, and seconds."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18().eval()
+    x, y = torch.randn(images, 3, 224, 224), torch.arange(images) % 10
+    with torch.no_grad():
+        model(x)
+    before, start = peak_mb(), time.perf_counter()
+    attribution = getattr(captum.attr, method)(model, model.layer3)
+    if entry == "Captum alone":
+        attribution.attribute(x, target=y)
+    elif entry == "unit_scores":
+        unit_scores(attribution, (x, y))
+    else:
+        evaluator = CumulativeAblationEvaluator(model, "layer3", steps=2, n_random=0)
+        evaluator.compare({method: attribution}, (x, y), batch_size=4)
+    print(before, peak_mb(), time.perf_counter() - start)
+
+
+def paths() -> pd.DataFrame:
+    """Return the table of path methods, each case in a process of its own."""
+    rows = []
+    for case in PATHS:
+        command = [sys.executable, "-m", "benchmarks.memory", "--one-path", *map(str, case)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        before, peak, seconds = map(float, done.stdout.split())
+        names = ("method", "images", "by")
+        figures = {"one plain pass, MB": before, "peak, MB": peak, "seconds": seconds}
+        rows.append(dict(zip(names, case, strict=True)) | figures)
+        print(rows[-1], flush=True)
+    return pd.DataFrame(rows).round(1)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table; with ``--one``, run one case in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", nargs=3, type=int, metavar=("IMAGES", "METHODS", "STEPS"))
+    parser.add_argument("--paths", action="store_true", help="path methods at 224 px instead")
+    parser.add_argument("--one-path", nargs=3, metavar=("METHOD", "IMAGES", "BY"))
     parser.add_argument("--out", type=Path, default=CACHE / "memory.csv", help="the CSV file of results")
     options = parser.parse_args(arguments)
     if options.one:
         one(*options.one)
+        return
+    if options.one_path:
+        method, images, entry = options.one_path
+        one_path(method, int(images), entry)
+        return
+    if options.paths:
+        print(f"\n{markdown(paths(), digits=4)}")
         return
     rows = []
     for case in CASES:

@@ -14,6 +14,7 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from captum_ablate.attr.inner import inner, name_of
 from captum_ablate.inputs.batch import Batch, has_rows
 from captum_ablate.inputs.model import as_model
 
@@ -74,9 +75,9 @@ def bound(attribution: Any, batch: Batch) -> Bound:
         raise ValueError("Captum's attributions need an input that is a tensor with one row per sample; all are shared")
     rows = tuple(leaves[place].tensor for place in places)
     fixed = [None if isinstance(leaf, _Row) else leaf for leaf in leaves]
-    model = BoundModel(as_model(attribution.forward_func), fixed, spec, places)
+    model = BoundModel(as_model(inner(attribution).forward_func), fixed, spec, places)
     left = tuple(number for number, value in enumerate(marked[:k]) if isinstance(value, _Row))
-    return Bound(_of_model(attribution, model), Batch(rows[:own], batch.target, rows[own:]), left)
+    return Bound(of_model(attribution, model), Batch(rows[:own], batch.target, rows[own:]), left)
 
 
 def left_of(values: Any, found: Bound, inputs: int) -> Any:
@@ -98,19 +99,19 @@ def _may_hold_tensors(value: Any) -> bool:
     return (isinstance(value, Tensor) and value.ndim > 0) or (isinstance(value, (dict, list, tuple)) and len(value) > 0)
 
 
-def _of_model(attribution: Any, model: BoundModel) -> Any:
-    """Return a copy of the attribution, and of those inside it, with another model."""
-    old = (attribution.forward_func, model.forward_func)
+def of_model(attribution: Any, model: Any) -> Any:
+    """Return a copy of the attribution, and of those inside it, for ``model``, which calls ``model.forward_func``."""
+    old = (inner(attribution).forward_func, model.forward_func)
     own = copy.copy(attribution)
     for name, value in list(vars(own).items()):
         if any(value is one for one in old):
             own.__dict__.pop(name, None)
             setattr(own, name, model)
         elif isinstance(value, Attribution):
-            setattr(own, name, _of_model(value, model) if hasattr(value, "forward_func") else value)
-    if own.forward_func is not model:
+            setattr(own, name, of_model(value, model) if hasattr(inner(value), "forward_func") else value)
+    if inner(own).forward_func is not model:
         raise ValueError(
-            f"{type(attribution).__name__} keeps its model out of reach, so arguments that samples share cannot be "
+            f"{name_of(attribution)} keeps its model out of reach, so arguments that samples share cannot be "
             "bound to it; wrap the model in one that holds them"
         )
     return own

@@ -59,6 +59,11 @@ def takes_any(found: Mapping[str, inspect.Parameter]) -> bool:
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values())
 
 
+def needs_baselines(found: Mapping[str, inspect.Parameter]) -> bool:
+    """Tell whether baselines must be given, because they are a distribution of inputs."""
+    return "baselines" in found and found["baselines"].default is inspect.Parameter.empty
+
+
 def layer_class(attribution: Any) -> str:
     """Return what to take in the place of an attribution of inputs, as words of an error."""
     name = f"Layer{type(inner(attribution)).__name__}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -26,12 +25,22 @@ from captum_ablate.ablation import Site
 from captum_ablate.ablation.metrics import check_binary, is_one_logit
 from captum_ablate.attr.bound import bound, left_of
 from captum_ablate.attr.captum_errors import explained
-from captum_ablate.attr.inner import check_attribution, inner, name_of, parameters, takes_any
+from captum_ablate.attr.embedded import embedded, refuse_ids
+from captum_ablate.attr.inner import check_attribution, inner, name_of, needs_baselines, parameters, takes_any
 from captum_ablate.attr.one_tensor import captum_sees, on_one_tensor
+from captum_ablate.attr.pieces import Pieces
 from captum_ablate.inputs.batch import Batch, as_tuple
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.calling import call
-from captum_ablate.inputs.model import as_model, borrowed, layer_name, refuse_scripted, refuse_training_mode
+from captum_ablate.inputs.model import (
+    Layer,
+    as_model,
+    borrowed,
+    find_layer,
+    layer_name,
+    refuse_scripted,
+    refuse_training_mode,
+)
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.quantised import refuse_gradients_of_quantised
 from captum_ablate.inputs.real import refuse_complex
@@ -68,6 +77,8 @@ def unit_scores(
     per_class: bool = False,
     show_progress: bool = False,
     additional_forward_args: Any = None,
+    embedding: Layer | None = None,
+    baseline_ids: int | Tensor = 0,
     **attribute_kwargs: Any,
 ) -> Any:
     """Return one float64 score per unit, ``[units]``, from a per-sample layer attribution such as conductance.
@@ -93,6 +104,9 @@ def unit_scores(
         per_class: return ``[classes, units]``, the mean over the samples of each class.
         show_progress: show a progress bar.
         additional_forward_args: further arguments of the model, as in Captum.
+        embedding: for models of token ids, which have nothing between them: the module, or its name, whose output
+            ``[n, tokens, features]`` path methods interpolate. Ids, masks and all other inputs stay what they are.
+        baseline_ids: the ids whose embedding is the baseline then: one for all tokens, or ``[tokens]``.
         attribute_kwargs: further arguments of ``attribute``, such as ``baselines=`` or ``n_steps=``.
 
     Returns:
@@ -126,6 +140,8 @@ def unit_scores(
         target=target,
         positions=positions,
         samples=samples,
+        embedding=embedding,
+        baseline_ids=baseline_ids,
         attribute_kwargs=attribute_kwargs,
     )
     with borrowed(inner(attribution).forward_func, scoring.forward_func, scoring.layer, batches.owner):
@@ -159,6 +175,8 @@ class PerSampleScores:
         positions: str = "sum",
         samples: str = "mean",
         element: int | None = None,
+        embedding: Layer | None = None,
+        baseline_ids: int | Tensor = 0,
         attribute_kwargs: dict[str, Any] | None = None,
     ) -> None:
         """Take the arguments of ``unit_scores``; ``element`` scores that tensor of the layer alone."""
@@ -178,6 +196,9 @@ class PerSampleScores:
         refuse_scripted(self.layer)
         self.name = name_of(attribution)
         self._takes = parameters(attribution)
+        self._embedding = None if embedding is None else find_layer(self.forward_func, embedding)
+        self._baseline_ids = baseline_ids
+        self._pieces = Pieces(attribution, self.forward_func, self.layer)
         self._element, self._alone = element, False
         self._shapes: dict[int, torch.Size] = {}
         self._sizes: list[torch.Size] = []
@@ -201,13 +222,16 @@ class PerSampleScores:
         self._sizes = sizes
         if not self._shapes:
             refuse_training_mode(self.forward_func, self.layer)
-            if isinstance(self.attribution, GradientAttribution):
+            if isinstance(self._inner, GradientAttribution):
                 refuse_gradients_of_quantised(self.forward_func, self.name)
             states = random_states()
             self._shapes = self._layer_shapes(batch)
             if has_drawn(states):
                 warn_of_randomness(self.forward_func, batch)
-        parts = self._attribute(batch)
+        if self._embedding is None:
+            refuse_ids(self.attribution, batch)
+        pieces = [self._attribute(piece, own) for piece, own in self._pieces(batch, self.kwargs, self._attribute)]
+        parts = pieces[0] if len(pieces) == 1 else [torch.cat(part) for part in zip(*pieces, strict=True)]
         shapes = self._shapes.values()
         return tuple(self._per_unit(part, shape, batch) for part, shape in zip(parts, shapes, strict=True))
 
@@ -231,8 +255,12 @@ class PerSampleScores:
             raise TypeError(f"{self.name}.attribute has no argument {unknown[0]!r}; it takes {', '.join(self._takes)}")
         if self.kwargs.get("return_convergence_delta"):
             raise ValueError("return_convergence_delta returns no unit scores; leave it out")
-        baselines = self._takes.get("baselines")
-        if baselines is not None and baselines.default is inspect.Parameter.empty and "baselines" not in self.kwargs:
+        if self._embedding is not None and "additional_forward_args" not in self._takes:
+            raise ValueError(
+                f"{self.name}.attribute takes no additional_forward_args, in which token ids go along where embedding= "
+                "is given"
+            )
+        if needs_baselines(self._takes) and "baselines" not in self.kwargs:
             raise ValueError(
                 f"{self.name} needs baselines, a distribution of inputs: "
                 f"functools.partial(unit_scores, {self.name}(model, layer), baselines=inputs)"
@@ -255,9 +283,9 @@ class PerSampleScores:
             self._alone = not captum_sees(self.forward_func, self.layer, batch, 1, at_input=at_input)
         return shapes
 
-    def _attribute(self, batch: Batch) -> tuple[Tensor, ...]:
+    def _attribute(self, batch: Batch, kwargs: dict[str, Any]) -> tuple[Tensor, ...]:
         target, side = self._targets(batch)
-        kwargs = dict(self.kwargs)
+        kwargs = dict(kwargs)
         if isinstance(self._inner, LayerFeatureAblation) and "layer_mask" not in kwargs:
             kwargs["layer_mask"] = self._unit_mask(batch)
         relu = side is not None and bool(kwargs.pop("relu_attributions", False))  # of the label's side, so at the end
@@ -292,9 +320,13 @@ class PerSampleScores:
     def _call(self, attribution: Any, batch: Batch, target: Any, kwargs: dict[str, Any]) -> Any:
         """Attribute ``target``; Captum gets only what has a row for each sample, the rest is bound to the model."""
         found = bound(attribution, batch)
-        attribute: Callable[..., Any] = found.attribution.attribute
-        if "baselines" in kwargs:
+        if self._embedding is not None:
+            found, baseline = embedded(found, self._embedding, self._baseline_ids)
+            if "baselines" in self._takes and not needs_baselines(self._takes):
+                kwargs.setdefault("baselines", baseline)
+        elif "baselines" in kwargs:
             kwargs["baselines"] = left_of(kwargs["baselines"], found, len(batch.inputs))
+        attribute: Callable[..., Any] = found.attribution.attribute
 
         def attributed(own: Batch, target: Any) -> Any:
             inputs = tuple(_dense(x) if isinstance(x, Tensor) else x for x in own.inputs)
@@ -326,7 +358,10 @@ class PerSampleScores:
             return batch.target, None
         few = batch.take(slice(2)) if is_label and batch.why_whole() is None else batch
         with torch.no_grad():
-            outputs = call(self.forward_func, few)
+            try:
+                outputs = call(self.forward_func, few)
+            except Exception:  # a model made for one size of batch
+                few, outputs = batch, call(self.forward_func, batch)
         self._one_logit = is_one_logit(outputs, len(few.target))
         if not self._one_logit:
             return (batch.target if is_label else outputs.argmax(dim=1)), None
