@@ -356,18 +356,23 @@ class PerSampleScores:
             batch = batch._replace(target=self._labels(batch.target))
         if self._one_logit is not None and is_label and not self._one_logit:
             return batch.target, None
-        few = batch.take(slice(2)) if is_label and batch.why_whole() is None else batch
-        with torch.no_grad():
-            try:
-                outputs = call(self.forward_func, few)
-            except Exception:  # a model made for one size of batch
-                few, outputs = batch, call(self.forward_func, batch)
-        self._one_logit = is_one_logit(outputs, len(few.target))
+        outputs, n = self._outputs(batch, few=is_label)
+        self._one_logit = is_one_logit(outputs, n)
         if not self._one_logit:
             return (batch.target if is_label else outputs.argmax(dim=1)), None
         labels = batch.target if is_label else (outputs.reshape(-1) > 0).to(torch.int64)
         check_binary(labels)
         return (0 if outputs.ndim == 2 else None), 2 * labels - 1
+
+    def _outputs(self, batch: Batch, few: bool) -> tuple[Any, int]:
+        """Return the model's outputs for the batch, or if ``few`` for some of it that it takes, and their number."""
+        with torch.no_grad():
+            if few:
+                try:
+                    return call(self.forward_func, batch.take(slice(2))), min(2, len(batch.target))
+                except Exception:  # a model made for one size of batch, or that needs all its samples, such as a graph
+                    pass
+            return call(self.forward_func, batch), len(batch.target)
 
     def _labels(self, target: Tensor) -> Tensor:
         labels = classes_of(target)

@@ -69,7 +69,7 @@ def dropout_capacity_bounds(neurons: int, bits: float, dropout: float | Sequence
         >>> bounds.high.tolist()
         [40.0, 20.0]
     """
-    neurons = whole_number(neurons, "neurons", 1)
+    neurons = whole_number(neurons, "neurons", 1, "an int, at least 1")
     if not 0 < bits < float("inf"):
         raise ValueError(f"bits, the capacity of one neuron without dropout, must be above 0 and finite; got {bits!r}")
     rates = np.atleast_1d(np.asarray(dropout, dtype=np.float64))

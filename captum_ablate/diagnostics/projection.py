@@ -172,7 +172,7 @@ def random_projection_test(
     frames = tuple(int(count) for count in frames)
     if len(frames) < 2 or min(frames) < 3 or len(set(frames)) != len(frames):
         raise ValueError(f"frames must be two or more different numbers of frames, 3 or more each; got {frames}")
-    projections = whole_number(projections, "projections", 2, "for an interval")
+    projections = whole_number(projections, "projections", 2, "an int, at least 2 for an interval")
     model = as_model(forward_func)
     module = find_layer(model, layer)
     axis, name = UnitAxis.of(unit_dim, layer_mask), layer_name(model, module)

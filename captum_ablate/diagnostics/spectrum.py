@@ -329,4 +329,4 @@ def _check_settings(fit_range: tuple[int, int] | None, stimulus_dim: float, repl
             )
     if not stimulus_dim > 0:
         raise ValueError(f"stimulus_dim must be the dimension of the stimuli, above 0; got {stimulus_dim!r}")
-    whole_number(replicates, "replicates", 0, "(0: no interval)")
+    whole_number(replicates, "replicates", 0, "an int, at least 0 (0: no interval)")

@@ -128,7 +128,7 @@ def as_batches(
     """
     if isinstance(data, Batches):
         return data
-    size = TENSOR_BATCH if batch_size is None else whole_number(batch_size, "batch_size", 1, "or None")
+    size = TENSOR_BATCH if batch_size is None else whole_number(batch_size, "batch_size", 1, "a positive int or None")
     if isinstance(data, Batch) or (isinstance(data, tuple) and len(data) == 2 and is_target(data[1])):
         batch = data if isinstance(data, Batch) else Batch(as_tuple(data[0]), data[1])
         whole = Checks(None, float_type_of(forward_func), classes).checked(batch, 0)

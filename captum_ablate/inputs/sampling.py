@@ -39,7 +39,7 @@ class RandomOrder:
 
         Where ``classes`` is False the target may be ``[n, ...]`` of any type.
         """
-        batch_size = None if batch_size is None else whole_number(batch_size, "batch_size", 1, "or None")
+        batch_size = None if batch_size is None else whole_number(batch_size, "batch_size", 1, "a positive int or None")
         options: dict[str, Any] = {"forward_func": forward_func, "classes": classes}
         if isinstance(data, DataLoader):
             _check_loader(data)

@@ -42,18 +42,17 @@ def tensor_of(values: Any, name: str = "values") -> Tensor:
         ) from error
 
 
-def whole_number(value: Any, name: str, least: int, also: str = "") -> int:
+def whole_number(value: Any, name: str, least: int, wanted: str = "") -> int:
     """Return ``value`` as an int of at least ``least``, from any type of whole numbers, such as ``np.int64``.
 
-    ``also`` says in the message what else may stand in its place, such as "or None".
+    ``wanted`` is what the message says that it must be.
 
     Raises:
         ValueError: if it is no whole number, or smaller.
     """
     number = int_or_none(value)
     if number is None or number < least:
-        kind = "a positive int" if least == 1 else f"an int of at least {least}"
-        raise ValueError(f"{name} must be {kind}{' ' if also else ''}{also}; got {value!r}")
+        raise ValueError(f"{name} must be {wanted or f'an int of at least {least}'}; got {value!r}")
     return number
 
 

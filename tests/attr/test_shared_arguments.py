@@ -202,3 +202,29 @@ def test_the_evaluator_and_our_attributions_take_shared_arguments(case):
         for name in expected:
             torch.testing.assert_close(found[name].scores, expected[name].scores, rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(found[name].values, expected[name].values, rtol=1e-4, atol=1e-5)
+
+
+class Graph(nn.Module):
+    """Nodes are samples: each layer mixes them by the adjacency matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.last = nn.Linear(D, 6), nn.ReLU(), nn.Linear(6, 4)
+
+    def forward(self, x, adjacency):
+        return adjacency @ self.last(self.act(adjacency @ self.first(x)))
+
+
+@pytest.mark.parametrize("as_input", [True, False], ids=["input", "additional"])
+def test_a_graph_s_adjacency_is_shared_and_its_nodes_run_together(case, as_input):
+    _, x, _, y = case
+    model, adjacency = Graph().eval(), torch.softmax(torch.randn(N, N), 1)
+    hand = ByHand(model, adjacency)
+    data = Batch((x, adjacency), y, shared=(1,)) if as_input else Batch((x,), y, (adjacency,), shared=(1,))
+    own = CumulativeAblationEvaluator(model, "act", n_random=2, reference="mean", metric="log_likelihood")
+    methods = {"activity": LayerMeanActivity(model, "act"), "gradient": LayerGradientXActivation(model, model.act)}
+    found = own.compare(methods, data)
+    activation = torch.relu(adjacency @ model.first(x)).detach().double()
+    torch.testing.assert_close(found["activity"].scores, activation.mean(0), rtol=1e-5, atol=1e-6)
+    expected = unit_scores(LayerGradientXActivation(hand, model.act), (x, y))
+    torch.testing.assert_close(found["gradient"].scores, expected)
