@@ -140,9 +140,7 @@ def unit_scores(
         target=target,
         positions=positions,
         samples=samples,
-        embedding=embedding,
-        baseline_ids=baseline_ids,
-        attribute_kwargs=attribute_kwargs,
+        attribute_kwargs={"embedding": embedding, "baseline_ids": baseline_ids, **attribute_kwargs},
     )
     with borrowed(inner(attribution).forward_func, scoring.forward_func, scoring.layer, batches.owner):
         for batch in with_progress(batches, scoring.name, show_progress):
@@ -175,11 +173,12 @@ class PerSampleScores:
         positions: str = "sum",
         samples: str = "mean",
         element: int | None = None,
-        embedding: Layer | None = None,
-        baseline_ids: int | Tensor = 0,
         attribute_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        """Take the arguments of ``unit_scores``; ``element`` scores that tensor of the layer alone."""
+        """Take the arguments of ``unit_scores``; ``element`` scores that tensor of the layer alone.
+
+        ``embedding`` and ``baseline_ids`` are among ``attribute_kwargs``.
+        """
         check_attribution(attribution)
         if positions not in ("sum", "mean"):
             raise ValueError(f'positions must be "sum" or "mean"; got {positions!r}')
@@ -196,8 +195,8 @@ class PerSampleScores:
         refuse_scripted(self.layer)
         self.name = name_of(attribution)
         self._takes = parameters(attribution)
+        embedding, self._baseline_ids = self.kwargs.pop("embedding", None), self.kwargs.pop("baseline_ids", 0)
         self._embedding = None if embedding is None else find_layer(self.forward_func, embedding)
-        self._baseline_ids = baseline_ids
         self._pieces = Pieces(attribution, self.forward_func, self.layer)
         self._element, self._alone = element, False
         self._shapes: dict[int, torch.Size] = {}

@@ -124,7 +124,7 @@ def _over_a_data_set(method: LayerDatasetAttribution, site: Site) -> LayerDatase
 
 def _per_sample(method: Any, options: dict[str, Any], site: Site, call_options: Mapping[str, Any]) -> PerSampleScores:
     _take_shared(options, site, call_options)
-    own = {k: options.pop(k) for k in ("target", "positions", "samples", "embedding", "baseline_ids") if k in options}
+    own = {k: options.pop(k) for k in ("target", "positions", "samples") if k in options}
     _set_side(method, options, site)
     return PerSampleScores(method, site.axis, element=site.element, attribute_kwargs=options, **own)
 

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -25,13 +24,7 @@ from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import layer_inputs
-
-LINEAR = {functional.linear: (0, 1), torch.addmm: (1, 2)} | dict.fromkeys(
-    (torch.matmul, torch.mm, Tensor.matmul, Tensor.__matmul__, Tensor.mm), (0, 1)
-)
-"""Places of the input and of the weights in the arguments of products with a matrix."""
-CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
-TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
+from captum_ablate.statistics.products import Product, hides_nan, product_of
 
 
 @dataclass(frozen=True)
@@ -159,42 +152,6 @@ class _Arrivals:
         return self.mixed or bool((self.origin >= 0).any())
 
 
-class _Product(NamedTuple):
-    """A call of a linear function or a convolution with its ``weight``."""
-
-    weight: Tensor
-    kind: str
-    groups: int
-
-    @property
-    def words(self) -> str:
-        """How a message names it."""
-        return f"{self.kind} with weights {tuple(self.weight.shape)}"
-
-    @property
-    def channel_dim(self) -> int:
-        """The axis of units in what goes in and comes out."""
-        return -1 if self.kind in ("linear", "product") else 1
-
-    def columns(self) -> Tensor:
-        """Return the sum of squares of the weights of each channel that goes in, float64 ``[in]``."""
-        first, second = self._squares
-        return second if self.kind in ("linear", "convolution") else first
-
-    def rows(self) -> Tensor:
-        """Return the sum of squares of the weights of each channel that comes out, float64 ``[out]``."""
-        first, second = self._squares
-        return first if self.kind in ("linear", "convolution") else second
-
-    @property
-    def _squares(self) -> tuple[Tensor, Tensor]:
-        """The sums along the first axis of the weights, and along the second, group after group."""
-        squares = self.weight.detach().cpu().to(torch.float64).square()
-        squares = squares.flatten(2).sum(2) if squares.ndim > 2 else squares
-        grouped = squares.reshape(self.groups, -1, squares.shape[1])
-        return squares.sum(1), grouped.sum(1).flatten()
-
-
 @dataclass
 class _Pass:
     """What one forward pass showed: ``products``, the channels of their inputs that were NaN, and at the layer.
@@ -203,7 +160,7 @@ class _Pass:
     NaN went into.
     """
 
-    products: list[_Product]
+    products: list[Product]
     seen: list[Tensor]
     strange: set[str]
     before: int = 0
@@ -268,11 +225,11 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        found = _product(func, args, kwargs)
+        found = product_of(func, args, kwargs)
         if found is None:
             self._note_strange(func, args, kwargs)
             result = func(*args, **kwargs)
-            return result * torch.nan if _hides_nan(func, args, kwargs) else result
+            return result * torch.nan if hides_nan(func, args, kwargs) else result
         product, value = found
         others = [d for d in range(value.ndim) if d != product.channel_dim % value.ndim]
         number = len(self.seen.products)
@@ -293,35 +250,6 @@ class _Watch(TorchFunctionMode):
             values = [x for x in leaves if isinstance(x, Tensor) and not isinstance(x, nn.Parameter)]
             if any(x.is_floating_point() and bool(x.isnan().any()) for x in values):
                 self.seen.strange.add(getattr(func, "__name__", str(func)))
-
-
-def _hides_nan(func: Any, args: Any, kwargs: Any) -> bool:
-    """Tell whether attention got NaN in its queries or keys, on which all that it returns depends, and shows none."""
-    if func is not functional.scaled_dot_product_attention:
-        return False
-    return any(bool(_argument(args, kwargs, k, name).isnan().any()) for k, name in enumerate(("query", "key")))
-
-
-def _product(func: Any, args: Any, kwargs: Any) -> tuple[_Product, Tensor] | None:
-    """Return the product that a call is, and what goes into it; None for any other function."""
-    if func in CONVOLUTIONS or func in TRANSPOSED:
-        value, weight = (_argument(args, kwargs, k, name) for k, name in enumerate(("input", "weight")))
-        groups = _argument(args, kwargs, 6, "groups", 1)
-        kind = "convolution" if func in CONVOLUTIONS else "transposed convolution"
-        return _Product(weight, kind, groups), value
-    if func not in LINEAR:
-        return None
-    place, of_weight = LINEAR[func]
-    is_linear = func is functional.linear
-    value = _argument(args, kwargs, place, "input" if func is not torch.addmm else "mat1")
-    weight = _argument(args, kwargs, of_weight, {functional.linear: "weight", torch.addmm: "mat2"}.get(func, "other"))
-    if weight is None or weight.ndim != 2 or not (is_linear or isinstance(weight, nn.Parameter)):
-        return None
-    return _Product(weight, "linear" if is_linear else "product", 1), value
-
-
-def _argument(args: Any, kwargs: Any, place: int, name: str, default: Any = None) -> Any:
-    return args[place] if place < len(args) else kwargs.get(name, default)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import cycle
@@ -14,6 +13,8 @@ import torch
 from torch import Tensor
 
 from captum_ablate.ablation.metrics import class_outputs
+from captum_ablate.attr.inner import inner, name_of, parameters
+from captum_ablate.attr.pieces import Pieces
 from captum_ablate.evaluation.labels import headed, name_labels
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batch import Batch, as_tuple
@@ -106,31 +107,38 @@ def completeness_delta(
         torch.Size([8])
     """
     inputs = as_tuple(inputs)
-    forward_func, n = as_model(attribution.forward_func), len(inputs[0])
+    layer, forward_func, n = inner(attribution).layer, as_model(inner(attribution).forward_func), len(inputs[0])
     index = int_or_none(target)
     labels = as_target(target) if index is None else torch.full((n,), index)
     extra = () if additional_forward_args is None else as_tuple(additional_forward_args)
     start = _baselines(inputs, baselines)
-    takes = inspect.signature(attribution.attribute).parameters
+    takes = parameters(attribution)
     kwargs = dict(attribute_kwargs)
     if "baselines" in takes:
         kwargs["baselines"] = start if len(start) > 1 else start[0]
-    if extra:
-        kwargs["additional_forward_args"] = extra
-    with borrowed(attribution.forward_func, forward_func, attribution.layer):
-        own = tuple(x.detach().clone() for x in inputs)
-        labels = labels.to(inputs[0].device)
+
+    def total_of(piece: Batch, options: dict[str, Any]) -> Tensor:
+        own = tuple(x.detach().clone() for x in piece.inputs)
+        if piece.additional_forward_args:
+            options = {**options, "additional_forward_args": piece.additional_forward_args}
         if "target" in takes:
-            kwargs["target"] = labels
-        refuse_changes_in_training(forward_func, [attribution.layer], Batch(inputs, labels, extra))
+            options = {**options, "target": piece.target}
         with hooks_of_own_pass(), torch.enable_grad():
-            parts = attribution.attribute(own if len(own) > 1 else own[0], **kwargs)
-        total = sum((_sum(part, n) for part in as_tuple(parts)), start=torch.zeros(n, dtype=torch.float64))
+            parts = as_tuple(attribution.attribute(own if len(own) > 1 else own[0], **options))
+        samples = len(piece.target)
+        return sum((_sum(part, samples) for part in parts), start=torch.zeros(samples, dtype=torch.float64))
+
+    with borrowed(inner(attribution).forward_func, forward_func, layer):
+        labels = labels.to(inputs[0].device)
+        batch = Batch(inputs, labels, extra)
+        refuse_changes_in_training(forward_func, [layer], batch)
+        pieces = Pieces(attribution, forward_func, layer)
+        total = torch.cat([total_of(piece, options) for piece, options in pieces(batch, kwargs, total_of)])
         with torch.no_grad():
             at_input, at_start = (
                 _output(class_outputs(call(forward_func, Batch(x, labels, extra))), labels) for x in (inputs, start)
             )
-    return Completeness(type(attribution).__name__, total, at_input - at_start)
+    return Completeness(name_of(attribution), total, at_input - at_start)
 
 
 def plot_completeness(results: Mapping[str, Completeness], ax: Any = None) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from captum_ablate.ablation import Engine, Plan, ReferenceOption, learn, locate, reference_name
 from captum_ablate.ablation.metrics import Metric, as_metric, metric_name
+from captum_ablate.attr.inner import inner, name_of
 from captum_ablate.evaluation.labels import headed, name_labels, wrapped
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
@@ -146,9 +147,10 @@ def deficit_correlation(
         "show_progress": show_progress,
     }
     scores = sample_scores(attribution, data, target=target, positions=positions, **options, **attribute_kwargs)
-    forward_func = as_model(attribution.forward_func)
+    own = inner(attribution)
+    forward_func = as_model(own.forward_func)
     if drops is None:
-        drops = unit_drops(forward_func, attribution.layer, data, metric=metric, reference=reference, **options)
+        drops = unit_drops(forward_func, own.layer, data, metric=metric, reference=reference, **options)
     if drops.shape != scores.shape:
         raise ValueError(
             f"drops must have one value per sample and unit, {list(scores.shape)} here; got {list(drops.shape)}"
@@ -156,8 +158,8 @@ def deficit_correlation(
     return DeficitCorrelation.of(
         scores,
         drops,
-        name=type(attribution).__name__,
-        layer=layer_name(forward_func, attribution.layer),
+        name=name_of(attribution),
+        layer=layer_name(forward_func, own.layer),
         metric=metric_name(metric),
         reference=reference_name(reference),
     )

@@ -19,7 +19,7 @@ from captum.attr import (
 )
 from torch import nn
 
-from captum_ablate import CumulativeAblationEvaluator, unit_scores
+from captum_ablate import CumulativeAblationEvaluator, completeness_delta, deficit_correlation, unit_scores
 from captum_ablate.attr import pieces
 
 PATHS = (LayerConductance, InternalInfluence, LayerIntegratedGradients)
@@ -161,3 +161,22 @@ def test_a_ranking_is_cut_too(digits_net, small_digits, monkeypatch, sizes):
     close(evaluator.evaluate(conductance, (x, y)).scores, whole)
     assert 2 * 51 in sizes
     assert 20 * 51 not in sizes
+
+
+def test_completeness_is_cut_too(digits_net, small_digits, monkeypatch, sizes):
+    x, y = small_digits[0][:20], small_digits[1][:20]
+    conductance = LayerConductance(digits_net, digits_net.conv2)
+    whole = completeness_delta(conductance, x, torch.zeros_like(x), target=y)
+    limit(monkeypatch, digits_net, digits_net.conv2, x, y, LayerConductance, 3)
+    sizes.clear()
+    found = completeness_delta(conductance, x, torch.zeros_like(x), target=y)
+    close(found.total, whole.total)
+    close(found.delta, whole.delta)
+    assert 20 * 51 not in sizes
+
+
+def test_studies_take_a_noise_tunnel(dense, dense_data):
+    tunnel = NoiseTunnel(LayerGradientXActivation(dense, dense[2]))
+    found = deficit_correlation(tunnel, dense_data, stdevs=0.1)
+    assert found.name == "NoiseTunnel(LayerGradientXActivation)"
+    assert completeness_delta(tunnel, dense_data[0], 0, target=dense_data[1], stdevs=0.1).total.shape == (60,)

@@ -19,7 +19,8 @@ from captum.attr import (
 from token_networks import Bert, Kim
 from torch import nn
 
-from captum_ablate import Batch, CumulativeAblationEvaluator, unit_scores
+from captum_ablate import Batch, CumulativeAblationEvaluator, deficit_correlation, unit_scores
+from captum_ablate.studies import sample_scores
 
 PATHS = (LayerConductance, LayerIntegratedGradients, InternalInfluence)
 METHODS = (*PATHS, LayerGradientXActivation, LayerDeepLift)
@@ -213,3 +214,12 @@ def test_ids_are_compared(ids):
     assert "pass embedding=" in comparison.failed["bare"]
     close(comparison["conductance"].scores, unit_scores(conductance, (ids, Y), embedding="embedding"))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_studies_take_ids_too(ids):
+    model = Kim().eval()
+    conductance = LayerConductance(model, model.pooled)
+    scores = sample_scores(conductance, (ids, Y), embedding="embedding")
+    close(scores.mean(0), unit_scores(conductance, (ids, Y), embedding="embedding"))
+    found = deficit_correlation(conductance, (ids, Y), embedding="embedding")
+    assert found.scores.shape == (12, 8)
