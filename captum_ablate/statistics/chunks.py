@@ -67,7 +67,8 @@ class Rows:
         fits = start < self._full and self._used <= len(memory) and memory.shape[1] == units
         if not (fits and memory.dtype == values.dtype and memory.device == values.device):
             start, self._used, self._full = 0, n, -(-_enough(values) // max(1, units))
-            memory = self._memory = _memory(n + self._full, values)
+            with torch.inference_mode(False):  # a model may run some batches of a layer in inference mode
+                memory = self._memory = _memory(n + self._full, values)
         return memory[start : self._used].copy_(values)
 
 
