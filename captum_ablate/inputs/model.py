@@ -171,9 +171,21 @@ def borrowed(*owners: Any) -> Iterator[None]:
     ``owners`` are the model, layers that it may not contain, and what the data come from, as in ``unchanged``. Another
     thread that wants to use the model waits meanwhile.
     """
+    _refuse_default_device()
     with unchanged(*owners):
         refuse_training_mode(*owners)
         yield
+
+
+def _refuse_default_device() -> None:
+    """Raise if new tensors are made elsewhere than on the CPU, where results are kept."""
+    device = torch.get_default_device()
+    if device.type != "cpu":
+        raise ValueError(
+            f"torch.set_default_device({str(device)!r}), or a block under torch.device, makes every new tensor there, "
+            "also those in which results are kept on the CPU; call torch.set_default_device('cpu') first. The model "
+            "may stay where it is: batches are moved to its device"
+        )
 
 
 def warn_of_positions(layer: nn.Module, name: str, unit_dim: int | None, shape: Sequence[int]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from captum.attr import LayerGradientXActivation
 from captum_networks import BasicModel_MultiLayer, BasicModelWithReusedModules
 from torch import nn
 
@@ -13,6 +16,7 @@ from captum_ablate import (
     LayerMeanActivity,
     LayerUnitAblation,
     list_layers,
+    unit_scores,
 )
 from captum_ablate.inputs.model import as_model, borrowed, find_layer, layer_name, refuse_training_mode
 
@@ -215,3 +219,26 @@ def test_a_borrowed_model_comes_back_as_it_was_and_is_refused_in_training_mode()
     with pytest.raises(ValueError, match="training mode"), borrowed(model.train()):
         pass
     assert model.training
+
+
+@pytest.mark.parametrize("how", ["set", "block"])
+def test_another_default_device_is_refused_with_what_to_do(dense, dense_data, how):
+    """Here new tensors would be made on the meta device, as they are on a GPU after set_default_device("cuda")."""
+    attribution, evaluator = LayerMeanActivity(dense, "2"), CumulativeAblationEvaluator(dense, "2")
+    scores = torch.rand(6)
+    message = r"set_default_device\('meta'\).*call torch\.set_default_device\('cpu'\) first"
+    with torch.device("meta") if how == "block" else nullcontext():
+        if how == "set":
+            torch.set_default_device("meta")
+        try:
+            for call in (
+                lambda: attribution.attribute(dense_data[0], target=dense_data[1]),
+                lambda: evaluator.evaluate(scores, dense_data),
+                lambda: unit_scores(LayerGradientXActivation(dense, dense[2]), dense_data),
+            ):
+                with pytest.raises(ValueError, match=message):
+                    call()
+        finally:
+            if how == "set":
+                torch.set_default_device(None)
+    evaluator.evaluate(scores, dense_data)
