@@ -112,12 +112,17 @@ def check_labels(metric: Metric, outputs: object, target: Tensor) -> None:
     if is_one_logit(outputs, len(target)):
         check_binary(target)
     elif outputs.ndim == 2:
-        low, high = int(target.min()), int(target.max())
-        if low < 0 or high >= outputs.shape[1]:
-            raise ValueError(
-                f"labels must be 0..{outputs.shape[1] - 1}, the indices of the model's {outputs.shape[1]} outputs; "
-                f"got {low if low < 0 else high}"
-            )
+        check_indices(target, outputs.shape[1])
+
+
+def check_indices(target: Tensor, outputs: int) -> None:
+    """Raise unless each label is the index of one of the model's ``outputs``: a GPU would break off the process."""
+    low, high = int(target.min()), int(target.max())
+    if low < 0 or high >= outputs:
+        raise ValueError(
+            f"labels must be 0..{outputs - 1}, the indices of the model's {outputs} outputs; "
+            f"got {low if low < 0 else high}"
+        )
 
 
 def is_one_logit(outputs: object, n: int) -> bool:

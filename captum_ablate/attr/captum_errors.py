@@ -29,20 +29,24 @@ CAUSES = (
         "inplace=False there",
     ),
     Cause(
-        (),
-        r"not have been used in the graph",
-        "{method} finds no gradient at {layer!r}: the model does not use all that is attributed there; name a layer "
-        "whose whole output (or input) is used",
-    ),
-    Cause(
         (LayerFeaturePermutation,),
         r"",
         "{method} cannot be used with a target in Captum; take LayerFeatureAblation instead",
     ),
     Cause(
         (LayerDeepLift, LayerDeepLiftShap),
-        r"redefine",
+        r"redefine|used more than once",
         "{method} needs each activation module to be used once in a forward pass",
+    ),
+    Cause(
+        (LayerDeepLift, LayerDeepLiftShap),
+        r"'(function|method|partial)' object has no attribute",
+        "{method} hooks the modules of a network: pass the nn.Module itself, not a function that calls it",
+    ),
+    Cause(
+        (LayerDeepLift, LayerDeepLiftShap, LayerLRP),
+        r"argument 'input' \(position 1\) must be Tensor|no attribute 'shape'",
+        "{method} needs a network that returns a Tensor: wrap it in an nn.Module whose forward returns class outputs",
     ),
     Cause(
         (),
@@ -51,15 +55,17 @@ CAUSES = (
     ),
     Cause(
         (),
-        r"not require grad|not have been used in the graph",
-        "{method} needs gradients, and none reaches {layer!r}: the outputs do not depend on it, or the model cuts them "
-        "off (detach, no_grad, quantised layers); LayerUnitAblation needs none",
+        r"not require grad|n't require grad|not have been used in the graph",
+        "{method} needs gradients, and none reaches {layer!r}: the outputs do not depend on all that is attributed "
+        "there (name a layer whose whole output, or input, is used), the model cuts gradients off (detach, no_grad, "
+        "quantised layers, checkpoint with use_reentrant=True), or the layer returns integers, such as the indices of "
+        "max-pooling; LayerUnitAblation needs none",
     ),
     Cause(
         (),
         r"no attribute 'shape'|^KeyError: 'shape'$",
         "{method} needs a model that returns a Tensor: wrap it, as in "
-        "{method}(lambda *inputs: model(*inputs).logits, layer)",
+        "{method}(lambda *inputs: model(*inputs).logits, layer), or with ['logits'] or [0] for a dict or tuple",
     ),
 )
 

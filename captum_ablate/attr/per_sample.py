@@ -22,7 +22,7 @@ from captum.attr import (
 from torch import Tensor, nn
 
 from captum_ablate.ablation import Site
-from captum_ablate.ablation.metrics import check_binary, is_one_logit
+from captum_ablate.ablation.metrics import check_binary, check_indices, is_one_logit
 from captum_ablate.attr.bound import bound, left_of
 from captum_ablate.attr.captum_errors import explained
 from captum_ablate.attr.embedded import embedded, refuse_ids
@@ -202,6 +202,7 @@ class PerSampleScores:
         self._shapes: dict[int, torch.Size] = {}
         self._sizes: list[torch.Size] = []
         self._one_logit: bool | None = None
+        self._columns: int | None = None
         self._moments: list[ClassMoments] = []
         self._check_arguments()
 
@@ -354,10 +355,14 @@ class PerSampleScores:
         if is_label:
             batch = batch._replace(target=self._labels(batch.target))
         if self._one_logit is not None and is_label and not self._one_logit:
+            self._check_indices(batch.target)
             return batch.target, None
         outputs, n = self._outputs(batch, few=is_label)
         self._one_logit = is_one_logit(outputs, n)
         if not self._one_logit:
+            if is_label:
+                self._columns = outputs.shape[1] if isinstance(outputs, Tensor) and outputs.ndim == 2 else None
+                self._check_indices(batch.target)
             return (batch.target if is_label else outputs.argmax(dim=1)), None
         labels = batch.target if is_label else (outputs.reshape(-1) > 0).to(torch.int64)
         check_binary(labels)
@@ -372,6 +377,10 @@ class PerSampleScores:
                 except Exception:  # a model made for one size of batch, or that needs all its samples, such as a graph
                     pass
             return call(self.forward_func, batch), len(batch.target)
+
+    def _check_indices(self, labels: Tensor) -> None:
+        if self._columns is not None:
+            check_indices(labels, self._columns)
 
     def _labels(self, target: Tensor) -> Tensor:
         labels = classes_of(target)

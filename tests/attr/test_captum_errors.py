@@ -9,16 +9,19 @@ from captum.attr import (
     LayerActivation,
     LayerAttribution,
     LayerConductance,
+    LayerDeepLift,
     LayerDeepLiftShap,
     LayerFeaturePermutation,
     LayerGradCam,
     LayerGradientShap,
+    LayerGradientXActivation,
     LayerIntegratedGradients,
     LayerLRP,
 )
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from captum_ablate import LayerMeanActivity, unit_scores
+from captum_ablate import LayerMeanActivity, LayerUnitAblation, unit_scores
 
 
 def test_plain_gradcam_says_how_to_keep_channels_apart(digits_net, image_data):
@@ -109,11 +112,6 @@ def test_an_output_index_beyond_the_outputs_is_refused(dense, data):
         unit_scores(LayerConductance(dense, dense[2]), data, target=7)
 
 
-def test_labels_beyond_the_outputs_are_refused(dense, data):
-    with pytest.raises(ValueError, match=r"LayerConductance failed on layer '2'"):
-        unit_scores(LayerConductance(dense, dense[2]), (data[0], data[1] + 5))
-
-
 def test_empty_data_and_training_mode_are_refused(dense, data):
     with pytest.raises(ValueError, match="data set is empty"):
         unit_scores(LayerActivation(dense, dense[2]), [])
@@ -141,3 +139,95 @@ def test_a_method_that_returns_another_shape_is_refused(dense, data, result):
 
     with pytest.raises(ValueError, match="LayerOdd"):
         unit_scores(LayerOdd(dense, dense[2]), data)
+
+
+class Cuts(nn.Module):
+    """Cuts off the gradient after its first layer, in the way that ``how`` says."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.first, self.last = how, nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        if self.how == "reentrant":
+            return self.last(checkpoint(self.first, x, use_reentrant=True))
+        if self.how == "no_grad":
+            with torch.no_grad():
+                return self.last(self.first(x))
+        with torch.inference_mode():
+            hidden = self.first(x)
+        return self.last(hidden.clone())
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("how", ["reentrant", "no_grad", "inference_mode"])
+@pytest.mark.parametrize("cls", [LayerGradientXActivation, LayerConductance, LayerDeepLift])
+def test_a_model_that_cuts_off_gradients_is_told_why_there_are_none(data, cls, how):
+    model = Cuts(how).eval()
+    with pytest.raises(
+        ValueError, match=f"{cls.__name__} needs gradients, and none reaches 'first'.*use_reentrant=True"
+    ):
+        unit_scores(cls(model, model.first), data)
+    assert LayerUnitAblation(model, "first").attribute(*data).shape == (4,)
+
+
+def test_a_layer_that_also_returns_integers_is_told_so(image_data):
+    class Pools(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.last = nn.MaxPool2d(4, return_indices=True), nn.Linear(4, 10)
+
+        def forward(self, x):
+            return self.last(self.pool(x)[0].flatten(1))
+
+    model = Pools().eval()
+    with pytest.raises(ValueError, match="or the layer returns integers, such as the indices of max-pooling"):
+        unit_scores(LayerGradientXActivation(model, model.pool), image_data)
+
+
+class WithLoss(nn.Module):
+    """Returns a loss beside the class outputs."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.net = kind, nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+
+    def forward(self, x):
+        logits = self.net(x)
+        loss = logits.logsumexp(1).mean()
+        return {"loss": loss, "logits": logits} if self.kind == "dict" else (logits, loss)
+
+
+@pytest.mark.parametrize("kind", ["dict", "tuple"])
+def test_a_model_that_returns_a_loss_too_is_told_how_to_wrap_it(data, kind):
+    model = WithLoss(kind).eval()
+    with pytest.raises(
+        ValueError, match=r"LayerConductance needs a model that returns a Tensor.*\['logits'\] or \[0\]"
+    ):
+        unit_scores(LayerConductance(model, model.net[1]), data)
+    with pytest.raises(
+        ValueError, match=r"LayerDeepLift needs a network that returns a Tensor.*nn\.Module whose forward"
+    ):
+        unit_scores(LayerDeepLift(model, model.net[1]), data)
+
+
+def test_deep_lift_of_a_function_asks_for_the_module(dense, data):
+    with pytest.raises(ValueError, match=r"LayerDeepLift hooks the modules.*pass the nn\.Module itself"):
+        unit_scores(LayerDeepLift(lambda x: dense(x), dense[1]), data)
+
+
+def test_deep_lift_of_a_module_that_runs_twice_is_told_so(data):
+    relu = nn.ReLU(inplace=True)
+    model = nn.Sequential(nn.Linear(5, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 3)).eval()
+    with pytest.raises(ValueError, match="LayerDeepLift needs each activation module to be used once"):
+        unit_scores(LayerDeepLift(model, model[0]), data)
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+@pytest.mark.parametrize("batch", [0, 1])
+def test_labels_without_an_output_are_refused_before_captum_looks_them_up(dense, data, wrong, batch):
+    """On a GPU the look-up would break off the process."""
+    x, y = data[0], data[1].clone()
+    y[batch * 10] = wrong
+    with pytest.raises(ValueError, match=rf"labels must be 0\.\.2, the indices of the model's 3 outputs; got {wrong}"):
+        unit_scores(LayerConductance(dense, dense[2]), (x, y), batch_size=10)

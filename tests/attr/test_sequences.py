@@ -84,7 +84,7 @@ def test_a_tensor_that_the_model_does_not_use_has_no_gradient_and_says_so():
             return self.head(self.inner(x)[1][-1])
 
     model = LastState(nn.GRU).eval()
-    with pytest.raises(ValueError, match="finds no gradient at 'inner': the model does not use all"):
+    with pytest.raises(ValueError, match="none reaches 'inner': the outputs do not depend on all"):
         unit_scores(LayerConductance(model, model.inner), data(), unit_dim=-1)
 
 
