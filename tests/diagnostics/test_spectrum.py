@@ -134,7 +134,7 @@ def test_layers_in_a_list_share_a_pass_and_a_tuple_output_gives_a_tuple():
         def forward(self, x):
             return x, 2 * x
 
-    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), Two())
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), Two()).eval()
     calls = []
     net.register_forward_pre_hook(lambda *_: calls.append(1))
     x = torch.randn(20, 4)
