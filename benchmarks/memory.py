@@ -31,11 +31,9 @@ BATCH, SIDE, UNITS, CLASSES = 100, 16, 64, 10
 PATHS = (
     ("LayerConductance", 2, "Captum alone"),
     ("LayerConductance", 4, "Captum alone"),
-    ("LayerConductance", 4, "unit_scores"),
     ("LayerConductance", 64, "unit_scores"),
     ("LayerConductance", 8, "compare"),
-    ("InternalInfluence", 4, "unit_scores"),
-    ("LayerIntegratedGradients", 64, "unit_scores"),
+    ("LayerIntegratedGradients", 6, "unit_scores"),
 )
 CASES = ((200, 1, 20), (2_000, 1, 20), (20_000, 1, 20), (200, 8, 20), (200, 1, 64), (200, 8, 64))
 
