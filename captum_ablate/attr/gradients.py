@@ -83,6 +83,11 @@ def _of_batch(
             check_calls(forward_func, layer, name, len(own), partial(call, forward_func, batch))
         parts = [[own[0][k] for k in wanted] for own, wanted in zip(calls, numbers, strict=True)]
         for name, of_layer in zip(names, parts, strict=True):
+            if not any(map(_has_gradient, of_layer)):
+                raise ValueError(
+                    f"layer {name!r} has activations without a gradient ({of_layer[0].dtype}); name a layer with "
+                    "floating activations, or measure the units with LayerUnitAblation"
+                )
             for part in of_layer:
                 check_activations(axis.pool(part, batch.position_mask), len(batch.target), name, number)
         check_labels(log_likelihood, outputs, batch.target)
@@ -95,10 +100,17 @@ def _of_batch(
     return [[_product(axis, part, found.get(id(part)), batch.position_mask) for part in of_layer] for of_layer in parts]
 
 
+def _has_gradient(value: Tensor) -> bool:
+    return value.is_floating_point() or value.is_complex()
+
+
 def _product(axis: UnitAxis, part: Tensor, gradient: Tensor | None, mask: Tensor | None) -> Tensor:
     if gradient is None:  # the outputs do not depend on it
         return axis.total(part, mask).cpu().to(torch.float64) * 0
-    return axis.total(part.detach() * gradient, mask).cpu().to(torch.float64)
+    product = part.detach() * gradient
+    if part.is_complex():  # a gate is real
+        product = (part.detach().conj() * gradient).real
+    return axis.total(product, mask).cpu().to(torch.float64)
 
 
 @contextmanager
@@ -111,7 +123,7 @@ def _ends(layers: Sequence[nn.Module], names: Sequence[str], at_input: bool) -> 
     def end(value: Any, kept: list[Tensor]) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if value.is_floating_point() and not (connected and value.requires_grad):
+        if _has_gradient(value) and not (connected and value.requires_grad):
             value = value.detach().requires_grad_()
         kept.append(value)
         return value.clone()  # later operations may write into it

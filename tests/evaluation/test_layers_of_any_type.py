@@ -11,7 +11,15 @@ import torch
 from captum.attr import LayerActivation, LayerConductance, LayerGradientXActivation
 from torch import nn
 
-from captum_ablate import CumulativeAblationEvaluator, LayerMeanActivity, LayerUnitAblation, unit_scores
+from captum_ablate import (
+    CumulativeAblationEvaluator,
+    LayerActivationNorm,
+    LayerMeanActivity,
+    LayerTaylor,
+    LayerUnitAblation,
+    LayerWeightNorm,
+    unit_scores,
+)
 from captum_ablate.studies import completeness_delta, unit_drops
 
 SCORES = torch.tensor([3.0, -1.0, 2.0, 0.5, 0.0, 1.0])
@@ -94,6 +102,31 @@ def test_a_method_that_needs_real_activations_is_refused_on_a_complex_layer(spec
     scores = LayerUnitAblation(spectral, "0", metric="logit").attribute(x, target=y)
     expected = oracles.unit_ablation(spectral, spectral[0], x, y.tolist(), torch.zeros_like, "logit").mean(axis=0)
     np.testing.assert_allclose(scores.numpy(), expected, atol=1e-5)
+
+
+def test_the_gradient_of_a_gate_on_a_complex_unit_is_exact(spectral, data):
+    x, y = data
+    gates = torch.ones(24, 6, requires_grad=True)
+    outputs = spectral[2](spectral[1](spectral[0](x) * gates))
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(outputs, y, reduction="sum"), gates)
+    scores = LayerTaylor(spectral, "0").attribute(x, target=y)
+    torch.testing.assert_close(scores, gradient.abs().mean(0).double(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["int64", "bool"])
+def test_a_layer_without_a_gradient_is_refused(data, name):
+    x, y = data
+    model = through(WHOLE[name], lambda a: a.float())
+    with pytest.raises(
+        ValueError, match=rf"layer '0' has activations without a gradient \(torch.{name}\).*UnitAblation"
+    ):
+        LayerTaylor(model, "0").attribute(x, target=y)
+
+
+@pytest.mark.parametrize("method", [LayerActivationNorm, LayerWeightNorm])
+def test_norms_of_complex_activations_are_refused(spectral, data, method):
+    with pytest.raises(ValueError, match="layer '0' has complex activations"):
+        method(spectral, "0").attribute(data[0], target=data[1])
 
 
 def test_complex_outputs_metrics_and_sums_are_refused(data):
