@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+ROUNDING = 1e-12
+"""Share of the largest value below which a spread is the rounding of a mean."""
+
 
 @dataclass(frozen=True, eq=False)
 class LinearFit:
@@ -45,8 +48,10 @@ def fit(terms: Floats, y: Floats) -> LinearFit:
     coefficients, _, rank, _ = np.linalg.lstsq(terms, y, rcond=None)
     fitted = terms @ coefficients
     centred = y - y.mean()
+    varies = float(np.abs(centred).max(initial=0.0)) > ROUNDING * float(np.abs(y).max(initial=0.0))
+    total = float(centred @ centred) if varies else 0.0
     residuals: Floats = y - fitted
-    return LinearFit(coefficients.astype(np.float64), fitted, residuals, float(centred @ centred), int(rank))
+    return LinearFit(coefficients.astype(np.float64), fitted, residuals, total, int(rank))
 
 
 def bootstrap(terms: Floats, y: Floats, strata: Integers, *, resamples: int, seed: int) -> tuple[Floats, Floats]:
@@ -60,11 +65,12 @@ def bootstrap(terms: Floats, y: Floats, strata: Integers, *, resamples: int, see
     squares = (weights @ np.einsum("ni,nj->nij", terms, terms).reshape(n, p * p)).reshape(resamples, p, p)
     products = weights @ (terms * y[:, None])  # [resamples, terms]
     coefficients = np.einsum("bij,bj->bi", np.linalg.pinv(squares, hermitian=True), products)
-    mean = weights @ y / n
-    total = weights @ y**2 - n * mean**2
-    rest = weights @ y**2 - np.einsum("bi,bi->b", coefficients, products)
+    centred = y - y.mean()  # a mean far from 0 would cost digits
+    total = weights @ centred**2 - (weights @ centred) ** 2 / n
+    rest = (weights * (y - coefficients @ terms.T) ** 2).sum(axis=1)
+    varies = total > n * (ROUNDING * np.abs(y).max(initial=0.0)) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        return coefficients, np.where(total > 0, 1 - rest / total, np.nan)
+        return coefficients, np.where(varies, 1 - rest / total, np.nan)
 
 
 def freedman_lane(

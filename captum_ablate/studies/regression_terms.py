@@ -67,7 +67,8 @@ def _standardised(frame: pd.DataFrame, column: str, within: list[str]) -> NDArra
     values = frame[column].astype(np.float64)
     grouped = values.groupby([frame[name] for name in within]) if within else values.groupby(np.zeros(len(values)))
     spread = grouped.transform(lambda part: part.std(ddof=0))
-    if (spread <= 1e-12 * values.abs().max()).any():
+    size = grouped.transform(lambda part: part.abs().max())
+    if (spread <= 1e-12 * size).any():
         raise ValueError(
             f"{column!r} does not vary within every {' and '.join(within) or 'frame'}, so it predicts nothing"
         )

@@ -230,3 +230,35 @@ def test_too_few_groups_to_tell_the_product_are_refused():
         interaction_regression({})
     with pytest.raises(ValueError, match="the models are M1, M2, M3; got 'M4'"):
         interaction_regression(groups(), permutations=1, resamples=1).aic_gain("M4")
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 1e8, -3e-9])
+def test_what_does_not_vary_has_no_r2(level):
+    """The rounding of a mean is no variance: 0.1 averaged is not 0.1 to the last digit."""
+    terms = np.column_stack([np.ones(49), np.random.default_rng(0).normal(size=49)])
+    found = fit(terms, np.full(49, level))
+    assert np.isnan(found.r2)
+    _, r2 = bootstrap(terms, np.full(49, level), np.zeros(49, dtype=np.int64), resamples=20, seed=0)
+    assert np.isnan(r2).all()
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e-8, 0.0), (1e8, 0.0), (1.0, 1e6)])
+def test_r2_goes_neither_with_the_scale_nor_with_the_level_of_the_deficit(scale, shift):
+    random = np.random.default_rng(0)
+    terms = np.column_stack([np.ones(60), random.normal(size=60)])
+    y, strata = terms[:, 1] + random.normal(size=60), np.zeros(60, dtype=np.int64)
+    assert fit(terms, shift + scale * y).r2 == pytest.approx(fit(terms, y).r2, rel=1e-6)
+    r2, moved = (bootstrap(terms, v, strata, resamples=20, seed=0)[1] for v in (y, shift + scale * y))
+    np.testing.assert_allclose(moved, r2, rtol=1e-5)
+
+
+def test_layers_of_any_scale_are_standardised_apart():
+    """The spread of a layer is judged by its own activities, however large those of another layer are."""
+    frame = pd.concat(
+        [groups(layer="a"), groups(seed=1, layer="b").assign(mean_activity=lambda f: f["mean_activity"] * 1e-13)]
+    )
+    same = frame.assign(mean_activity=lambda f: f["mean_activity"] * np.where(f["layer"] == "b", 1e13, 1))
+    found, expected = (interaction_regression(f, permutations=9, resamples=10) for f in (frame, same))
+    np.testing.assert_allclose(
+        found.to_frame().select_dtypes("number"), expected.to_frame().select_dtypes("number"), rtol=1e-6, atol=1e-9
+    )
