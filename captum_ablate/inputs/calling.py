@@ -68,10 +68,12 @@ def _outputs(forward_func: Callable[..., Any], arguments: tuple[Any, ...]) -> An
 def _hint(error: Exception, forward_func: Callable[..., Any], arguments: tuple[Any, ...]) -> str | None:
     """Return what may be wrong with the batch, or None if the error seems to be the model's own."""
     if type(error) is TypeError and not _takes(forward_func, len(arguments)):
+        several = "s" if len(arguments) > 1 else ""
         return (
-            f"each batch gives the model {len(arguments)} arguments: of (*inputs, labels) all but the last. Where "
-            "batches hold something else, such as indices, pass unpack_batch=f, where f(batch) returns "
-            "Batch(inputs, target)"
+            f"each batch gives the model {len(arguments)} positional argument{several}: of (*inputs, labels) all but "
+            "the last. Where batches hold something else, such as indices, pass unpack_batch=f, where f(batch) returns "
+            "Batch(inputs, target); for a model with keyword arguments pass a function around it, such as "
+            "lambda x: model(x=x)"
         )
     if type(error) is RuntimeError and re.search(r"dtype|scalar type|[Ii]nput type", str(error)):
         model = getattr(forward_func, "__self__", forward_func)

@@ -53,7 +53,7 @@ CALLS = {
 def test_a_batch_with_the_index_of_each_sample_is_told_what_a_batch_is(dense_data, call):
     x, y = dense_data
     with pytest.raises(
-        TypeError, match=r"gives the model 2 arguments: of \(\*inputs, labels\) all but the last.*unpack"
+        TypeError, match=r"gives the model 2 positional arguments: of \(\*inputs, labels\) all but the last.*unpack"
     ):
         call(net(), [(x, y, torch.arange(len(x)))])
 
@@ -81,3 +81,23 @@ def test_an_error_of_the_model_itself_stays_as_it_is(dense_data, call, error):
     with pytest.raises(type(error)) as caught:
         call(model, [dense_data])
     assert caught.value is error
+
+
+def test_a_model_with_keyword_arguments_only_works_through_a_function(dense_data):
+    class Keywords(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, *, x):
+            return self.net(x)
+
+    model = Keywords().eval()
+    with pytest.raises(TypeError, match=r"1 positional argument: .*such as lambda x: model\(x=x\)"):
+        LayerMeanActivity(model, "net.1").attribute([dense_data])
+    layer = model.net[1]
+    evaluator = CumulativeAblationEvaluator(lambda x: model(x=x), layer, steps=4, n_random=2)
+    expected = CumulativeAblationEvaluator(model.net, layer, steps=4, n_random=2)
+    scores = torch.rand(4)
+    values = [e.evaluate(scores, dense_data).values for e in (evaluator, expected)]
+    assert torch.equal(*values)
