@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections import Counter
 
@@ -390,6 +391,22 @@ def student_interval(values):
     variance = sum((v - mean) ** 2 for v in values) / (n - 1)
     half = stats.t.ppf(0.975, n - 1) * math.sqrt(variance / n)
     return mean - half, mean + half
+
+
+def shapley_values(model, layer, x, labels, replacement, metric, units):
+    """Each unit's Shapley value by the sum over all subsets, ``[n, units]``: every subset is one hooked pass."""
+    value = {}
+    for size in range(units + 1):
+        for subset in itertools.combinations(range(units), size):
+            order = [*subset, *(u for u in range(units) if u not in subset)]
+            row = ablation_values(model, layer, x, labels, order, [size], replacement, metric)
+            value[frozenset(subset)] = np.asarray(row).reshape(-1)
+    found = np.zeros((len(x), units))
+    for subset, without in value.items():
+        for u in set(range(units)) - subset:
+            weight = math.factorial(len(subset)) * math.factorial(units - len(subset) - 1) / math.factorial(units)
+            found[:, u] += weight * (without - value[subset | {u}])
+    return found
 
 
 def against_chance(gap, null):

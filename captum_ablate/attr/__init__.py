@@ -5,6 +5,7 @@ from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.attr.information import LayerEntropy, LayerKLSelectivity, LayerMutualInformation
 from captum_ablate.attr.probe import LayerLinearProbe
 from captum_ablate.attr.selectivity import LayerClassSelectivity, LayerSelectivityActivity
+from captum_ablate.attr.shapley import LayerShapleyValue
 from captum_ablate.attr.taylor import LayerTaylor
 from captum_ablate.attr.together import attribute_together
 from captum_ablate.attr.unit_ablation import LayerUnitAblation
@@ -20,6 +21,7 @@ __all__ = [
     "LayerMeanActivity",
     "LayerMutualInformation",
     "LayerSelectivityActivity",
+    "LayerShapleyValue",
     "LayerTaylor",
     "LayerUnitAblation",
     "LayerWeightNorm",

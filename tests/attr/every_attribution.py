@@ -16,6 +16,7 @@ from captum_ablate import (
     LayerMeanActivity,
     LayerMutualInformation,
     LayerSelectivityActivity,
+    LayerShapleyValue,
     LayerTaylor,
     LayerUnitAblation,
     LayerWeightNorm,
@@ -30,13 +31,15 @@ OWN_OPTIONS = {
     LayerSelectivityActivity: {"selectivity"},
     LayerLinearProbe: {"C"},
     LayerUnitAblation: {"reference", "metric"},
+    LayerShapleyValue: {"reference", "metric", "permutations", "seed"},
     LayerWeightNorm: {},
     LayerActivationNorm: {},
     LayerTaylor: {},
 }
 CLASSES = list(OWN_OPTIONS)
 PROBE = partial(LayerLinearProbe, C=1.0)  # the same strength whatever the folds, and fast
-FACTORIES = [PROBE if cls is LayerLinearProbe else cls for cls in CLASSES]
+FEW = partial(LayerShapleyValue, permutations=2)
+FACTORIES = [{LayerLinearProbe: PROBE, LayerShapleyValue: FEW}.get(cls, cls) for cls in CLASSES]
 
 each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 each = pytest.mark.parametrize("factory", FACTORIES, ids=[cls.__name__ for cls in CLASSES])
