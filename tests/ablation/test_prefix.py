@@ -172,7 +172,7 @@ def engine_for(model: Before, metric: str = "logit") -> tuple[Engine, Plan]:
 def by_hook(model: Before, plan: Plan, data: Iterable[Batch], metric: str = "logit") -> Tensor:
     """Return ``[1 + masks, n]`` by full forward passes."""
     tables = []
-    for x, target, extra in data:
+    for x, target, extra, *_ in data:
         rows = []
         for mask in (
             torch.zeros(UNITS, dtype=torch.bool),

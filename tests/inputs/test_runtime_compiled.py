@@ -99,15 +99,21 @@ def test_our_passes_compile_nothing_and_the_users_do_as_before():
         return graph.forward
 
     for make in (lambda m: m.compile(backend=backend) or m, lambda m: torch.compile(m, backend=backend)):
-        model = network()
-        compiled = make(model)
-        seen.clear()
-        for use in uses(compiled, model[1]).values():
-            use()
-        list_layers(compiled, X)
-        assert seen == []
-        close(compiled(X), network()(X))
-        assert len(seen) == 1
+        graphs = []
+        for is_used in (False, True):
+            torch._dynamo.reset()
+            seen.clear()
+            model = network()
+            compiled = make(model)
+            if is_used:
+                for use in uses(compiled, model[1]).values():
+                    use()
+                list_layers(compiled, X)
+            assert seen == []
+            close(compiled(X), network()(X))
+            graphs.append(len(seen))
+        assert graphs[0] == graphs[1]
+    assert graphs == [1, 1], "torch 2.5 compiles nothing in place, but here it does"
 
 
 def test_compiled_code_comes_back_after_an_error():

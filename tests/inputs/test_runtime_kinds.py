@@ -82,6 +82,8 @@ def test_an_exported_program_is_refused_with_a_way_out(name):
     for model in (program, program.module()):
         with pytest.raises(TypeError, match=r"is an exported program.*torch\.export\.unflatten\(program\)"):
             uses(model, "1", captum_layer=nn.ReLU())[name]()
+    if torch.__version__.startswith("2.5."):
+        pytest.skip("torch 2.5 cannot unflatten an nn.Sequential")
     model = torch.export.unflatten(program)
     close(uses(model, "1", captum_layer=model.get_submodule("1"))[name](), right(name))
 
