@@ -20,6 +20,7 @@ from captum_ablate.diagnostics import pictures
 from captum_ablate.inputs.batch import Batch, as_tuple
 from captum_ablate.inputs.batches import as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer, layer_name
+from captum_ablate.inputs.real import rounding
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.values import whole_number
 from captum_ablate.inputs.wording import counted, visible
@@ -59,17 +60,18 @@ class RandomProjections:
         *,
         projections: int,
         seed: int,
+        dtype: torch.dtype = torch.float64,
     ) -> RandomProjections:
         """Project ``codes``, one trajectory ``[T, units]`` for each T of ``frames``.
 
-        ``distances [pairs]`` are those of the inputs at the largest number of frames.
+        ``distances [pairs]`` are those of the inputs at the largest number of frames. ``dtype`` is that of the layer.
 
         Raises:
             ValueError: if a trajectory does not move.
         """
         largest = frames.index(max(frames))
         energies, correlations = trajectory_energies(codes, distances, largest, projections=projections, seed=seed)
-        if not bool((energies > 0).all()):
+        if not all(_moves(code, rounding(dtype)) for code in codes) or not bool((energies > 0).all()):
             raise ValueError(
                 f"the code of {layer!r} does not move along the path, so its trajectory has no energy; choose a path "
                 "that the layer sees, or unit_dim=None if positions were averaged away"
@@ -184,9 +186,12 @@ def random_projection_test(
             batch = Batch(inputs, torch.zeros(count, dtype=torch.int64))
             batches = as_batches(batch, forward_func=model, batch_size=batch_size)
             passes = pooled_activations(model, [module], batches, axis)
-            codes.append(torch.cat([first.values for ((first, *_),) in passes]))
+            parts = [first for ((first, *_),) in passes]
+            codes.append(torch.cat([part.values for part in parts]))
     distances = pdist(_flat(as_tuple(path(max(frames)))))
-    return RandomProjections.of(name, codes, frames, distances, projections=projections, seed=seed)
+    return RandomProjections.of(
+        name, codes, frames, distances, projections=projections, seed=seed, dtype=parts[0].dtype
+    )
 
 
 def dot_on_circle(
@@ -246,6 +251,11 @@ def random_projections(units: int, projections: int, seed: int) -> Any:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(projections):
         yield torch.randn(units, DIMENSIONS, generator=generator, dtype=torch.float64) / units**0.5
+
+
+def _moves(code: Tensor, noise: float) -> bool:
+    """Tell whether any unit of ``code [T, units]`` varies by more than rounding."""
+    return bool((code.std(dim=0) > noise * code.abs().amax(dim=0)).any())
 
 
 def _energy(points: Tensor) -> Tensor:

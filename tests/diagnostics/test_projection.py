@@ -155,3 +155,16 @@ def test_a_frame_and_a_picture_show_the_energy():
     assert (frame["energy"] < frame["high"]).all()
     assert "code (100 units)" in found.plot().get_title(loc="left")
     assert f"slope {found.slope:.2f}" in repr(found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_code_that_moves_by_rounding_alone_has_no_energy(dtype):
+    """Divided by its own variance, rounding would look like a code of independent frames."""
+
+    def jitter(frames):
+        below = torch.arange(frames)[:, None] % 2 * torch.finfo(dtype).eps / 2
+        return (1 - below * torch.ones(6)).to(dtype)
+
+    net = nn.Sequential(nn.Identity())
+    with pytest.raises(ValueError, match="does not move along the path"):
+        random_projection_test(net, "0", jitter, projections=3)
