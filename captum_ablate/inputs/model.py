@@ -179,7 +179,7 @@ def borrowed(*owners: Any) -> Iterator[None]:
 
 def _refuse_default_device() -> None:
     """Raise if new tensors are made elsewhere than on the CPU, where results are kept."""
-    device = torch.get_default_device()
+    device = torch.empty(0).device  # torch.get_default_device fails in torch 2.5 after set_default_device(None)
     if device.type != "cpu":
         raise ValueError(
             f"torch.set_default_device({str(device)!r}), or a block under torch.device, makes every new tensor there, "
