@@ -8,9 +8,26 @@ from collections.abc import Mapping
 from typing import Any
 
 import captum.attr
+from captum.attr import (
+    InternalInfluence,
+    LayerActivation,
+    LayerConductance,
+    LayerDeepLift,
+    LayerFeatureAblation,
+    LayerGradCam,
+    LayerGradientXActivation,
+    LayerIntegratedGradients,
+    LayerLRP,
+)
 from torch import nn
 
 from captum_ablate.attr.base import LayerDatasetAttribution
+
+DRAWING_NOTHING = (
+    *(InternalInfluence, LayerActivation, LayerConductance, LayerDeepLift, LayerFeatureAblation, LayerGradCam),
+    *(LayerGradientXActivation, LayerIntegratedGradients, LayerLRP),
+)
+"""Attributions without random numbers: those of two models may run at the same time."""
 
 
 def inner(attribution: Any) -> Any:
@@ -62,6 +79,11 @@ def takes_any(found: Mapping[str, inspect.Parameter]) -> bool:
 def needs_baselines(found: Mapping[str, inspect.Parameter]) -> bool:
     """Tell whether baselines must be given, because they are a distribution of inputs."""
     return "baselines" in found and found["baselines"].default is inspect.Parameter.empty
+
+
+def may_draw(attribution: Any) -> bool:
+    """Tell whether an attribution may draw random numbers."""
+    return type(attribution) not in DRAWING_NOTHING
 
 
 def layer_class(attribution: Any) -> str:

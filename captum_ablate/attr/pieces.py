@@ -1,4 +1,4 @@
-"""How many samples a method can hold at once: from the memory that it is measured to take for one sample."""
+"""Cut data into pieces that a method can hold at once, by the memory that it takes for one sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from torch.utils._pytree import tree_leaves
 
 from captum_ablate.attr.inner import needs_baselines, parameters
 from captum_ablate.inputs.batch import Batch
+from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.unchanged import unchanged
+
+SAMPLES_AT_A_TIME = 64
+"""Path methods run every sample some 50 times at once: batches of tensors are smaller than for a forward pass."""
 
 HELD_BYTES = 3 * 2**29
 """Memory for what one call keeps for its backward pass, 1.5 GiB: with all else the process stays below 3 GB."""
@@ -20,6 +24,19 @@ REPEATS = ("n_steps", "n_samples", "nt_samples")
 """Arguments that make a method run every sample many times at once."""
 CHOSEN = ("internal_batch_size", "nt_samples_batch_size")
 """Arguments by which a user says how much to run at once."""
+
+
+def batches_of_samples(
+    data: Any,
+    forward_func: Any,
+    batch_size: int | None = None,
+    unpack_batch: UnpackBatch | None = None,
+    *,
+    classes: bool = True,
+) -> Batches:
+    """Return the batches of ``data``; tensors come in batches that per-sample methods can hold."""
+    size = SAMPLES_AT_A_TIME if batch_size is None else batch_size
+    return as_batches(data, forward_func=forward_func, batch_size=size, unpack_batch=unpack_batch, classes=classes)
 
 
 def held_bytes(run: Callable[[], Any], model: Any) -> int:

@@ -1,4 +1,4 @@
-"""What a user may pass as a method of a comparison: recognised by its kind, and checked against the layer."""
+"""Methods that a user may pass to a comparison: recognised by its kind, and checked against the layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from captum_ablate.ablation import Site
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.inner import inner, layer_class, name_of, takes
-from captum_ablate.attr.per_sample import PerSampleScores, unit_scores
+from captum_ablate.attr.per_sample import unit_scores
+from captum_ablate.attr.per_sample_scores import PerSampleScores
 from captum_ablate.inputs.batch import Batch, map_tensors
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, find_layer, layer_name
@@ -130,7 +131,7 @@ def _per_sample(method: Any, options: dict[str, Any], site: Site, call_options: 
 
 
 def _take_shared(options: dict[str, Any], site: Site, call_options: Mapping[str, Any]) -> None:
-    """Take out of ``options`` what all methods of a comparison share; it must be what they share."""
+    """Remove from ``options`` what all methods of a comparison share; raise if it differs."""
     axis = {name: options.pop(name) for name in OF_THE_EVALUATOR if name in options}
     if axis:
         own = {"unit_dim": site.axis.unit_dim, "layer_mask": site.axis.groups}

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from captum_ablate.ablation import Reference, ReferenceFit, Site
 from captum_ablate.attr import LayerDatasetAttribution
-from captum_ablate.attr.per_sample import SAMPLES_AT_A_TIME, PerSampleScores
+from captum_ablate.attr.per_sample_scores import PerSampleScores
+from captum_ablate.attr.pieces import SAMPLES_AT_A_TIME
 from captum_ablate.evaluation.methods import Method, RankingFunction, as_method
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches

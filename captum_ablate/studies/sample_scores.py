@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.attr.per_sample import PerSampleScores, batches_of_samples
+from captum_ablate.attr.per_sample_scores import PerSampleScores
+from captum_ablate.attr.pieces import batches_of_samples
 from captum_ablate.inputs.batches import UnpackBatch
 from captum_ablate.inputs.model import borrowed
 from captum_ablate.inputs.progress import with_progress

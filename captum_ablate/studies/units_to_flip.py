@@ -1,4 +1,4 @@
-"""How few units carry a prediction: ablate each sample's own top units until the predicted class changes."""
+"""Number of units that carry a prediction: ablate each sample's own top units until the predicted class changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from captum_ablate.ablation import BatchOutputs, Chain, Engine, Plan, ReferenceOption, learn, locate, reference_name
 from captum_ablate.ablation.metrics import as_metric, class_outputs
-from captum_ablate.attr.per_sample import PerSampleScores, batches_of_samples
+from captum_ablate.attr.per_sample_scores import PerSampleScores
+from captum_ablate.attr.pieces import batches_of_samples
 from captum_ablate.evaluation.labels import headed, name_labels, wrapped
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import Batches, UnpackBatch
@@ -50,7 +51,7 @@ class FlipCounts:
 
     @property
     def correct(self) -> Tensor:
-        """Whether the prediction was the label, ``[n]``."""
+        """Samples whose prediction was the label, bool ``[n]``."""
         return self.predicted == self.target
 
     @property
