@@ -35,16 +35,16 @@ class BeforeLayer:
         self._passes, self._choice, self._weights = passes, choice, weights
         self.prefix: Prefix | None = None
         self.is_wanted = len(passes.sites) == 1
-        """Whether the next recording must trace the prefix."""
+        """True if the next recording must trace the prefix."""
         self.needs_restart = False
 
     @property
     def description(self) -> str:
-        """How the prefix ran, if that was not bit-identical to the model."""
+        """Name of the prefix's execution, if that was not bit-identical to the model."""
         return "" if self.prefix is None else self.prefix.description
 
     def begin(self, ready: Ready, seconds: float) -> None:
-        """Take the prefix from the first recorded batch; recording it took ``seconds``."""
+        """Build the prefix from the first recorded batch; recording it took ``seconds``."""
         recording, batch = ready.taken, ready.taken.batch
         if not self.is_wanted or len(batch.target) < FEWEST:
             return

@@ -58,7 +58,7 @@ class MetricTable:
 
     @property
     def sees_ties(self) -> bool:
-        """Whether rounding may change the metric by much if two classes are close."""
+        """Tell whether rounding may change the metric by much if two classes are close."""
         return self.metric is accuracy
 
     def has_near_tie(self, outputs: Any, batch: Batch) -> bool:

@@ -59,7 +59,7 @@ class Prefix:
         self._schedules: dict[Strategy, Schedule] = {}
         self.batches = 0
         self.checks_all = False
-        """Whether the whole batch is checked, because a sample alone rounds differently than in its batch."""
+        """True if the whole batch is checked, because a sample alone rounds differently than in its batch."""
 
     @property
     def _slots(self) -> list[int]:
@@ -68,7 +68,7 @@ class Prefix:
 
     @property
     def is_proven(self) -> bool:
-        """Whether the outputs of a whole batch were found right."""
+        """Tell whether the outputs of a whole batch were found right."""
         return bool(self._seconds)
 
     def sample(self, n: int) -> slice:
@@ -85,7 +85,7 @@ class Prefix:
 
     @property
     def description(self) -> str:
-        """How the prefix ran, if that was not bit-identical to the model."""
+        """Name of the prefix's execution, if that was not bit-identical to the model."""
         if all(s.is_exact for s in self._seconds):
             return ""
         words = ["channels last" if self._has_images else "", "folded batch norm" if self._folds else ""]

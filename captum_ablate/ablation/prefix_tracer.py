@@ -36,7 +36,7 @@ class PrefixTracer:
             self.refuse("an input is no plain tensor")
 
     def refuse(self, reason: str) -> None:
-        """Give up the tape."""
+        """Drop the tape."""
         self.reason = self.reason or reason
 
     def note_activation(self, activation: Tensor) -> None:

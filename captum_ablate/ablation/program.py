@@ -21,7 +21,7 @@ from captum_ablate.ablation.tape import Ref, Tape
 from captum_ablate.ablation.weights import Weights
 
 RowReference = Callable[[Tensor], Tensor] | Tensor
-"""What replaces a site's activation ``[n, ...]``: values that broadcast against it, or a function of it."""
+"""Replacement of a site's activation ``[n, ...]``: values that broadcast against it, or a function of it."""
 
 T = TypeVar("T")
 

@@ -45,7 +45,7 @@ class Ready:
 
     @property
     def has_tape(self) -> bool:
-        """Whether there is a tape of the suffix."""
+        """Tell whether there is a tape of the suffix."""
         return isinstance(self.taken.tape, Tape)
 
     @property

@@ -36,7 +36,7 @@ class Kept:
 
 @dataclass
 class _CallEffects:
-    """What the current call has done so far."""
+    """Effects of the current call so far."""
 
     made: set[int] = field(default_factory=set)
     looked_at: set[int] = field(default_factory=set)

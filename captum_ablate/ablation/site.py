@@ -30,12 +30,12 @@ class Site:
 
     @property
     def label(self) -> str:
-        """What results call it: the layer's name, or "input of" that name."""
+        """Name in results: the layer's name, or "input of" that name."""
         return f"input of {self.name}" if self.at_input else self.name
 
     @property
     def words(self) -> str:
-        """What messages call it: "layer 'name'", or "the input of layer 'name'"."""
+        """Name in messages: "layer 'name'", or "the input of layer 'name'"."""
         return in_words(self.name, self.at_input)
 
     def part(self, output: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from captum_ablate.ablation.site import Site
 
 Path = tuple[int, ...]
-"""Where the layer is called: the number of the call in each frame, from the outermost frame to the layer's."""
+"""Place where the layer is called: the number of the call in each frame, from the outermost frame to the layer's."""
 
 
 class CannotReplay(Exception):

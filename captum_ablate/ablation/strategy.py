@@ -1,4 +1,4 @@
-"""How a tape runs: as recorded, or with fewer operators, another memory format, or several masks in one pass.
+"""Execution of a tape: as recorded, or with fewer operators, another memory format, or several masks in one pass.
 
 No ``Strategy`` changes the mathematics. In each, operators that act on every unit alone run once, on the activations
 and on the reference, and the mask is applied after them: that is bit-identical. Stacked masks, channels-last memory,
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Strategy:
-    """How a tape runs: the number of masks in one pass (``stack``), the memory format, and the rewrites."""
+    """Execution of a tape: the number of masks in one pass (``stack``), the memory format, and the rewrites."""
 
     stack: int = 1
     channels_last: bool = False
@@ -22,7 +22,7 @@ class Strategy:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the operators of a full forward pass run, so that every bit agrees."""
+        """Tell whether the operators of a full forward pass run, so that every bit agrees."""
         return self == Strategy()
 
     def __str__(self) -> str:

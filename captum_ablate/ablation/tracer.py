@@ -57,11 +57,11 @@ class Tracer:
 
     @property
     def started(self) -> bool:
-        """Whether a site has been ablated yet."""
+        """Tell whether a site has been ablated yet."""
         return bool(self.ops)
 
     def refuse(self, reason: str) -> None:
-        """Give up the tape."""
+        """Drop the tape."""
         self.reason = self.reason or reason
 
     def ablated(self, site: int, activation: Tensor, result: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""How active a unit is, whatever the class."""
+"""Mean activity of a unit, whatever the class."""
 
 from __future__ import annotations
 

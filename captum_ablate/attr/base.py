@@ -65,12 +65,12 @@ class LayerDatasetAttribution(AttributionWithOptions):
     """The statistics that ``score`` and ``score_per_class`` receive, in this order."""
 
     source: ClassVar[str] = "activations"
-    """Where the statistics come from: "activations" (one pass, which attributions can share), "gradients" (a
+    """Source of the statistics: "activations" (one pass, which attributions can share), "gradients" (a
     pass of its own, with the ``ClassMoments`` of the loss's gradient with respect to a gate on each unit), or
     "ablation" (passes of its own)."""
 
     needs_two_classes: ClassVar[bool] = True
-    """Whether a score compares classes, and is refused for data of one class."""
+    """True if a score compares classes, and is refused for data of one class."""
 
     if TYPE_CHECKING:  # the constructor of subclasses, as type checkers are to see it
         forward_func: ForwardFunc = argument(kw_only=False)
@@ -113,7 +113,7 @@ class LayerDatasetAttribution(AttributionWithOptions):
 
     @property
     def needs_classes(self) -> bool:
-        """Whether ``attribute`` takes no target but one class per sample."""
+        """Tell whether ``attribute`` takes no target but one class per sample."""
         return True
 
     def check_classes(self, statistics: Sequence[Statistic]) -> None:

@@ -1,4 +1,4 @@
-"""What Captum's own errors mean for the user's model, and what to do: one row for each known cause."""
+"""Explain Captum's own errors in terms of the user's model, with what to do: one row for each known cause."""
 
 from __future__ import annotations
 

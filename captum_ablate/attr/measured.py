@@ -34,7 +34,7 @@ class MeasuredAttribution(LayerDatasetAttribution):
 
     @property
     def needs_classes(self) -> bool:
-        """Whether the metric is one of ours, which need a class per sample."""
+        """Tell whether the metric is one of ours, which need a class per sample."""
         return not callable(self.metric)
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What a linear probe of the class reads from each unit."""
+"""Weights of each unit in a linear probe of the class."""
 
 from __future__ import annotations
 

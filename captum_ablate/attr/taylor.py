@@ -1,4 +1,4 @@
-"""What a unit's ablation would cost to first order: activation times the gradient of the loss."""
+"""Cost of a unit's ablation to first order: activation times the gradient of the loss."""
 
 from __future__ import annotations
 

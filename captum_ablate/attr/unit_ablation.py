@@ -1,4 +1,4 @@
-"""What the network loses when a unit alone is ablated: measured, not estimated."""
+"""Loss of the network when a unit alone is ablated: measured, not estimated."""
 
 from __future__ import annotations
 

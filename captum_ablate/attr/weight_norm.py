@@ -1,4 +1,4 @@
-"""How large the weights of a unit are, alone and times its activations: the signals of the pruning literature."""
+"""Norm of the weights of a unit, alone and times its activations: the signals of the pruning literature."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class MidRange:
 
     @property
     def mask(self) -> Tensor:
-        """Whether a sample is in the mid-range of at least one class, ``[n]``."""
+        """Samples in the mid-range of at least one class, bool ``[n]``."""
         inside = torch.zeros(len(self.target), dtype=torch.bool)
         inside[self.unique] = True
         return inside
@@ -181,7 +181,7 @@ class Curation:
 
     @property
     def uses_group_labels(self) -> bool:
-        """Whether the choice used group labels."""
+        """Tell whether the choice used group labels."""
         return self.minority == "group"
 
     def to_frame(self) -> pd.DataFrame:

@@ -27,7 +27,7 @@ FOLDS = 3
 
 
 class HeadTable(NamedTuple):
-    """What the last layer receives, ``features [n, d]``, and returns, ``logits [n, classes]``, with ``target [n]``."""
+    """Input ``features [n, d]`` and output ``logits [n, classes]`` of the last layer, with ``target [n]``."""
 
     features: Tensor
     logits: Tensor

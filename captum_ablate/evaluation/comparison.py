@@ -189,7 +189,7 @@ class Comparison:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before the numbers, as sentences: whether the network is at chance."""
+        """Sentences to read before the numbers, such as that the network is at chance."""
         return next(iter(self.curves.values())).notes
 
     def __str__(self) -> str:

@@ -167,7 +167,7 @@ class DeficitCurve:
 
     @property
     def gap_areas(self) -> Tensor:
-        """What each sample adds to the gap: D_i descending minus D_i ascending, ``[n]``."""
+        """Contribution of each sample to the gap: D_i descending minus D_i ascending, ``[n]``."""
         return self.areas - self.ascending_areas
 
     @property
@@ -202,7 +202,7 @@ class DeficitCurve:
 
     @property
     def sampled(self) -> Sampled | None:
-        """How samples were drawn, where ``until`` was asked for."""
+        """Random draw of the samples, if ``until`` was asked for."""
         return self.provenance.sampled
 
     def _interval(self, values: Tensor) -> Interval:
@@ -210,12 +210,12 @@ class DeficitCurve:
 
     @property
     def engine(self) -> str:
-        """How the outputs were computed: "replay", "closed form" or "hook loop (reason)"."""
+        """Execution that computed the outputs: "replay", "closed form" or "hook loop (reason)"."""
         return self.provenance.engine
 
     @property
     def in_sample(self) -> bool:
-        """Whether the ranking was made on the very data that it is evaluated on."""
+        """Tell whether the ranking was made on the very data that it is evaluated on."""
         return self.provenance.in_sample
 
     def top(self, k: int) -> Tensor:
@@ -242,7 +242,7 @@ class DeficitCurve:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before the numbers, as sentences: whether the network is at chance."""
+        """Sentences to read before the numbers, such as that the network is at chance."""
         return chance_notes(self.values[0], self.target, self.provenance.metric)
 
     def __repr__(self) -> str:

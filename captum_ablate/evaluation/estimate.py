@@ -1,4 +1,4 @@
-"""What an evaluation will cost, told beforehand from one batch: seconds and peak memory."""
+"""Cost of an evaluation, told beforehand from one batch: seconds and peak memory."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 @contextmanager
 def peak_memory() -> Iterator[Callable[[], int]]:
-    """Give a function that tells, afterwards, by how many bytes memory rose at most: of the GPU where it is in use."""
+    """Yield a function that tells, afterwards, by how many bytes memory rose at most: the GPU's where it is in use."""
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
         before, on_gpu = torch.cuda.memory_allocated(), True

@@ -119,7 +119,7 @@ figure img { max-width: 100%; background: #fff; border-radius: 6px; padding: 10p
 
 @dataclass(frozen=True)
 class Picture:
-    """What a picture is ``about``, in words, and its PNG as base64 text; without ``data``, why there is none."""
+    """Words of what a picture is ``about``, and its PNG as base64 text; without ``data``, why there is none."""
 
     about: str
     data: str = ""

@@ -1,4 +1,4 @@
-"""What a reader must know of a result to repeat it, and mappings that cannot be changed."""
+"""Settings that a reader needs to repeat a result, and mappings that cannot be changed."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class RandomOrders:
 
     @property
     def gap_areas(self) -> Tensor:
-        """What each sample adds to the gap of each order, ``[orders, n]``."""
+        """Contribution of each sample to the gap of each order, ``[orders, n]``."""
         return self.areas - self.ascending_areas
 
     def to_frame(self, fraction: Tensor) -> pd.DataFrame:

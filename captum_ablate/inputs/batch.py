@@ -18,7 +18,7 @@ Name = int | str
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic, torch.dtype, torch.device, enum.Enum)
 SETTINGS = (*PLAIN, type, FunctionType, nn.Module)
-"""What holds no samples: it goes along whole."""
+"""Types that hold no samples: they go along whole."""
 
 
 class Batch(NamedTuple):

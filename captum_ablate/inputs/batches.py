@@ -44,7 +44,7 @@ class Batches:
 
     @property
     def owner(self) -> object:
-        """Where the batches come from. Its random generator, if it has one, gets its state back after use."""
+        """Source of the batches. Its random generator, if it has one, gets its state back after use."""
         return self._source
 
     def __len__(self) -> int:

@@ -25,13 +25,13 @@ def float_type_of(forward_func: Any) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Checks:
-    """What a batch becomes: tensors on ``device``, floating arrays as ``float_type``, targets that are ``classes``."""
+    """Form of a batch: tensors on ``device``, floating arrays as ``float_type``, targets that are ``classes``."""
 
     device: torch.device | None
     float_type: torch.dtype
     classes: bool = True
     of_stream: bool = False
-    """Whether batches come one by one, so that single samples may have been taken for batches."""
+    """True if batches come one by one, so that single samples may have been taken for batches."""
 
     def checked(self, item: Any, number: int) -> Batch:
         """Return one batch checked; ``number`` counts batches, for messages.

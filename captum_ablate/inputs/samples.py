@@ -36,7 +36,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long to train on a data set, and whether to mirror images at random."""
+    """Length of training on a data set, and whether to mirror images at random."""
 
     epochs: int
     flip: bool = False

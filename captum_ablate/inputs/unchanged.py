@@ -21,7 +21,7 @@ from captum_ablate.inputs.threads import one_at_a_time
 
 @contextmanager
 def unchanged(*owners: Any) -> Iterator[None]:
-    """Give back hooks, modes, attributes, buffers and gradients of every module of ``owners``, and all random states.
+    """Restore hooks, modes, attributes, buffers and gradients of every module of ``owners``, and all random states.
 
     An attribute gets back its value, and a list, dict, set, deque or tensor its content; what lies deeper (a list in a
     list) is not looked at.

@@ -1,4 +1,4 @@
-"""Take numbers in any container: tensors, NumPy, pandas and lists become tensors, whole numbers become ints."""
+"""Convert numbers in any container: tensors, NumPy, pandas and lists become tensors, whole numbers become ints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``torch.compile``, ``DataParallel`` and ``torch.export`` put around a model, and into names of layers."""
+"""Look through the wrappers ``torch.compile``, ``DataParallel`` and ``torch.export`` around a model."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ HALVINGS = 32
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceSequence:
-    """What is known of the means of several lists of ``population`` values in [0, 1] each, after ``n`` random draws.
+    """Bounds on the means of several lists of ``population`` values in [0, 1] each, after ``n`` random draws.
 
     ``values [n, methods]`` are those drawn, in the order in which they came; the draw is the same for all methods.
     ``low`` and ``high [methods]`` contain all the means, at all n together, with a probability of at least ``level``.
@@ -139,7 +139,7 @@ def _bets(values: Floats, alpha: float) -> Floats:
 
 @dataclass(frozen=True)
 class Sampled:
-    """How the samples of a result were drawn: ``population`` of them, until ``half_width`` was reached.
+    """Random draw of the samples of a result: ``population`` of them, until ``half_width`` was reached.
 
     ``bounds`` are those of the metric. Intervals hold for all ``methods`` together.
     """

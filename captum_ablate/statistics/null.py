@@ -25,7 +25,7 @@ from captum_ablate.statistics.intervals import Floats
 
 
 class AgainstChance(NamedTuple):
-    """How a gap compares with random orders; NaN where there are none.
+    """Comparison of a gap with random orders; NaN where there are none.
 
     ``z``: gap over the root mean square of the random gaps, known to about ``1 / sqrt(2 R)`` of itself. ``p_raw``: from
     Student's t. ``p_exact``: the exchange p, a multiple of ``1 / (2 (R + 1))``.

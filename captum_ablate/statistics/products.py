@@ -25,7 +25,7 @@ class Product(NamedTuple):
 
     @property
     def words(self) -> str:
-        """How a message names it."""
+        """Name in messages."""
         return f"{self.kind} with weights {tuple(self.weight.shape)}"
 
     @property

@@ -66,7 +66,7 @@ class Quantiser:
 
     @property
     def needs_table(self) -> bool:
-        """Whether the edges are quantiles, which need all activations at once."""
+        """Tell whether the edges are quantiles, which need all activations at once."""
         return self.threshold == "median" or (self.bins is not None and self.edges == "mass")
 
     @property

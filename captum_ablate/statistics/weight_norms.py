@@ -132,7 +132,7 @@ def _bits(units: int) -> int:
 
 @dataclass(frozen=True)
 class _Arrivals:
-    """Which unit each channel depends on, ``origin [channels]``, -1 for none; ``mixed``, if any has several."""
+    """Unit that each channel depends on, ``origin [channels]``, -1 for none; ``mixed``, if any has several."""
 
     origin: Tensor
     mixed: bool
@@ -148,13 +148,13 @@ class _Arrivals:
 
     @property
     def any(self) -> bool:
-        """Whether any channel depends on a unit."""
+        """Tell whether any channel depends on a unit."""
         return self.mixed or bool((self.origin >= 0).any())
 
 
 @dataclass
 class _Pass:
-    """What one forward pass showed: ``products``, the channels of their inputs that were NaN, and at the layer.
+    """Findings of one forward pass: ``products``, the channels of their inputs that were NaN, and at the layer.
 
     ``before`` counts the products before the layer's tensor; ``strange`` names other functions with weights that
     NaN went into.

@@ -56,7 +56,7 @@ class DeficitCorrelation:
 
     @property
     def defined(self) -> Tensor:
-        """Whether a sample has a correlation, ``[n]``."""
+        """Samples that have a correlation, bool ``[n]``."""
         return torch.isfinite(self.values)
 
     @property

@@ -22,7 +22,7 @@ from captum_ablate.studies.sample_scores import sample_scores
 
 @dataclass(frozen=True, eq=False)
 class DivisionOfLabour:
-    """How many samples a unit speaks for, ``positive [units]``, and against, ``negative [units]``, of ``n``.
+    """Number of samples that a unit speaks for, ``positive [units]``, and against, ``negative [units]``, of ``n``.
 
     A unit's ``share`` is that of its majority sign among its non-zero attributions.
     """

@@ -1,4 +1,4 @@
-"""What groups of units cost, class by class, against random groups of the same size."""
+"""Deficits of groups of units, class by class, against random groups of the same size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TABLES = ("deficit", "deficit_low", "deficit_high", "random", "random_sd", "exce
 
 @dataclass(frozen=True, eq=False)
 class GroupDeficits:
-    """What the network loses on each class when a group is ablated, against random groups of the same size.
+    """Loss of the network on each class when a group is ablated, against random groups of the same size.
 
     ``classes [classes]``, ``n [classes]`` samples and ``intact [classes]``, the mean metric before. The tables are
     ``[classes, groups]``, in units of the metric: ``deficit`` with its 95 % interval over samples, ``random`` (mean

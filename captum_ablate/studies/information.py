@@ -31,7 +31,7 @@ Threshold = float | Tensor | str | None
 
 @dataclass(frozen=True, eq=False)
 class InformationPlane:
-    """What each unit tells in all, and about the class: ``entropy``, ``information``, ``kl_selectivity``, ``[units]``.
+    """Information of each unit ``[units]``: ``entropy`` in all, ``information`` and ``kl_selectivity`` about the class.
 
     All are in bits. ``best_class [units]`` is the class that KL selectivity chose. ``class_entropy`` is H(Y), the most
     that a unit could tell about the class.

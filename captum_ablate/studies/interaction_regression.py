@@ -24,7 +24,7 @@ MODELS = {
     "M3": ("constant", "selectivity", "activity", "log size", "product"),
 }
 LABELS = {"excess": "deficit beyond random groups", "deficit": "deficit"}
-"""What the two responses of ``AblationGrid.deficits`` are called in plots."""
+"""Names of the two responses of ``AblationGrid.deficits`` in plots."""
 ENDS = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
 
 

@@ -22,7 +22,7 @@ from captum_ablate.inputs.wording import counted, shortened
 from captum_ablate.statistics.intervals import Interval, ratio_interval
 
 POOLED = "pooled"
-"""Where the units of all layers are ranked together."""
+"""Name of the curve where the units of all layers are ranked together."""
 
 
 @dataclass(frozen=True, eq=False)

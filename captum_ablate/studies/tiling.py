@@ -66,7 +66,7 @@ class Tiling:
 
     @property
     def inside(self) -> Tensor:
-        """Which units lie in the plane, ``[units]`` bool."""
+        """Units that lie in the plane, bool ``[units]``."""
         return ~(self.x.isnan() | self.y.isnan())
 
     @cached_property

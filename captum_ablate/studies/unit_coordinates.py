@@ -1,4 +1,4 @@
-"""Where the units of a layer lie in the plane: class selectivity and mean activity, over all classes and for each."""
+"""Coordinates of units in the plane: class selectivity and mean activity, over all classes and for each."""
 
 from __future__ import annotations
 
