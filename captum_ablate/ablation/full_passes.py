@@ -19,7 +19,7 @@ from captum_ablate.ablation.reference import Reference
 from captum_ablate.ablation.site import Site
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc
-from captum_ablate.statistics.activations import check_activations
+from captum_ablate.statistics.activation_checks import check_activations
 
 
 class FullPasses:

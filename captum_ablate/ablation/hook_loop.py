@@ -16,7 +16,7 @@ from captum_ablate.ablation.stage import Path, PathFinder
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc
-from captum_ablate.statistics.activations import check_calls
+from captum_ablate.statistics.activation_checks import check_calls
 
 Replace = Callable[[Tensor], Tensor]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from captum_ablate.inputs.quantised import quantised_as
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import in_words, layer_inputs, tensor_parts
+from captum_ablate.statistics.layer_tensors import in_words, layer_inputs, tensor_parts
 
 
 @dataclass(frozen=True)

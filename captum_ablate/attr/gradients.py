@@ -17,14 +17,10 @@ from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.quantised import refuse_gradients_of_quantised
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import (
-    check_activations,
-    check_calls,
-    layer_inputs,
-    output_shapes,
-    tensor_parts,
-)
+from captum_ablate.statistics.activation_checks import check_activations, check_calls
+from captum_ablate.statistics.activations import output_shapes
 from captum_ablate.statistics.collect import LayerStatistics
+from captum_ablate.statistics.layer_tensors import layer_inputs, tensor_parts
 from captum_ablate.statistics.moments import ClassMoments
 
 

@@ -24,8 +24,8 @@ from captum_ablate.inputs.real import rounding
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.values import whole_number
 from captum_ablate.inputs.wording import counted, visible
-from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.intervals import Interval, mean_interval
+from captum_ablate.statistics.pooled import pooled_activations
 
 Path = Callable[[int], Any]
 """``path(T)`` returns ``inputs [T, ...]`` (a Tensor, or a tuple of them), evenly spaced along a closed path."""

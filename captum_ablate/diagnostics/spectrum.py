@@ -46,9 +46,9 @@ from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.values import int_or_none, whole_number
 from captum_ablate.inputs.wording import counted, visible
-from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.covariance import processes
 from captum_ablate.statistics.intervals import LEVEL, Interval
+from captum_ablate.statistics.pooled import pooled_activations
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The activations of several layers in one hooked pass, raw or pooled over positions to ``[n, units]``."""
+"""Collect the activations of several layers in one hooked pass."""
 
 from __future__ import annotations
 
@@ -9,76 +9,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import Caller, call
-from captum_ablate.inputs.model import ForwardFunc, instead_of, layer_name
-from captum_ablate.inputs.quantised import dequantised
+from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.repeats import NO_REPEAT, ONE_DRAW, refuse_changes_in_training, same
-from captum_ablate.inputs.targets import classes_or_zeros
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.unchanged import has_drawn, random_states
-from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.warnings import warn
+from captum_ablate.statistics.activation_checks import check_calls
+from captum_ablate.statistics.layer_tensors import in_words, layer_inputs, returns_in_words, tensor_parts
 
 Take = Callable[..., Any]
-
-
-class PooledBatch(NamedTuple):
-    """Pooled activations of a batch: ``values [n, units]``, ``target [n]``, the number of positions averaged.
-
-    ``shape`` and ``dtype`` are those of the tensor before pooling. Values lie on any device; they are float64, or of
-    the layer's own type if nothing was averaged.
-    """
-
-    values: Tensor
-    target: Tensor
-    positions: int
-    shape: torch.Size
-    dtype: torch.dtype = torch.float64
-
-
-def in_words(name: str, at_input: bool = False) -> str:
-    """Return what messages call a layer's output or input: "layer 'name'" or "the input of layer 'name'"."""
-    return f"the input of layer {name!r}" if at_input else f"layer {name!r}"
-
-
-def _returns(name: str, at_input: bool) -> str:
-    return f"layer {name!r} {'receives' if at_input else 'returns'}"
-
-
-def tensor_parts(output: Any, layer: str, *, at_input: bool = False) -> tuple[Tensor, ...]:
-    """Return the tensors of a layer's output: itself, or the tensor elements of a tuple or list.
-
-    Quantised tensors count as the numbers that they stand for.
-    """
-    is_several = isinstance(output, (tuple, list)) and not isinstance(output, PackedSequence)
-    parts = output if is_several else (output,)
-    returns = _returns(layer, at_input)
-    if any(isinstance(part, PackedSequence) for part in parts):
-        raise ValueError(
-            f"{returns} a PackedSequence, whose rows are time steps of several samples; run the layer on padded "
-            "sequences, or name a module after pad_packed_sequence(..., batch_first=True), such as an nn.Identity"
-        )
-    tensors = tuple(part for part in parts if isinstance(part, Tensor))
-    if not tensors:
-        kinds = ", ".join(dict.fromkeys(type(part).__name__ for part in parts)) if at_input else ""
-        raise ValueError(
-            f"{returns} {kinds or type(output).__name__}, which holds no tensor of units directly; name a layer "
-            f"inside it whose {'input' if at_input else 'output'} is a Tensor or a tuple of Tensors"
-        )
-    if any(part.is_nested for part in tensors):
-        raise ValueError(
-            f"{returns} a nested tensor, whose samples differ in length; build the encoder with "
-            "enable_nested_tensor=False"
-        )
-    return tuple(map(dequantised, tensors))
-
-
-def layer_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the arguments of a layer, positional first: they hold the tensors of ``attribute_to_layer_input``."""
-    return (*args, *kwargs.values())
 
 
 def activations(
@@ -221,7 +163,7 @@ def samples_first(
         for shape in with_fewer[: len(own)] if not kept else ():
             if len(shape) > 2 and shape[0] == n and shape[1] == n - 1:
                 raise ValueError(
-                    f"{_returns(name, at_input)} {tuple(shape)} for {n - 1} samples; the first axis of its "
+                    f"{returns_in_words(name, at_input)} {tuple(shape)} for {n - 1} samples; the first axis of its "
                     f"{'input' if at_input else 'output'} must be the samples, and is that of positions: build it with "
                     "batch_first=True, or name a module after the transpose"
                 )
@@ -293,50 +235,6 @@ def _taking(
             handle.remove()
 
 
-def check_calls(forward_func: ForwardFunc, layer: nn.Module, name: str, calls: int, run: Callable[[], Any]) -> None:
-    """Raise unless the layer ran once in a forward pass; ``run`` repeats it to find a layer to name instead."""
-    if calls == 1:
-        return
-    if calls == 0:
-        raise ValueError(
-            f"layer {name!r} did not run in the forward pass (or its forward was called directly, which no hook "
-            "sees); list_layers(model, inputs) shows which layers run"
-        )
-    near = instead_of(forward_func, layer, run) if isinstance(forward_func, nn.Module) else ""
-    raise ValueError(
-        f"layer {name!r} runs {calls} times in one forward pass, so it has no single activation; "
-        + (f"name a layer that runs once instead, such as {near}" if near else "give each call a module of its own")
-    )
-
-
-def pooled_activations(
-    forward_func: ForwardFunc,
-    layers: Sequence[nn.Module],
-    batches: Iterable[Batch],
-    axis: UnitAxis,
-    *,
-    at_input: bool = False,
-) -> Iterator[list[list[PooledBatch]]]:
-    """Yield for each batch, for each layer, the pooled activations of every tensor of its output.
-
-    Values are checked, float64 and on the CPU.
-    """
-    names = [layer_name(forward_func, layer) for layer in layers]
-    take = partial(_pool, axis)
-    passes = activations(forward_func, layers, batches, take, at_input=at_input, masked=True)
-    for number, (batch, taken) in enumerate(passes):
-        target = classes_or_zeros(batch.target).cpu()
-        for name, parts in zip(names, taken, strict=True):
-            for values, *_ in parts:
-                refuse_complex(values, name)
-                check_activations(values, len(target), name, number)
-        yield [[PooledBatch(values.double(), target, *rest) for values, *rest in parts] for parts in taken]
-
-
-def _pool(axis: UnitAxis, part: Tensor, mask: Tensor | None = None) -> tuple[Tensor, int, torch.Size, torch.dtype]:
-    return axis.pool(part, mask).cpu(), axis.positions(part.shape), part.shape, part.dtype
-
-
 def output_shapes(
     forward_func: ForwardFunc, layers: Sequence[nn.Module], batches: Iterable[Batch], *, at_input: bool = False
 ) -> list[dict[int, torch.Size]]:
@@ -344,41 +242,3 @@ def output_shapes(
     run = _by_number(forward_func, layers, batches, _shape, at_input=at_input, may_be_random=True)
     _, shapes = next(run)
     return shapes
-
-
-def refuse_complex(values: Tensor, name: str) -> None:
-    """Raise if activations of layer ``name`` are complex."""
-    if values.is_complex():
-        raise ValueError(
-            f"layer {name!r} has complex activations ({values.dtype}), which have neither an order nor a sign, so they "
-            "have no scores, statistics or spectrum: name a layer after .abs() or torch.view_as_real. To ablate the "
-            "layer, rank its units by a Tensor of scores"
-        )
-
-
-def check_activations(values: Tensor, n: int, name: str, number: int) -> None:
-    """Raise if activations ``[n, units]`` are not one row per sample, or not finite."""
-    check_rows(values, n, name)
-    check_finite(values, name, number)
-
-
-def check_rows(values: Tensor, n: int, name: str) -> None:
-    """Raise if activations ``[n, units]`` of layer ``name`` are not one row per sample."""
-    if len(values) != n:
-        raise ValueError(
-            f"layer {name!r} returns {len(values)} rows for {n} samples; the first axis of its output must be the "
-            "samples: build it with batch_first=True, or name a module after the transpose"
-        )
-
-
-def check_finite(values: Tensor, name: str, number: int) -> None:
-    """Raise if activations ``[n, units]`` of layer ``name`` in batch ``number`` are not finite."""
-    values = values.abs() if values.is_complex() else values
-    if bool(torch.stack(torch.aminmax(values)).isfinite().all()):  # NaN is the smallest and the largest where it is
-        return
-    bad = (~torch.isfinite(values)).any(0).nonzero().flatten().tolist()
-    raise ValueError(
-        f"layer {name!r} has NaN or infinite activations in batch {number}, unit {bad[0]}"
-        + (f" and {len(bad) - 1} more" if len(bad) > 1 else "")
-        + "; check the inputs and the weights of the model"
-    )

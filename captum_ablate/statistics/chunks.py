@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_ablate.statistics.activations import PooledBatch
 from captum_ablate.statistics.moments import Labels
+from captum_ablate.statistics.pooled import PooledBatch
 
 CHUNK_VALUES = 2**21
 """Values in a chunk: enough to make the cost of a single batch small."""

@@ -13,8 +13,9 @@ from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.targets import classes_or_zeros
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import PooledBatch, activations
+from captum_ablate.statistics.activations import activations
 from captum_ablate.statistics.chunks import Rows
+from captum_ablate.statistics.pooled import PooledBatch
 from captum_ablate.statistics.requests import Request, Statistic, WeightNormsRequest, is_squared
 from captum_ablate.statistics.unit_statistics import UnitStatistics
 from captum_ablate.statistics.weight_norms import WeightNorms

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from captum_ablate.inputs.real import rounding
-from captum_ablate.statistics.activations import PooledBatch, check_finite, check_rows, refuse_complex
+from captum_ablate.statistics.activation_checks import check_finite, check_rows, refuse_complex
 from captum_ablate.statistics.chunks import Chunk, Chunks, joined
 from captum_ablate.statistics.histogram import ClassHistogram
 from captum_ablate.statistics.moments import ClassMoments
+from captum_ablate.statistics.pooled import PooledBatch
 from captum_ablate.statistics.quantiser import ValueRange
 from captum_ablate.statistics.requests import (
     HistogramRequest,

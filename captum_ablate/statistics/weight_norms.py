@@ -23,7 +23,7 @@ from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import layer_inputs
+from captum_ablate.statistics.layer_tensors import layer_inputs
 from captum_ablate.statistics.products import Product, hides_nan, product_of
 
 

@@ -11,7 +11,7 @@ from captum_ablate.inputs.batches import UnpackBatch, as_batches
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer
 from captum_ablate.inputs.real import rounding
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import pooled_activations
+from captum_ablate.statistics.pooled import pooled_activations
 from captum_ablate.statistics.table import ActivationTable
 
 

@@ -7,7 +7,8 @@ import torch
 
 from captum_ablate import LayerMeanActivity, attribute_together
 from captum_ablate.inputs.batches import as_batches
-from captum_ablate.statistics.activations import activations, check_finite
+from captum_ablate.statistics.activation_checks import check_finite
+from captum_ablate.statistics.activations import activations
 
 
 def test_each_layer_may_be_taken_in_its_own_way(dense, dense_data):

@@ -21,8 +21,8 @@ from benchmarks.papers.conductance.subjects import Subject, of_classes, per_clas
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import as_batches
 from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.statistics.activations import pooled_activations
 from captum_ablate.statistics.intervals import Interval, mean_interval
+from captum_ablate.statistics.pooled import pooled_activations
 from captum_ablate.studies import FeatureSelection, feature_selection, resampled_interval, sample_scores
 from captum_ablate.studies.feature_selection import largest_class_mean
 
