@@ -7,7 +7,7 @@ import torch
 from captum_networks import (
     BasicModelWithReusedModules,
 )
-from every_attribution import FACTORIES, close, each
+from every_attribution import CLASSES, FACTORIES, close, each
 from torch import nn
 
 from captum_ablate import (
@@ -15,6 +15,7 @@ from captum_ablate import (
     LayerEntropy,
     LayerMeanActivity,
     LayerSelectivityActivity,
+    LayerShapleyValue,
     LayerTaylor,
     LayerUnitAblation,
     LayerWeightNorm,
@@ -118,8 +119,8 @@ def test_one_class_is_refused_where_classes_are_compared(dense, dense_data, fact
 
 
 def test_what_does_not_compare_classes_scores_one_class_alone(dense, dense_data):
-    fine = [f for f in FACTORIES if not f(dense, "0").needs_two_classes]
-    others = [LayerWeightNorm, LayerActivationNorm, LayerTaylor]
+    fine = [cls for cls, f in zip(CLASSES, FACTORIES, strict=True) if not f(dense, "0").needs_two_classes]
+    others = [LayerShapleyValue, LayerWeightNorm, LayerActivationNorm, LayerTaylor]
     assert fine == [LayerMeanActivity, LayerEntropy, LayerUnitAblation, *others]
     product = LayerSelectivityActivity(dense, "0", selectivity=LayerEntropy)
     assert not product.needs_two_classes
