@@ -1,5 +1,6 @@
 """Diagnose the code of a layer: spectra, trajectories, mid-range logits, retraining of the last layer, capacity."""
 
+from captum_ablate.diagnostics.activation_spectrum import activation_spectrum
 from captum_ablate.diagnostics.capacity import CapacityBounds, dropout_capacity_bounds
 from captum_ablate.diagnostics.heterogeneity import Heterogeneity, exponents_differ
 from captum_ablate.diagnostics.level_slices import LevelSlices, level_slices
@@ -7,7 +8,7 @@ from captum_ablate.diagnostics.midrange import Curation, MidRange, curate_midran
 from captum_ablate.diagnostics.power_law import participation_ratio
 from captum_ablate.diagnostics.projection import RandomProjections, dot_on_circle, random_projection_test
 from captum_ablate.diagnostics.retraining import HeadTable, head_table, retrain_last_layer
-from captum_ablate.diagnostics.spectrum import ActivationSpectrum, activation_spectrum
+from captum_ablate.diagnostics.spectrum import ActivationSpectrum
 from captum_ablate.diagnostics.worst_group import WorstGroupAccuracy, worst_group_accuracy
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What the ablation papers ask beyond deficit curves, a file for each question, for any model.
+"""Studies that the ablation papers ask for beyond deficit curves, a file for each question, for any model.
 
 Each study is a function that returns a frozen result; the result has ``to_frame`` and ``plot``.
 """
@@ -21,9 +21,10 @@ from captum_ablate.studies.feature_selection import (
     resampled_interval,
 )
 from captum_ablate.studies.group_deficits import GroupDeficits
-from captum_ablate.studies.information import InformationPlane, PairwiseSynergy, information_plane, pairwise_synergy
+from captum_ablate.studies.information_plane import InformationPlane, information_plane
 from captum_ablate.studies.interaction_regression import InteractionRegression, interaction_regression
 from captum_ablate.studies.layer_curves import LayerCurves, gap_share, layer_curves
+from captum_ablate.studies.pairwise_synergy import PairwiseSynergy, pairwise_synergy
 from captum_ablate.studies.planes import AblationGrid, ClassDeficits, class_deficits, class_planes
 from captum_ablate.studies.rank_agreement import RankAgreement, rank_agreement
 from captum_ablate.studies.redundancy import Redundancy, redundancy
