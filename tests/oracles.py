@@ -417,6 +417,15 @@ def against_chance(gap, null):
     return z, float(stats.t.sf(z, len(null))), sum(value >= gap for value in signed) / len(signed)
 
 
+def quantile(values, q):
+    """Interpolated between the two nearest of the sorted values."""
+    ordered = sorted(values)
+    place = q * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
 def holm(p):
     """Holm's adjusted p, one after the other."""
     adjusted, worst = [0.0] * len(p), 0.0

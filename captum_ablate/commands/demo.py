@@ -23,7 +23,7 @@ from captum_ablate import attr
 from captum_ablate.commands import Commands, output_folder
 from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
-from captum_ablate.evaluation.plots import bars_size, curves_size, leaderboard_bars
+from captum_ablate.evaluation.plots import bars_size, leaderboard_bars
 from captum_ablate.inputs import samples as demo_data
 from captum_ablate.inputs.model import find_layer
 
@@ -147,9 +147,7 @@ def write(comparison: Comparison, folder: Path) -> list[str]:
     comparison.save(folder)
     comparison.leaderboard.to_csv(folder / "leaderboard.csv", index=False)
     comparison.report(folder / REPORT)
-    curves = Figure(figsize=curves_size(list(comparison)), layout="constrained")
-    comparison.plot(curves.subplots())
-    curves.savefig(folder / "curves.png", dpi=150)
+    comparison.picture().savefig(folder / "curves.png", dpi=150)
     gaps = Figure(figsize=bars_size(list(comparison)), layout="constrained")
     leaderboard_bars(comparison.leaderboard, gaps.subplots())
     gaps.savefig(folder / "gaps.png", dpi=150)

@@ -18,9 +18,11 @@ from torch import Tensor
 from captum_ablate.ablation import Measured, Plan
 from captum_ablate.evaluation import html, plots, storage, text
 from captum_ablate.evaluation.curve import GAP_MEANING, DeficitCurve
+from captum_ablate.evaluation.notes import gap_notes, order_notes, tie_notes
 from captum_ablate.evaluation.pairs import Difference, Pairs
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.random_orders import RandomOrders
+from captum_ablate.inputs.values import whole_number
 from captum_ablate.inputs.warnings import warn
 from captum_ablate.inputs.wording import isolated, visible
 from captum_ablate.statistics.intervals import Interval
@@ -75,12 +77,13 @@ class Comparison:
                 ascending_values=ascending[k],
                 target=measured.target,
                 null=random.gap,
+                random_quantiles=random.quantiles,
                 provenance=provenance,
             )
             for k, (name, values) in enumerate(scores.items())
         ]
-        corrected = holm(np.array([curve.p_raw for curve in alone]))
-        found = {curve.name: replace(curve, p=float(p)) for curve, p in zip(alone, corrected, strict=True)}
+        p = holm(np.array([curve.p_raw for curve in alone])).tolist()
+        found = {curve.name: replace(curve, p=one) for curve, one in zip(alone, p, strict=True)}
         return cls(Frozen(found), Frozen(failed), random, provenance)
 
     def __getitem__(self, name: str) -> DeficitCurve:
@@ -167,14 +170,16 @@ class Comparison:
         tau = [[1.0 if a is b else float(kendalltau(a, b).statistic) for b in scores] for a in scores]
         return pd.DataFrame(tau, index=names, columns=names)
 
-    def plot(self, ax: Any = None, *, legend: bool = True) -> Any:
-        """Draw all curves with bands, the reverse orders dashed and random orders in grey; return the axes."""
-        place = {name: k for k, name in enumerate(self.leaderboard["method"])}
-        frame = self.to_frame().sort_values("method", key=lambda column: column.map(place), kind="stable")
-        fraction = next(iter(self.curves.values())).fraction
+    def plot(self, ax: Any = None, *, top: int | None = 5, legend: bool = True) -> Any:
+        """Draw the curves with bands, their reverses dashed and the band of random orders; return the axes.
+
+        The ``top`` best have colours, the others are grey and counted; None colours all. Equal curves count once.
+        """
         return plots.deficit_curves(
-            frame,
-            self.random.to_frame(fraction) if len(self.random) else None,
+            self._best_first(),
+            self._any.random_band,
+            orders=len(self.random),
+            top=None if top is None else whole_number(top, "top", 1),
             title=self.setting,
             notes=self.notes,
             metric=self.provenance.metric,
@@ -183,14 +188,24 @@ class Comparison:
         )
 
     @property
+    def _any(self) -> DeficitCurve:
+        return next(iter(self.curves.values()))
+
+    def _best_first(self) -> pd.DataFrame:
+        return pd.concat([self.curves[name].to_frame() for name in self._board["method"]], ignore_index=True)
+
+    @property
     def setting(self) -> str:
         """Layer, reference, metric and data, in a line."""
         return self.provenance.setting
 
     @property
     def notes(self) -> list[str]:
-        """Sentences to read before the numbers, such as that the network is at chance."""
-        return next(iter(self.curves.values())).notes
+        """Sentences to read before the numbers: chance accuracy, few steps, ties, equal orders, gaps of 0."""
+        ties = {name: curve.ties for name, curve in self.curves.items()}
+        orders = {name: curve.order for name, curve in self.curves.items()}
+        of_methods = [*tie_notes(ties, len(self._any.order)), *order_notes(orders, ties)]
+        return [*self._any.setting_notes, *of_methods, *gap_notes([curve.gap for curve in self.curves.values()])]
 
     def __str__(self) -> str:
         kind = "interval" if self.provenance.sampled is None else "sequence"
@@ -212,22 +227,22 @@ class Comparison:
         If a picture cannot be drawn, the page has the table and names the error, with a warning.
         """
         pictures: list[html.Picture] = []
-        for name, draw in (("curves", self._curves), ("leaderboard", self._bars)):
+        for name, draw in (("curves", self.picture), ("leaderboard", self._bars)):
             try:
                 pictures.append(html.Picture.of(draw()))
             except Exception as error:  # the results took long, and are right without the picture
                 reason = f"the picture of the {name} could not be drawn: {type(error).__name__}: {error}"
                 warn(f"{reason}; the report has the table without it")
                 pictures.append(html.Picture(reason))
-        path = Path(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        (path := Path(file)).parent.mkdir(parents=True, exist_ok=True)
         page = html.render("Deficit curves", self._repr_html_(), pictures, lead=self.verdict)
         path.write_text(page, encoding="utf-8", errors="backslashreplace")
         return path
 
-    def _curves(self) -> Figure:
-        figure = Figure(figsize=plots.curves_size(list(self)), layout="constrained")
-        self.plot(figure.subplots())
+    def picture(self, top: int | None = 5) -> Figure:
+        """Return a figure of the size that the curves of ``plot`` need, without pyplot."""
+        figure = Figure(figsize=plots.curves_size(self._best_first(), top), layout="constrained")
+        self.plot(figure.subplots(), top=top)
         return figure
 
     def _bars(self) -> Figure:
@@ -243,7 +258,7 @@ class Comparison:
             "provenance": self.provenance.to_dict(),
             "failed": dict(self.failed),
             "random": vars(self.random),
-            "curves": [{k: v for k, v in vars(curve).items() if k != "provenance"} for curve in self.curves.values()],
+            "curves": [_own_fields(curve) for curve in self.curves.values()],
         }
         return storage.save(folder, "comparison", tree)
 
@@ -257,17 +272,16 @@ class Comparison:
         """
         tree = storage.load(folder, "comparison")
         provenance = Provenance.of_dict(tree["provenance"])
-        curves = {}
-        for fields in tree["curves"]:
-            curves[fields["name"]] = DeficitCurve(**fields, provenance=provenance)
-        return cls(Frozen(curves), Frozen(tree["failed"]), RandomOrders(**tree["random"]), provenance)
+        random = RandomOrders(**tree["random"])
+        shared: dict[str, Any] = {"provenance": provenance, "random_quantiles": random.quantiles}
+        curves = {fields["name"]: DeficitCurve(**fields, **shared) for fields in tree["curves"]}
+        return cls(Frozen(curves), Frozen(tree["failed"]), random, provenance)
 
     def _shown(self) -> pd.DataFrame:
         """Return the columns of the leaderboard that people read."""
-        is_drawn = self.provenance.sampled is not None
         columns = ["rank", "method", "gap", "gap_low", "gap_high"]
         columns += ["z", "p"] if self.provenance.n_random else []
-        columns += ["deletion", "deletion_low", "deletion_high"] if is_drawn else ["deletion"]
+        columns += ["deletion"] if self.provenance.sampled is None else ["deletion", "deletion_low", "deletion_high"]
         return self.leaderboard[[*columns, "insertion"]]
 
 
@@ -275,6 +289,11 @@ def curves_of(plan: Plan, measured: Measured) -> list[Tensor]:
     """Return the metric along each chain of the plan, intact first, ``[steps+1, n]``."""
     intact = measured.intact.to(torch.float64)
     return [torch.cat([intact[None], measured.values[list(row)].to(torch.float64)]) for row in plan.rows]
+
+
+def _own_fields(curve: DeficitCurve) -> dict[str, Any]:
+    shared = ("provenance", "random_quantiles")  # both stand once in a comparison
+    return {name: value for name, value in vars(curve).items() if name not in shared}
 
 
 def _with_ends(name: str, value: float, interval: Interval) -> dict[str, float]:

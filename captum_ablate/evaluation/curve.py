@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from captum_ablate.evaluation import plots
+from captum_ablate.evaluation.notes import chance_notes, gap_notes, step_notes, tie_notes
 from captum_ablate.evaluation.provenance import Provenance
-from captum_ablate.inputs.targets import are_classes, as_target
+from captum_ablate.inputs.targets import as_target
 from captum_ablate.statistics.confidence_sequence import Sampled
 from captum_ablate.statistics.intervals import Interval, mean_bands, mean_interval
 from captum_ablate.statistics.null import against_chance
@@ -30,24 +31,6 @@ def deficit_areas(values: Tensor, fraction: Tensor) -> Tensor:
     return values[0] - (widths * (values[1:] + values[:-1]) / 2).sum(dim=0)
 
 
-def chance_notes(intact: Tensor, target: Tensor, metric: str) -> list[str]:
-    """Return a sentence where the intact network is no better than chance, by accuracy: else none.
-
-    Chance is the share of the most frequent class among the evaluated samples: what always naming this class scores.
-    Samples of one class alone have no chance to compare with.
-    """
-    if metric != "accuracy" or not are_classes(target) or not bool(((intact == 0) | (intact == 1)).all()):
-        return []
-    counts, accuracy = target.unique(return_counts=True)[1], float(intact.mean())
-    chance = float(counts.max()) / len(target)
-    if len(counts) < 2 or accuracy > chance:
-        return []
-    return [
-        f"at chance: the intact network's accuracy {accuracy:.3f} is not above {chance:.3f}, the share of the most "
-        "frequent class; what its units do for accuracy cannot be told"
-    ]
-
-
 @dataclass(frozen=True, eq=False)
 class DeficitCurve:
     """The metric as units are ablated in the order of a ranking, most important first, and in the reverse order.
@@ -57,6 +40,7 @@ class DeficitCurve:
     only within one layer, reference, grid and metric. ``z``, ``p_raw`` and ``p_exact`` hold the gap against the random
     orders (``statistics.null``); ``p`` is ``p_raw`` corrected for the number of methods (Holm). All p are NaN for a
     ranking made on the samples that are evaluated, and where samples were drawn ``until`` a precision.
+    ``random_quantiles [3, steps+1]`` are the 5 %, 50 % and 95 % of random orders at each step (no rows without any).
     """
 
     name: str
@@ -71,6 +55,7 @@ class DeficitCurve:
     p_exact: float
     p: float
     ties: int
+    random_quantiles: Tensor
     provenance: Provenance
 
     @classmethod
@@ -84,6 +69,7 @@ class DeficitCurve:
         ascending_values: Tensor,
         target: Tensor,
         null: Tensor,
+        random_quantiles: Tensor,
         provenance: Provenance,
     ) -> DeficitCurve:
         """Return the curve of a ranking, held against ``null [orders]``, the gaps of random orders; alone, so far."""
@@ -106,6 +92,7 @@ class DeficitCurve:
             p_exact,
             p_raw,
             ties,
+            random_quantiles,
             provenance,
         )
 
@@ -229,10 +216,23 @@ class DeficitCurve:
         directions = {"descending": self.values, "ascending": self.ascending_values}
         return pd.concat([self._direction(name, values) for name, values in directions.items()], ignore_index=True)
 
+    @property
+    def random_band(self) -> pd.DataFrame:
+        """Quantiles of random orders, one row per step: fraction, low, median, high; no rows without random orders."""
+        band = self.random_quantiles.numpy()
+        columns = dict(zip(("low", "median", "high"), band, strict=False))
+        return pd.DataFrame({"fraction": self.fraction.numpy()[: band.shape[1] if len(band) else 0], **columns})
+
     def plot(self, ax: Any = None) -> Any:
-        """Draw the curve with its band, and the reverse order dashed; return the axes."""
+        """Draw the curve with its band, the reverse order dashed and random orders in grey; return the axes."""
         return plots.deficit_curves(
-            self.to_frame(), title=self.setting, notes=self.notes, metric=self.provenance.metric, ax=ax
+            self.to_frame(),
+            self.random_band,
+            orders=self.provenance.n_random,
+            title=self.setting,
+            notes=self.notes,
+            metric=self.provenance.metric,
+            ax=ax,
         )
 
     @property
@@ -242,8 +242,14 @@ class DeficitCurve:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences to read before the numbers, such as that the network is at chance."""
-        return chance_notes(self.values[0], self.target, self.provenance.metric)
+        """Sentences to read before the numbers: chance accuracy, few steps, all ties, a gap of 0."""
+        found = tie_notes({self.name: self.ties}, len(self.order)) or gap_notes([self.gap])
+        return [*self.setting_notes, *found]
+
+    @property
+    def setting_notes(self) -> list[str]:
+        """Sentences of the setting, whatever the method: chance accuracy, few steps."""
+        return [*chance_notes(self.values[0], self.target, self.provenance.metric), *step_notes(self.n_ablated)]
 
     def __repr__(self) -> str:
         low, high = self.gap_interval

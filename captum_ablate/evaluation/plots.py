@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import cycle
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+from numpy.typing import NDArray
 
 from captum_ablate.evaluation.labels import headed, label, name_labels
 from captum_ablate.inputs.wording import counted
@@ -37,7 +41,13 @@ MARKERS = ("o", "s", "^", "D", "v", "*", "<", "p", ">", "h", "d", "P", "X")
 PLAIN = 5
 """Up to this many methods colour alone tells the curves apart; more get markers too, and lighter bands."""
 
-GREY, DARK_GREY = "#b5b5b5", "#6e6e6e"
+GREY, DARK_GREY, BAND = "#b5b5b5", "#6e6e6e", "#e6e6e6"
+
+NARROW = 4.5
+"""Axes narrower than this many inches have their legend below."""
+
+MOST_NAMES = 5
+"""Methods with equal curves that a legend names; of more, the rest is counted."""
 
 GAP_AREA = "area between a method's dashed and solid curve = its gap (negative where the solid one is above)"
 
@@ -46,6 +56,8 @@ def deficit_curves(
     frame: pd.DataFrame,
     random: pd.DataFrame | None = None,
     *,
+    orders: int = 0,
+    top: int | None = None,
     title: str = "",
     notes: Sequence[str] = (),
     metric: str = "accuracy",
@@ -54,51 +66,54 @@ def deficit_curves(
 ) -> Axes:
     """Draw the score of each method as its units are ablated, with the band over samples, and return the axes.
 
-    ``frame`` has a row per method, direction and step: ``method, direction, fraction, score, low, high``.
-    ``random`` has a row per random order and step: ``order, direction, fraction, score``. ``notes`` are sentences that
-    stand above the curves.
+    ``frame`` has a row per method, direction and step: ``method, direction, fraction, score, low, high``, best method
+    first. Equal curves are drawn once and named together. The ``top`` different ones have colours, the others are grey;
+    None colours all. ``random`` has a row per step: ``fraction, low, median, high`` of ``orders`` random orders and
+    their reverses. ``notes`` are sentences that stand above the curves.
     """
     if ax is None:
-        size = curves_size(list(frame["method"].unique())) if legend else (7.0, 5.0)
-        _, ax = plt.subplots(figsize=size, layout="constrained")
-    handles = [] if random is None or random.empty else [_random_orders(ax, random)]
-    methods = list(dict.fromkeys(frame["method"]))
-    styles = zip(methods, _legend_labels(methods), cycle(COLOURS), cycle(MARKERS))
-    shown = [
-        _method(
-            ax,
-            frame[frame["method"] == method],
-            name,
-            colour,
-            marker if len(methods) > PLAIN else "",
-            number,
-        )
-        for number, (method, name, colour, marker) in enumerate(styles)
-    ]
+        _, ax = plt.subplots(figsize=curves_size(frame, top) if legend else (7.0, 5.0), layout="constrained")
+    groups = equal_curves(frame)
+    best, others = groups[:top], groups[len(groups[:top]) :]
+    for rest in others:
+        _in_grey(ax, frame[frame["method"] == rest[0]])
+    handles = _lines(ax, frame, best)
+    if others:
+        more = counted(sum(map(len, others)), "more method")
+        handles.append(Line2D([], [], color=GREY, linewidth=1.2, label=more))
     goes_both_ways = bool((frame["direction"] == "ascending").any())
     if goes_both_ways:
-        handles.insert(
-            0, Line2D([], [], color=DARK_GREY, linestyle="--", label="reverse order:\nleast important first")
-        )
+        handles.append(Line2D([], [], color=DARK_GREY, linestyle="--", label="reverse order:\nleast important first"))
+    if random is not None and not random.empty:
+        handles.append(_random_orders(ax, random, orders))
     ax.set_xlim(0, 1)
     ax.set_xlabel("units ablated (fraction)")
     ax.set_ylabel(label(metric.replace("_", " ")))
     title = title or "Deficit curves, most important units ablated first"
     frame_lightly(ax, title, "y", *notes, GAP_AREA if goes_both_ways else "")
     if legend:
-        ax.legend(
-            handles=[*shown, *handles],
-            loc="upper left",
-            bbox_to_anchor=(1.01, 1.0),
-            frameon=False,
-            fontsize="small",
-        )
+        _legend(ax, handles)
     return ax
 
 
-def curves_size(methods: Sequence[str]) -> tuple[float, float]:
-    """Return the inches that the curves of these methods need, with a legend: width and height."""
-    lines = [name.count("\n") + 1 for name in _legend_labels(methods)]
+def equal_curves(frame: pd.DataFrame) -> list[list[str]]:
+    """Return the methods of a frame of curves as they come, those whose curves are equal in one list."""
+    groups: list[tuple[NDArray[np.float64], list[str]]] = []
+    for method in dict.fromkeys(frame["method"]):
+        rows = frame[frame["method"] == method].sort_values(["direction", "fraction"])
+        curve = rows["score"].to_numpy(np.float64)
+        for other, names in groups:
+            if curve.shape == other.shape and np.allclose(curve, other, rtol=1e-12, atol=1e-12, equal_nan=True):
+                names.append(method)
+                break
+        else:
+            groups.append((curve, [method]))
+    return [names for _, names in groups]
+
+
+def curves_size(frame: pd.DataFrame, top: int | None = None) -> tuple[float, float]:
+    """Return the inches that a frame of curves needs, with a legend: width and height."""
+    lines = [name.count("\n") + 1 for name in _legend_labels(equal_curves(frame)[:top])]
     return 9.5, max(5.2, 2.2 + 0.14 * sum(lines) + 0.045 * len(lines))
 
 
@@ -139,8 +154,37 @@ def bars_size(methods: Iterable[str]) -> tuple[float, float]:
     return 7.0, 1.7 + 0.16 * (len(lines) + sum(lines))
 
 
-def _legend_labels(methods: Sequence[str]) -> list[str]:
-    return name_labels(methods, lines=3 if len(methods) <= 8 else 2)
+def _legend_labels(groups: Sequence[Sequence[str]]) -> list[str]:
+    """Return the label of each group of methods with equal curves, one name a line."""
+    shown = [list(group[:MOST_NAMES]) for group in groups]
+    names = iter(name_labels([name for group in shown for name in group], lines=3 if len(groups) <= 8 else 2))
+    labels = ["\n= ".join(next(names) for _ in group) for group in shown]
+    more = [max(0, len(group) - MOST_NAMES) for group in groups]
+    return [f"{one}\n= {counted(k, 'more method')}" if k else one for one, k in zip(labels, more, strict=True)]
+
+
+def _legend(ax: Axes, handles: Sequence[Artist]) -> None:
+    """Write the legend beside the curves, or below them where these would be left no room."""
+    at: dict[str, Any] = {"bbox_to_anchor": (1.01, 1.0)}
+    if ax.get_window_extent().width / ax.figure.dpi < NARROW:
+        below_ticks = ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
+        at = {"bbox_to_anchor": (0.0, 0.0), "bbox_transform": ax.transAxes + below_ticks}
+    ax.legend(handles=handles, loc="upper left", **at, frameon=False, fontsize="small")
+
+
+def _lines(ax: Axes, frame: pd.DataFrame, groups: Sequence[Sequence[str]]) -> list[Artist]:
+    """Draw each group of equal curves in a colour of its own; return their legend entries."""
+    styles = zip(groups, _legend_labels(groups), cycle(COLOURS), cycle(MARKERS))
+    return [
+        _method(ax, frame[frame["method"] == group[0]], name, colour, marker if len(groups) > PLAIN else "", number)
+        for number, (group, name, colour, marker) in enumerate(styles)
+    ]
+
+
+def _in_grey(ax: Axes, rows: pd.DataFrame) -> None:
+    for direction, style in (("descending", "-"), ("ascending", "--")):
+        one = rows[rows["direction"] == direction].sort_values("fraction")
+        ax.plot(one["fraction"], one["score"], style, color=GREY, linewidth=0.8, zorder=2)
 
 
 def _method(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str, number: int) -> Line2D:
@@ -176,15 +220,13 @@ def _method(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str, n
     return line
 
 
-def _random_orders(ax: Axes, random: pd.DataFrame) -> Line2D:
-    """Draw each random order thin and their mean thick, in grey; return the legend entry."""
-    for _, one in random.sort_values("fraction").groupby(["order", "direction"]):
-        ax.plot(one["fraction"], one["score"], color=GREY, linewidth=0.6, alpha=0.5, zorder=1)
-    mean = random.groupby("fraction")["score"].mean()
-    ax.plot(mean.index, mean, color=DARK_GREY, linewidth=3, alpha=0.85, zorder=2)
-    orders, both = counted(random["order"].nunique(), "random order"), random["direction"].nunique() > 1
-    curves = f"{orders}\nand reverses (thin)," if both else f"{orders} (thin),"
-    return Line2D([], [], color=DARK_GREY, linewidth=3, alpha=0.85, label=f"{curves}\nmean of them (thick)")
+def _random_orders(ax: Axes, random: pd.DataFrame, orders: int) -> Artist:
+    """Draw the median of random orders and a band from 5 to 95 % of them, in grey; return the legend entry."""
+    entry = f"{counted(orders, 'random order')} and\nreverses: median, 5 to 95 %"
+    fraction = random["fraction"]
+    ax.fill_between(fraction, random["low"], random["high"], color=BAND, linewidth=0, zorder=1, label="_")
+    (line,) = ax.plot(fraction, random["median"], color=DARK_GREY, linewidth=2, zorder=2, label=entry)
+    return line
 
 
 def frame_lightly(ax: Axes, title: str, grid: Literal["both", "x", "y"], *notes: str) -> None:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from captum_ablate.evaluation.curve import deficit_areas
 
+QUANTILES = (0.05, 0.5, 0.95)
+"""Low end, middle and high end of the band of random orders in a picture."""
+
 
 @dataclass(frozen=True, eq=False)
 class RandomOrders:
@@ -58,6 +61,15 @@ class RandomOrders:
     def gap_areas(self) -> Tensor:
         """Contribution of each sample to the gap of each order, ``[orders, n]``."""
         return self.areas - self.ascending_areas
+
+    @property
+    def quantiles(self) -> Tensor:
+        """The 5 %, 50 % and 95 % of the mean curves at each step, reverses counted in: ``[3, steps+1]``.
+
+        A reversed random order is a random order, so one band serves both directions. ``[0, steps+1]`` of no order.
+        """
+        both = torch.cat([self.score, self.ascending_score])
+        return torch.quantile(both, both.new_tensor(QUANTILES), dim=0) if len(both) else both
 
     def to_frame(self, fraction: Tensor) -> pd.DataFrame:
         """Return one row per order, direction and step: order, direction, fraction, score."""

@@ -8,6 +8,7 @@ from dataclasses import FrozenInstanceError
 
 import matplotlib as mpl
 import numpy as np
+import oracles
 import pandas as pd
 import pytest
 import torch
@@ -15,7 +16,8 @@ from all_kinds import compared
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
-from captum_ablate import CumulativeAblationEvaluator
+from captum_ablate import Comparison, CumulativeAblationEvaluator
+from captum_ablate.evaluation import plots
 from captum_ablate.evaluation.comparison import RandomOrders
 
 mpl.use("Agg")
@@ -73,13 +75,59 @@ def test_plot_returns_axes_and_takes_them(comparison):
     mpl.pyplot.close(own.figure)
 
 
-def test_plot_draws_every_curve_and_every_random_order(comparison):
-    ax = comparison.plot(Figure().subplots())
+def test_plot_draws_every_curve_and_the_band_of_random_orders(comparison):
+    ax = comparison.plot(Figure().subplots(), top=None)
     drawn = [line.get_ydata() for line in ax.lines]
+    both = torch.cat([comparison.random.score, comparison.random.ascending_score]).T.tolist()
     wanted = [c.score for c in comparison.curves.values()] + [c.ascending_score for c in comparison.curves.values()]
-    wanted += [*comparison.random.score, *comparison.random.ascending_score]
+    wanted.append(torch.tensor([oracles.quantile(step, 0.5) for step in both]))
     for curve in wanted:
         assert any(len(y) == len(curve) and np.allclose(y, curve) for y in drawn)
+    corners = {(round(x, 9), round(y, 9)) for path in ax.collections[-1].get_paths() for x, y in path.vertices}
+    for x, step in zip(next(iter(comparison.curves.values())).fraction.tolist(), both, strict=True):
+        assert {(round(x, 9), round(oracles.quantile(step, q), 9)) for q in (0.05, 0.95)} <= corners
+
+
+def test_a_methods_own_plot_has_the_same_band(comparison, tmp_path):
+    loaded = Comparison.load(comparison.save(tmp_path))
+    both = comparison.plot(Figure().subplots())
+    for ax in (comparison["conductance"].plot(Figure().subplots()), loaded["conductance"].plot(Figure().subplots())):
+        assert "6 random orders and\nreverses: median, 5 to 95 %" in legend_of(ax)
+        np.testing.assert_array_equal(
+            ax.collections[-1].get_paths()[0].vertices, both.collections[-1].get_paths()[0].vertices
+        )
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def coloured(ax):
+    return [line for line in ax.lines if line.get_color() not in (plots.GREY, plots.DARK_GREY)]
+
+
+def test_the_best_have_colours_and_the_rest_is_counted(comparison):
+    ax = comparison.plot(Figure().subplots(), top=2)
+    best = comparison.leaderboard["method"].tolist()
+    assert legend_of(ax)[:3] == [*best[:2], "3 more methods"]
+    shown = [line.get_ydata() for line in coloured(ax)]
+    wanted = [c for name in best[:2] for c in (comparison[name].ascending_score, comparison[name].score)]
+    np.testing.assert_allclose(shown, np.stack(wanted))
+    assert len([line for line in ax.lines if line.get_color() == plots.GREY]) == 6
+    assert not any("more" in text for text in legend_of(comparison.plot(Figure().subplots(), top=None)))
+    with pytest.raises(ValueError, match="top must be"):
+        comparison.plot(top=0)
+
+
+def test_equal_curves_are_drawn_once_and_named_together(setting):
+    model, data, _ = setting
+    names = {"a": torch.arange(8.0), "other": -torch.arange(8.0), **{f"a{k}": torch.arange(8.0) * k for k in (2, 3)}}
+    evaluator = CumulativeAblationEvaluator(model, "1", metric="logit", n_random=0)
+    ax = evaluator.compare(names, data).plot(Figure().subplots(), top=1)
+    groups = ["a\n= a2\n= a3", "other"]
+    assert legend_of(ax)[0] in groups
+    assert legend_of(ax)[1] == ("1 more method" if legend_of(ax)[0] == groups[0] else "3 more methods")
+    assert len(ax.lines) == 4
 
 
 def test_plot_without_random_orders(setting):

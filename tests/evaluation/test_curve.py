@@ -36,6 +36,7 @@ def made(counts, units, values, ascending, target=None, in_sample=False, **about
         p_exact=1.0,
         p=1.0,
         ties=0,
+        random_quantiles=torch.zeros(0, len(counts), dtype=torch.float64),
         provenance=Provenance(
             **{
                 "layers": {"hidden": units},

@@ -59,13 +59,14 @@ def test_equal_methods_share_their_range(setting):
 
 
 def test_print_is_the_table_of_the_design(comparison):
-    lines = str(comparison).splitlines()
+    setting, note, *lines = str(comparison).splitlines()
     accuracy = comparison["tied"].score[0]
-    assert lines[0] == f"1 (8 units, zero reference, accuracy {accuracy:.3f} on 70 samples, 6 random orders)"
-    assert re.split(r" {2,}", lines[1]) == [
+    assert setting == f"1 (8 units, zero reference, accuracy {accuracy:.3f} on 70 samples, 6 random orders)"
+    assert [note] == comparison.notes
+    assert re.split(r" {2,}", lines[0]) == [
         "rank", "method", "gap [95 % interval]", "z", "p", "deletion", "insertion",
     ]  # fmt: skip
-    for text, row in zip(lines[2:7], comparison.leaderboard.to_dict("records"), strict=True):
+    for text, row in zip(lines[1:6], comparison.leaderboard.to_dict("records"), strict=True):
         assert re.split(r" {2,}", text) == [
             row["rank"],
             row["method"],
@@ -75,11 +76,11 @@ def test_print_is_the_table_of_the_design(comparison):
             f"{row['deletion']:.3f}",
             f"{row['insertion']:.3f}",
         ]
-    assert len({len(line) for line in lines[1:7]}) == 1  # numbers end below each other
-    lrp, other = sorted(lines[7:9])
+    assert len({len(line) for line in lines[0:6]}) == 1  # numbers end below each other
+    lrp, other = sorted(lines[6:8])
     assert lrp == f"not applicable: LRP ({comparison.failed['LRP']})"
     assert other.startswith("not applicable: other layer (the attribution belongs to another layer")
-    assert lines[9:] == [MEANING]
+    assert lines[8:] == [MEANING]
     assert repr(comparison) == str(comparison)
 
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from captum_ablate import Comparison, CumulativeAblationEvaluator
 from captum_ablate.evaluation import plots
-from captum_ablate.evaluation.curve import chance_notes
 from captum_ablate.evaluation.labels import label, name_labels, plain
+from captum_ablate.evaluation.notes import chance_notes
 from captum_ablate.inputs.wording import columns, distinct, visible
 
 STRANGE = [
@@ -129,7 +129,9 @@ def test_strange_names_stand_together(tmp_path):
 def test_the_printed_table_stays_aligned_and_tells_long_names_apart():
     comparison = compared(STRANGE)
     lines = str(comparison).splitlines()
-    table = lines[1 : 2 + len(comparison)]
+    start = 1 + len(comparison.notes)
+    table = lines[start : start + 1 + len(comparison)]
+    assert table[0].startswith("rank")
     ends = {columns(line[: line.index(" [")].replace("\u2068", "").replace("\u2069", "")) for line in table[1:]}
     assert len(ends) == 1
     assert max(map(columns, table)) < 140

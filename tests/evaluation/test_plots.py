@@ -44,12 +44,10 @@ def curves(
     return pd.concat(parts)
 
 
-def random_orders(orders: int = 20) -> pd.DataFrame:
+def random_orders() -> pd.DataFrame:
     fraction = np.linspace(0, 1, 21)
-    return pd.concat(
-        pd.DataFrame({"order": o, "direction": d, "fraction": fraction, "score": 1 - fraction ** (2 + o / 20)})
-        for o in range(orders)
-        for d in ("descending", "ascending")
+    return pd.DataFrame(
+        {"fraction": fraction, "low": 1 - fraction, "median": 1 - fraction**2.5, "high": 1 - fraction**3}
     )
 
 
@@ -74,13 +72,13 @@ def test_the_order_of_rows_does_not_matter() -> None:
 
 
 def test_legend_names_methods_as_they_come_and_explains_dashed_and_grey() -> None:
-    ax = plots.deficit_curves(curves(["b", "a", "c"]), random_orders())
+    ax = plots.deficit_curves(curves(["b", "a", "c"]), random_orders(), orders=20)
     assert labels_of(ax) == [
         "b",
         "a",
         "c",
         "reverse order:\nleast important first",
-        "20 random orders\nand reverses (thin),\nmean of them (thick)",
+        "20 random orders and\nreverses: median, 5 to 95 %",
     ]
 
 
@@ -96,11 +94,28 @@ def test_legend_says_nothing_of_what_is_not_drawn() -> None:
     assert plots.deficit_curves(curves(["a"]), legend=False).get_legend() is None
 
 
-def test_mean_of_random_orders_is_drawn_thick() -> None:
+def test_random_orders_are_a_band_and_its_median() -> None:
     random = random_orders()
     ax = plots.deficit_curves(curves(["a"]), random)
     thick = max(ax.lines, key=lambda line: line.get_linewidth())
-    np.testing.assert_allclose(thick.get_ydata(), random.groupby("fraction")["score"].mean())
+    np.testing.assert_array_equal(thick.get_ydata(), random["median"])
+    assert ax.collections[-1].get_facecolor()[0].tolist() == list(mpl.colors.to_rgba(plots.BAND))
+
+
+@pytest.mark.parametrize("size", [(3.5, 6.0), (4.2, 5.5), (9.0, 5.0), (14.0, 5.0)])
+def test_legend_stands_beside_or_below_the_curves_and_inside_the_picture(size: tuple[float, float]) -> None:
+    figure = Figure(figsize=size, layout="constrained")
+    ax = plots.deficit_curves(curves(["a", "b", "c"]), random_orders(), orders=20, top=2, ax=figure.subplots())
+    figure.draw_without_rendering()
+    legend, axes, labels = (part.get_window_extent() for part in (ax.get_legend(), ax, ax.xaxis.label))
+    assert legend.x0 >= axes.x1 or legend.y1 <= labels.y0
+    assert legend.y0 >= 0
+    assert axes.height > 0.25 * figure.bbox.height
+
+
+def test_many_equal_curves_are_counted() -> None:
+    frame = pd.concat([curves(["a"]).assign(method=f"m{k}") for k in range(8)])
+    assert labels_of(plots.deficit_curves(frame))[0] == "m0\n= m1\n= m2\n= m3\n= m4\n= 3 more methods"
 
 
 @pytest.mark.parametrize("methods", [2, 12, 40])

@@ -19,8 +19,9 @@ def curve_grid(found: Mapping[str, LayerCurves]) -> Figure:
     for row, (data, curves) in zip(axes, found.items(), strict=True):
         for ax, place in zip(row, places, strict=True):
             comparison = curves[place]
-            fraction, units = next(iter(comparison.curves.values())).fraction, comparison.provenance.units
-            deficit_curves(comparison.to_frame(), comparison.random.to_frame(fraction), ax=ax, legend=False)
+            units, orders = comparison.provenance.units, len(comparison.random)
+            band = next(iter(comparison.curves.values())).random_band
+            deficit_curves(comparison.to_frame(), band, orders=orders, ax=ax, legend=False)
             ax.set_ylabel("accuracy" if ax is row[0] else "")
             ax.set_title(f"{data}, {place} ({units} units)", loc="left", fontweight="bold", fontsize=11)
             for text in list(ax.texts):

@@ -1,0 +1,79 @@
+"""Sentences to read before the numbers, each only where it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from captum_ablate.inputs.targets import are_classes
+from captum_ablate.inputs.wording import counted, visible
+
+FEW_STEPS = 5
+"""Fewer steps than this make coarse areas, unless they are one unit each."""
+
+MOST_NAMES = 5
+"""Methods that a sentence names; of more, the rest is counted."""
+
+
+def chance_notes(intact: Tensor, target: Tensor, metric: str) -> list[str]:
+    """Return a sentence where the intact network is no better than chance, by accuracy: else none.
+
+    Chance is the share of the most frequent class among the evaluated samples: what always naming this class scores.
+    Samples of one class alone have no chance to compare with.
+    """
+    if metric != "accuracy" or not are_classes(target) or not bool(((intact == 0) | (intact == 1)).all()):
+        return []
+    counts, accuracy = target.unique(return_counts=True)[1], float(intact.mean())
+    chance = float(counts.max()) / len(target)
+    if len(counts) < 2 or accuracy > chance:
+        return []
+    return [
+        f"at chance: the intact network's accuracy {accuracy:.3f} is not above {chance:.3f}, the share of the most "
+        "frequent class; what its units do for accuracy cannot be told"
+    ]
+
+
+def step_notes(n_ablated: Tensor) -> list[str]:
+    """Return a sentence where a curve ``[steps+1]`` has fewer than 5 steps and skips units: else none."""
+    steps, units = len(n_ablated) - 1, int(n_ablated[-1])
+    if steps >= min(FEW_STEPS, units):
+        return []
+    return [f"{counted(steps, 'step')} only: with fewer than {FEW_STEPS}, areas and gaps are coarse"]
+
+
+def tie_notes(ties: Mapping[str, int], units: int) -> list[str]:
+    """Return a sentence that names the methods which give every unit the same score, from ``ties`` by method."""
+    flat = _flat(ties, units)
+    if not flat:
+        return []
+    orders = "its order is" if len(flat) == 1 else "their orders are"
+    return [f"all ties: {_listed(flat)} {'gives' if len(flat) == 1 else 'give'} all units one score; {orders} random"]
+
+
+def order_notes(orders: Mapping[str, Tensor], ties: Mapping[str, int]) -> list[str]:
+    """Return a sentence for each group of methods with the same order ``[units]``; all-tied ones are no group."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, order in orders.items():
+        if name not in _flat(ties, len(order)):
+            groups.setdefault(tuple(order.tolist()), []).append(name)
+    return [f"same order: {_listed(names)}; one curve for all of them" for names in groups.values() if len(names) > 1]
+
+
+def gap_notes(gaps: Sequence[float]) -> list[str]:
+    """Return a sentence where all of several gaps are 0: else none."""
+    if any(abs(gap) > 1e-12 for gap in gaps):
+        return []
+    one = len(gaps) == 1
+    return [f"{'the gap is' if one else 'all gaps are'} 0: the metric does not tell an order from its reverse"]
+
+
+def _flat(ties: Mapping[str, int], units: int) -> list[str]:
+    return [name for name, tied in ties.items() if units > 1 and tied == units - 1]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [visible(name) for name in names[:MOST_NAMES]]
+    if len(names) > MOST_NAMES:
+        return f"{', '.join(shown)} and {len(names) - MOST_NAMES} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
