@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from captum_ablate.evaluation.labels import label
 from captum_ablate.inputs.values import whole_number
 from captum_ablate.statistics.intervals import LEVEL, Interval
-from captum_ablate.studies.linear_models import LinearFit, bootstrap, fit, freedman_lane
-from captum_ablate.studies.regression_terms import check_columns, regression_terms, strata_of, stratum_numbers
+from captum_ablate.studies.linear_models import Blocks, LinearFit, bootstrap, fit, freedman_lane
+from captum_ablate.studies.regression_terms import blocks_of, check_columns, regression_terms, strata_of
 
 MODELS = {
     "M1": ("constant", "selectivity", "log size"),
@@ -37,8 +37,9 @@ class InteractionRegression:
 
     ``models`` has a row per model: r2, adjusted_r2, aic, coefficients. ``product`` is the coefficient of s a in M3 with
     ``product_interval``. ``r2_gain`` is R2(M3) - R2(M2) with ``r2_gain_interval``, which cannot fall below 0. ``p`` is
-    Freedman and Lane's permutation p of the product, M3 against M2, two-sided. Intervals come from rows resampled
-    within strata, with the standardisation held fixed.
+    Freedman and Lane's permutation p of the product, M3 against M2, two-sided. Intervals come from groups
+    resampled within strata, with the standardisation held fixed. The rows of one group, its classes, are permuted and
+    resampled together: they are not independent. ``groups`` counts the groups.
     """
 
     models: pd.DataFrame
@@ -50,6 +51,7 @@ class InteractionRegression:
     p: float
     permutations: int
     strata: tuple[str, ...]
+    groups: int
     response: str
     rows: pd.DataFrame
 
@@ -58,7 +60,7 @@ class InteractionRegression:
         cls,
         terms: Mapping[str, NDArray[np.float64]],
         y: NDArray[np.float64],
-        numbers: NDArray[np.int64],
+        blocks: Blocks,
         *,
         strata: tuple[str, ...],
         response: str,
@@ -68,7 +70,7 @@ class InteractionRegression:
     ) -> InteractionRegression:
         """Fit the models to the deficits ``y [n]`` of groups with these ``terms``, each ``[n]``.
 
-        ``numbers [n]`` is the number of each row's stratum.
+        ``blocks`` are the rows of each group, which are exchanged and resampled as one.
 
         Raises:
             ValueError: if the rows cannot tell the product from the other terms.
@@ -80,7 +82,7 @@ class InteractionRegression:
                 f"{len(y)} rows cannot tell the product from selectivity, activity and size; bring more groups "
                 "(smaller tiles, more classes)"
             )
-        drawn = {name: bootstrap(x, y, numbers, resamples=resamples, seed=seed) for name, x in designs.items()}
+        drawn = {name: bootstrap(x, y, blocks, resamples=resamples, seed=seed) for name, x in designs.items()}
         intervals = {name: np.percentile(drawn[name][0], ENDS, axis=0) for name in MODELS}
         product_low, product_high = intervals["M3"][:, -1]
         gain_low, gain_high = np.nanpercentile(drawn["M3"][1] - drawn["M2"][1], ENDS)
@@ -92,16 +94,17 @@ class InteractionRegression:
             product_interval=Interval(float(product_low), float(product_high)),
             r2_gain=fits["M3"].r2 - fits["M2"].r2,
             r2_gain_interval=Interval(float(gain_low), float(gain_high)),
-            p=freedman_lane(designs["M2"], terms["product"], y, numbers, permutations=permutations, seed=seed),
+            p=freedman_lane(designs["M2"], terms["product"], y, blocks, permutations=permutations, seed=seed),
             permutations=permutations,
             strata=strata,
+            groups=len(blocks.rows),
             response=response,
             rows=pd.DataFrame({**terms, "deficit": y, **fitted}),
         )
 
     @property
     def n(self) -> int:
-        """Number of groups fitted."""
+        """Number of rows fitted: groups, times classes where each group has a row per class."""
         return len(self.rows)
 
     def aic_gain(self, over: str) -> float:
@@ -155,12 +158,16 @@ class InteractionRegression:
         ax.spines[["top", "right"]].set_visible(False)
         low, high = self.product_interval
         ax.set_title(
-            f"{self.n} groups: product {self.product:.4f} [{low:.4f}, {high:.4f}], p = {self.p:.3g}",
+            f"{self._counted}: product {self.product:.4f} [{low:.4f}, {high:.4f}], p = {self.p:.3g}",
             loc="left",
             fontweight="bold",
             fontsize="medium",
         )
         return ax
+
+    @property
+    def _counted(self) -> str:
+        return f"{self.n} groups" if self.n == self.groups else f"{self.groups} groups, {self.n} rows"
 
     def _predicted(self, selectivity: NDArray[np.float64], activity: float) -> NDArray[np.float64]:
         """Return the deficits that M3 predicts for ``selectivity [n]``, in a group of mean log size."""
@@ -175,7 +182,7 @@ class InteractionRegression:
         low, high = self.product_interval
         r2 = ", ".join(f"{name} {value:.3f}" for name, value in self.models["r2"].items())
         return (
-            f"InteractionRegression({self.n} groups: R2 {r2}; product {self.product:.4g} [{low:.4g}, {high:.4g}], "
+            f"InteractionRegression({self._counted}: R2 {r2}; product {self.product:.4g} [{low:.4g}, {high:.4g}], "
             f"p = {self.p:.3g})"
         )
 
@@ -188,6 +195,7 @@ def interaction_regression(
     activity: str = "mean_activity",
     size: str = "n_units",
     strata: Sequence[str] | None = None,
+    groups: str | Sequence[str] | None = None,
     permutations: int = 1999,
     resamples: int = 1000,
     seed: int = 0,
@@ -206,6 +214,9 @@ def interaction_regression(
         size: the column of numbers of units.
         strata: columns whose combinations rows are permuted and resampled within. Without, those of ``network``,
             ``layer`` and ``class`` that the frame has.
+        groups: columns that name the group of units of a row, within ``network`` and ``layer``. The rows of a group
+            are permuted and resampled together. Without, rows with one ``group``, size and selectivity are a group
+            where the frame has a column ``group``; ``()`` makes each row its own.
         permutations: of Freedman and Lane's test.
         resamples: of the bootstrap.
         seed: of both.
@@ -233,7 +244,7 @@ def interaction_regression(
     return InteractionRegression.of(
         regression_terms(frame, selectivity, activity, size),
         frame[response].to_numpy(np.float64),
-        stratum_numbers(frame, strata),
+        blocks_of(frame, strata, groups, selectivity=selectivity, size=size),
         strata=strata,
         response=response,
         permutations=permutations,

@@ -1,4 +1,4 @@
-"""Least squares for a handful of terms: fit, bootstrap within strata, and Freedman and Lane's permutation test."""
+"""Least squares for a handful of terms: fit, bootstrap of blocks of rows, and Freedman and Lane's permutation test."""
 
 from __future__ import annotations
 
@@ -54,14 +54,61 @@ def fit(terms: Floats, y: Floats) -> LinearFit:
     return LinearFit(coefficients.astype(np.float64), fitted, residuals, total, int(rank))
 
 
-def bootstrap(terms: Floats, y: Floats, strata: Integers, *, resamples: int, seed: int) -> tuple[Floats, Floats]:
-    """Return coefficients ``[resamples, terms]`` and R2 ``[resamples]`` of fits to rows resampled within strata."""
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Rows that belong together, such as one group of units in every class: they are drawn and exchanged as one.
+
+    ``block [n]`` is the number of each row's block, ``kind [blocks]`` that of each block's kind: blocks are exchanged
+    within their kind. ``rows`` holds each block's rows, in an order that matches within a kind.
+    """
+
+    block: Integers
+    kind: Integers
+    rows: tuple[Integers, ...]
+
+    @classmethod
+    def of(cls, strata: Integers, groups: Integers, places: Integers) -> Blocks:
+        """Return the rows of one group and stratum as a block; each argument is ``[n]``.
+
+        ``places`` tell the rows of a block apart. Blocks of a kind have one stratum and the same places.
+        """
+        block = np.unique(np.stack([strata, groups]), axis=1, return_inverse=True)[1].reshape(-1)
+        first = np.unique(block, return_index=True)[1]
+        block = np.argsort(np.argsort(first))[block]  # numbered as they come
+        order = np.lexsort((places, block))
+        rows = tuple(np.split(order, np.flatnonzero(np.diff(block[order])) + 1))
+        kinds = [(int(strata[own[0]]), *places[own].tolist()) for own in rows]
+        numbers = {kind: k for k, kind in enumerate(sorted(set(kinds)))}
+        return cls(block.astype(np.int64), np.array([numbers[kind] for kind in kinds], dtype=np.int64), rows)
+
+    @classmethod
+    def single(cls, strata: Integers) -> Blocks:
+        """Return every row as a block of its own, exchanged within ``strata [n]``."""
+        return cls.of(strata, np.arange(len(strata)), np.zeros_like(strata))
+
+    def orders(self, permutations: int, random: np.random.Generator) -> Integers:
+        """Return orders ``[permutations, n]`` of the rows that exchange whole blocks within their kind."""
+        exchanged = _orders(self.kind, permutations, random)  # [permutations, blocks]
+        orders = np.empty((permutations, len(self.block)), dtype=np.int64)
+        for kind in np.unique(self.kind):
+            own = np.flatnonzero(self.kind == kind)
+            rows = np.stack([self.rows[k] for k in own])  # [blocks, places]
+            orders[:, rows] = rows[np.searchsorted(own, exchanged[:, own])]
+        return orders
+
+    def draws(self, resamples: int, random: np.random.Generator) -> Floats:
+        """Return how often each row is drawn, ``[resamples, n]``: whole blocks, with replacement, within their kind."""
+        times = np.zeros((resamples, len(self.kind)))
+        for kind in np.unique(self.kind):
+            own = np.flatnonzero(self.kind == kind)
+            times[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), size=resamples)
+        return times[:, self.block]
+
+
+def bootstrap(terms: Floats, y: Floats, blocks: Blocks, *, resamples: int, seed: int) -> tuple[Floats, Floats]:
+    """Return coefficients ``[resamples, terms]`` and R2 ``[resamples]`` of fits to resampled blocks of rows."""
     n, p = terms.shape
-    random = np.random.default_rng(seed)
-    weights = np.zeros((resamples, n))
-    for stratum in np.unique(strata):
-        own = np.flatnonzero(strata == stratum)
-        weights[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), size=resamples)
+    weights = blocks.draws(resamples, np.random.default_rng(seed))
     squares = (weights @ np.einsum("ni,nj->nij", terms, terms).reshape(n, p * p)).reshape(resamples, p, p)
     products = weights @ (terms * y[:, None])  # [resamples, terms]
     coefficients = np.einsum("bij,bj->bi", np.linalg.pinv(squares, hermitian=True), products)
@@ -73,14 +120,13 @@ def bootstrap(terms: Floats, y: Floats, strata: Integers, *, resamples: int, see
         return coefficients, np.where(varies, 1 - rest / total, np.nan)
 
 
-def freedman_lane(
-    reduced: Floats, extra: Floats, y: Floats, strata: Integers, *, permutations: int, seed: int
-) -> float:
+def freedman_lane(reduced: Floats, extra: Floats, y: Floats, blocks: Blocks, *, permutations: int, seed: int) -> float:
     """Return the two-sided permutation p of the term ``extra [n]`` beside the terms ``reduced [n, terms]``.
 
-    Freedman and Lane (1983) permute the residuals of the reduced model, here within ``strata [n]``, add them to its
-    fitted values, and fit the full model again. Its statistic, \\|t\\| of the extra term, rises with the partial
-    correlation of ``extra`` and y given ``reduced``, which needs no fit of the full model.
+    Freedman and Lane (1983) permute the residuals of the reduced model, here in whole blocks (Winkler et al. 2014),
+    add them to its fitted values, and fit the full model again. The statistic is \\|t\\| of the extra term. It needs no
+    fit of the full model: only y and ``extra`` less what ``reduced`` explains. Where blocks have several rows, the
+    standard error of t is that of whole blocks (Liang and Zeger 1986).
     p = (1 + #{permuted >= observed}) / (permutations + 1).
     """
     basis, upper = np.linalg.qr(reduced)
@@ -92,12 +138,21 @@ def freedman_lane(
 
     direction = rest(extra)
     residuals = rest(y)
+    single = len(blocks.rows) == len(y)
+    members = None if single else np.eye(len(blocks.rows))[blocks.block]  # [n, blocks]
 
     def statistic(rows: Floats) -> Floats:
+        """Return what rises with \\|t\\|: the partial correlation, or the product over its error from whole blocks."""
+        products = rows @ direction
+        if members is None:
+            error = np.linalg.norm(rows, axis=-1)
+        else:
+            unexplained = rows - products[..., None] * direction / (direction @ direction)
+            error = np.linalg.norm((unexplained * direction) @ members, axis=-1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.abs(rows @ direction) / np.linalg.norm(rows, axis=-1)
+            return np.abs(products) / error
 
-    permuted = rest(residuals[_orders(strata, permutations, np.random.default_rng(seed))])
+    permuted = rest(residuals[blocks.orders(permutations, np.random.default_rng(seed))])
     observed = float(statistic(residuals))
     at_least = statistic(permuted) >= observed * (1 - 1e-12)
     return float((1 + at_least.sum()) / (permutations + 1))

@@ -1,4 +1,4 @@
-"""From a frame of groups to the terms of a regression: columns checked, strata numbered, predictors standardised."""
+"""From a frame of groups to the terms of a regression: columns checked, groups found, predictors standardised."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from captum_ablate.studies.linear_models import Blocks
+
 STRATA = ("network", "layer", "class")
-"""Columns within which rows are exchanged, where the frame has them."""
+"""Columns within which groups are exchanged, where the frame has them."""
 SCALES = ("network", "layer")
 """Columns within which selectivity and activity are standardised: activities of two layers have no common unit."""
 
@@ -39,14 +41,40 @@ def strata_of(frame: pd.DataFrame, asked: Sequence[str] | None) -> tuple[str, ..
     return tuple(asked)
 
 
-def stratum_numbers(frame: pd.DataFrame, strata: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return the number of each row's stratum, ``[n]``."""
-    groups: NDArray[np.int64] = np.zeros(len(frame), dtype=np.int64)
-    if strata:
-        groups = np.asarray(frame.groupby(list(strata)).ngroup(), dtype=np.int64)
-    if max(np.bincount(groups)) < 2:
-        raise ValueError(f"every stratum of {', '.join(strata)} has one row only, so there is nothing to permute")
-    return groups
+def blocks_of(
+    frame: pd.DataFrame, strata: tuple[str, ...], groups: Sequence[str] | None, *, selectivity: str, size: str
+) -> Blocks:
+    """Return the rows of each group as a block.
+
+    Blocks are exchanged within the strata that do not vary inside a group. The others, such as the class, tell a
+    group's rows apart. Without ``groups``, rows with one ``group``, size and selectivity are a group.
+
+    Raises:
+        ValueError: if there is no such column, or no two blocks can be exchanged.
+    """
+    if groups is None:
+        names = ["group", size, selectivity] if "group" in frame else []
+    else:
+        names = [groups] if isinstance(groups, str) else list(groups)
+    if missing := [name for name in names if name not in frame]:
+        raise ValueError(f"groups must be columns of the frame; it has no {', '.join(map(repr, missing))}")
+    keys = [*names, *(name for name in SCALES if name in frame and name not in names)] if names else []
+    group = _numbers(frame, keys) if names else np.arange(len(frame))
+    inner = [name for name in strata if (frame.groupby(group)[name].nunique(dropna=False) > 1).any()]
+    outer = [name for name in strata if name not in inner]
+    blocks = Blocks.of(_numbers(frame, outer), group, _numbers(frame, inner))
+    if max(np.bincount(blocks.kind)) < 2:
+        within = f" of {', '.join(strata)}" if strata else ""
+        what = "one row" if len(blocks.rows) == len(frame) else "one group of its classes"
+        raise ValueError(f"every stratum{within} has {what} only, so there is nothing to permute")
+    return blocks
+
+
+def _numbers(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of each row's combination of ``columns``, ``[n]``; 0 without columns."""
+    if not columns:
+        return np.zeros(len(frame), dtype=np.int64)
+    return np.asarray(frame.groupby(list(columns), dropna=False).ngroup(), dtype=np.int64)
 
 
 def regression_terms(frame: pd.DataFrame, selectivity: str, activity: str, size: str) -> dict[str, NDArray[np.float64]]:

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 
 from captum_ablate.studies import interaction_regression
-from captum_ablate.studies.linear_models import bootstrap, fit, freedman_lane
+from captum_ablate.studies.linear_models import Blocks, bootstrap, fit, freedman_lane
 
 matplotlib.use("Agg")
 
@@ -97,7 +97,7 @@ def test_the_permutation_statistic_is_the_t_of_the_full_model():
             permuted[own] = residuals[random.permutation(own)]
         exceed += abs(plain_t((s, a, s * a), fitted + permuted)) >= observed
     expected = (1 + exceed) / 1001
-    found = freedman_lane(reduced, s * a, y, strata, permutations=4000, seed=0)
+    found = freedman_lane(reduced, s * a, y, Blocks.single(strata), permutations=4000, seed=0)
     assert 0.02 < expected < 0.98, "the example should be neither certain nor hopeless"
     assert found == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 1000))
 
@@ -108,8 +108,76 @@ def test_rows_are_exchanged_within_their_stratum_only():
     random = np.random.default_rng(0)
     extra = np.repeat(random.normal(size=10), 2)
     y = np.repeat(random.normal(size=10), 2)
-    assert freedman_lane(np.ones((20, 1)), extra, y, strata, permutations=99, seed=0) == 1.0
-    assert freedman_lane(np.ones((20, 1)), extra, y, np.zeros(20, dtype=int), permutations=99, seed=0) < 1.0
+    assert freedman_lane(np.ones((20, 1)), extra, y, Blocks.single(strata), permutations=99, seed=0) == 1.0
+    assert (
+        freedman_lane(np.ones((20, 1)), extra, y, Blocks.single(np.zeros(20, dtype=int)), permutations=99, seed=0) < 1.0
+    )
+
+
+def in_classes(n=14, classes=10, seed=0, between=1.0):
+    """The frame of one grid: groups that have no product, each a row in every class, with an effect of its own."""
+    random = np.random.default_rng(seed)
+    frame = groups(n, noise=between, seed=seed).drop(columns="class").assign(group=range(n))
+    frame = pd.concat([frame.assign(**{"class": c}) for c in range(classes)], ignore_index=True)
+    return frame.assign(excess=frame["excess"] + 0.5 * random.normal(size=len(frame)))
+
+
+def test_the_rows_of_a_group_are_permuted_and_drawn_together():
+    strata, group, place = np.zeros(8, dtype=int), np.array([0, 1, 2, 3, 3, 2, 1, 0]), np.repeat([0, 1], 4)
+    blocks = Blocks.of(strata, group, place)
+    random = np.random.default_rng(0)
+    for order in blocks.orders(50, random):
+        assert (group[order][:4] == group[order][[7, 6, 5, 4]]).all()
+        assert (place[order] == place).all()
+    assert len(np.unique(blocks.orders(500, random), axis=0)) == 24
+    times = blocks.draws(50, random)
+    assert (times[:, :4] == times[:, [7, 6, 5, 4]]).all()
+    assert (times.sum(axis=1) == 8).all()
+
+
+def test_groups_with_other_classes_are_not_exchanged():
+    frame = in_classes(6, 3).iloc[:-1]  # the last group has no row in the last class
+    strata = frame["class"].to_numpy() * 0
+    blocks = Blocks.of(strata, frame["group"].to_numpy(), frame["class"].to_numpy())
+    orders = blocks.orders(50, np.random.default_rng(0))
+    alone = frame["group"].to_numpy() == 5
+    assert (orders[:, alone] == np.flatnonzero(alone)).all()
+
+
+def test_rows_of_one_group_say_nothing_more_than_one_row():
+    """Without noise between classes, ten classes are ten copies: p is that of one, and so is the interval."""
+    one = in_classes(classes=1, seed=3)
+    copies = pd.concat([one.assign(**{"class": c}) for c in range(10)], ignore_index=True)
+    few, many = (interaction_regression(f, permutations=2000, resamples=1000) for f in (one, copies))
+    assert (few.groups, many.groups, many.n) == (14, 14, 140)
+    assert "14 groups, 140 rows" in repr(many)
+    np.testing.assert_allclose(many.product_interval, few.product_interval, rtol=1e-6)
+    apart = interaction_regression(copies, groups=(), permutations=9, resamples=1000)
+    assert np.subtract(*apart.product_interval) > 0.6 * np.subtract(*many.product_interval)
+
+
+@pytest.mark.parametrize("between", [1.0, 0.1])
+def test_groups_in_many_classes_are_significant_as_seldom_as_said(between):
+    p = [
+        interaction_regression(in_classes(seed=k, between=between), permutations=99, resamples=1).p for k in range(120)
+    ]
+    assert np.mean(np.array(p) <= 0.05) <= stats.binom.ppf(0.99, 120, 0.06) / 120
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_groups_are_found_by_their_units_or_named():
+    frame = in_classes(12, 3)
+    assert interaction_regression(frame, permutations=9, resamples=9).groups == 12
+    assert interaction_regression(frame, groups=(), permutations=9, resamples=9).groups == 36
+    named = frame.rename(columns={"group": "tile"})
+    assert interaction_regression(named, groups="tile", permutations=9, resamples=9).groups == 12
+    layers = pd.concat([frame.assign(layer="a"), frame.assign(layer="b")], ignore_index=True)
+    assert interaction_regression(layers, permutations=9, resamples=9).groups == 24
+    assert interaction_regression(layers, groups="group", permutations=9, resamples=9).groups == 24
+    planes = frame.assign(selectivity=frame["selectivity"] + frame["class"])  # each class in its own plane
+    assert interaction_regression(planes, permutations=9, resamples=9).groups == 36
+    with pytest.raises(ValueError, match="groups must be columns of the frame; it has no 'tile'"):
+        interaction_regression(frame, groups=["tile"])
 
 
 def test_p_is_uniform_where_there_is_no_product():
@@ -148,7 +216,7 @@ def test_the_bootstrap_equals_fits_to_the_rows_drawn():
     frame = groups(20)
     terms = np.column_stack([np.ones(20), frame["selectivity"], frame["mean_activity"]])
     y, strata = frame["excess"].to_numpy(), frame["class"].to_numpy()
-    coefficients, r2 = bootstrap(terms, y, strata, resamples=5, seed=3)
+    coefficients, r2 = bootstrap(terms, y, Blocks.single(strata), resamples=5, seed=3)
     random = np.random.default_rng(3)
     times = np.zeros((5, 20))
     for stratum in range(3):
@@ -238,7 +306,7 @@ def test_what_does_not_vary_has_no_r2(level):
     terms = np.column_stack([np.ones(49), np.random.default_rng(0).normal(size=49)])
     found = fit(terms, np.full(49, level))
     assert np.isnan(found.r2)
-    _, r2 = bootstrap(terms, np.full(49, level), np.zeros(49, dtype=np.int64), resamples=20, seed=0)
+    _, r2 = bootstrap(terms, np.full(49, level), Blocks.single(np.zeros(49, dtype=np.int64)), resamples=20, seed=0)
     assert np.isnan(r2).all()
 
 
@@ -248,7 +316,7 @@ def test_r2_goes_neither_with_the_scale_nor_with_the_level_of_the_deficit(scale,
     terms = np.column_stack([np.ones(60), random.normal(size=60)])
     y, strata = terms[:, 1] + random.normal(size=60), np.zeros(60, dtype=np.int64)
     assert fit(terms, shift + scale * y).r2 == pytest.approx(fit(terms, y).r2, rel=1e-6)
-    r2, moved = (bootstrap(terms, v, strata, resamples=20, seed=0)[1] for v in (y, shift + scale * y))
+    r2, moved = (bootstrap(terms, v, Blocks.single(strata), resamples=20, seed=0)[1] for v in (y, shift + scale * y))
     np.testing.assert_allclose(moved, r2, rtol=1e-5)
 
 
