@@ -41,7 +41,7 @@ from captum_ablate.evaluation.curve import DeficitCurve
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.inputs import samples as demo_data
 from captum_ablate.inputs.batch import Batch
-from captum_ablate.inputs.model import list_layers
+from captum_ablate.inputs.layer_table import list_layers
 from captum_ablate.studies import (
     AblationGrid,
     class_deficits,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from torch import nn
@@ -12,8 +13,10 @@ from captum_ablate.ablation.hook_loop import Probe
 from captum_ablate.ablation.site import Site
 from captum_ablate.ablation.trial import probe_few
 from captum_ablate.inputs.batch import Batch
-from captum_ablate.inputs.model import ForwardFunc, layer_name, warn_of_positions
+from captum_ablate.inputs.calling import call
+from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.repeats import refuse_changes_in_training
+from captum_ablate.inputs.token_axis import warn_of_units
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import samples_first
 
@@ -69,7 +72,8 @@ def locate(
                 f"{site.words} has shape {tuple(shape)} for {n} samples; its first axis must be the samples: build "
                 "the layer with batch_first=True, or name a module after the transpose"
             )
-        warn_of_positions(site.layer, site.name, site.axis.unit_dim, shape)
+        run = partial(call, forward_func, seen.batch)
+        warn_of_units(forward_func, site.layer, site.name, site.axis, shape, run, at_input=at_input)
         stop = start + site.axis.count(shape)
         placed.append(replace(site, units=slice(start, stop)))
         start = stop

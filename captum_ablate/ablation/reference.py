@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_ablate.ablation.site import Site
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc
-from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.units import UnitAxis, check_same_units
 from captum_ablate.statistics.activations import activations
 
 DONORS = 256
@@ -170,7 +170,10 @@ class _MeanFit:
         self.axis, self.sums, self.count = axis, torch.zeros(()), 0
 
     def add(self, activation: Tensor, counted: Tensor | None = None) -> None:
-        self.sums = self.sums + self.axis.total(activation, counted).sum(0).cpu()
+        sums = self.axis.total(activation, counted).sum(0).cpu()
+        if self.sums.ndim:
+            check_same_units(len(self.sums), len(sums))
+        self.sums = self.sums + sums
         self.count += int(self.axis.counts(activation, counted).sum())
 
     def finish(self) -> Reference:

@@ -20,8 +20,6 @@ from captum_ablate.inputs.model import (
     borrowed,
     device_of,
     find_layer,
-    layer_name,
-    warn_of_positions,
 )
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.targets import check_classes
@@ -45,6 +43,8 @@ class LayerDatasetAttribution(AttributionWithOptions):
             ``[n, tokens, units]`` and channels-last networks, None to make every element a unit. All other
             axes are positions, averaged before the statistic.
         layer_mask: ``[units]``, group numbers 0, 1, ... along ``unit_dim``: the indices of a group are one unit.
+            Heads are groups at the input of attention's output projection (``attribute_to_layer_input``), whose output
+            mixes them.
 
     A new attribution is a subclass with ``score``. ``requests`` names the statistics that it needs, if not
     ``ClassMoments``. An annotated field is an option, a keyword argument of the constructor:
@@ -197,8 +197,6 @@ class LayerDatasetAttribution(AttributionWithOptions):
     def results(self, found: Sequence[LayerStatistics], *, per_class: bool = False, keepdim: bool = False) -> Any:
         """Return the scores: a tuple for a layer with a tuple of tensors, a list for a list of layers."""
         device = device_of(self.forward_func)
-        for layer, one in zip(self.layers, found, strict=True):
-            warn_of_positions(layer, layer_name(self.forward_func, layer), self.axis.unit_dim, one.shapes[0])
 
         def result(shape: torch.Size, statistics: tuple[Statistic, ...]) -> Tensor:
             self.check_classes(statistics)

@@ -47,7 +47,7 @@ def gate_gradients(
     for number, batch in enumerate(batches):
         if number == 0:
             refuse_gradients_of_quantised(forward_func, "the gradient of the loss")
-            by_number = output_shapes(forward_func, layers, [batch], at_input=at_input)
+            by_number = output_shapes(forward_func, layers, [batch], axis, at_input=at_input)
             numbers = [tuple(one) for one in by_number]
             shapes = [tuple(one.values()) for one in by_number]
         values = _of_batch(forward_func, layers, names, axis, batch, number, at_input, numbers)

@@ -53,7 +53,7 @@ class MeasuredAttribution(LayerDatasetAttribution):
 
     def _collect(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
         batches.refuse_one_shot(f"{self.get_name()} looks at the layer first, then ablates")
-        shapes = output_shapes(self.forward_func, self.layers, batches, at_input=at_input)
+        shapes = output_shapes(self.forward_func, self.layers, batches, self.axis, at_input=at_input)
         found = []
         for layer, parts in zip(self.layers, shapes, strict=True):
             name = layer_name(self.forward_func, layer)

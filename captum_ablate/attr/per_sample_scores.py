@@ -149,9 +149,8 @@ class PerSampleScores:
         If Captum's hooks see more than one tensor that is wanted, the attribution is of that tensor ``_alone``.
         """
         at_input = self._at_input
-        (shapes,) = output_shapes(self.forward_func, [self.layer], [batch], at_input=at_input)
-        if self._element is not None:
-            shapes = {self._element: shapes[self._element]}
+        where: dict[str, Any] = {"at_input": at_input, "element": self._element}
+        (shapes,) = output_shapes(self.forward_func, [self.layer], [batch], self.axis, **where)
         if len(shapes) == 1:
             self._alone = not captum_sees(self.forward_func, self.layer, batch, 1, at_input=at_input)
         return shapes

@@ -14,7 +14,7 @@ from captum_ablate.commands import Commands, model_and_data, output_folder, user
 from captum_ablate.commands.model_and_data import ModelAndData
 from captum_ablate.diagnostics import ActivationSpectrum, activation_spectrum, exponents_differ
 from captum_ablate.diagnostics.unlabelled import unlabelled_batches
-from captum_ablate.inputs.model import list_layers
+from captum_ablate.inputs.layer_table import list_layers
 from captum_ablate.inputs.wording import counted
 
 DEMO_LAYERS = ("features.relu1", "features.relu2", "hidden.linear", "hidden.relu")

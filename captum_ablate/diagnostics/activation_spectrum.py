@@ -20,7 +20,6 @@ from captum_ablate.inputs.model import (
     borrowed,
     find_layer,
     layer_name,
-    warn_of_positions,
 )
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.units import UnitAxis
@@ -102,7 +101,6 @@ def activation_spectrum(
     outputs, results = iter(grouped), []  # one output per layer, or several where it returns a tuple
     for module, parts in zip(layers, first, strict=True):
         name = layer_name(model, module)
-        warn_of_positions(module, name, unit_dim, parts[0].shape)
         spectra = tuple(ActivationSpectrum.of(name, next(outputs), dtype=part.dtype, **options) for part in parts)
         results.append(spectra[0] if len(spectra) == 1 else spectra)
     return results if several else results[0]

@@ -1,23 +1,18 @@
-"""Find and list the layers of a model; refuse models that hooks cannot reach."""
+"""Find the layers of a model; refuse models that hooks cannot reach."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
-import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
-from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.unchanged import modules_of, unchanged
-from captum_ablate.inputs.units import UnitAxis
-from captum_ablate.inputs.warnings import warn
 from captum_ablate.inputs.wrappers import is_flat_graph, plain_name, unwrapped
 
 ForwardFunc = Callable[..., Any]
@@ -188,81 +183,6 @@ def _refuse_default_device() -> None:
         )
 
 
-def warn_of_positions(layer: nn.Module, name: str, unit_dim: int | None, shape: Sequence[int]) -> None:
-    """Warn if ``unit_dim`` makes the tokens of a layer ``[n, tokens, units]`` its units."""
-    if unit_dim == 1 and len(shape) == 3 and isinstance(layer, (nn.Linear, nn.LayerNorm, nn.Embedding)):
-        warn(
-            f"{name!r} is a {type(layer).__name__} with an output of shape {tuple(shape)}, and unit_dim=1 makes its "
-            f"{shape[1]} positions the units; pass unit_dim=-1 for its {shape[2]} features"
-        )
-
-
-def list_layers(model: nn.Module, *inputs: Any, unit_dim: int | None = 1) -> pd.DataFrame:
-    """Return one row per layer, in the order in which they first run.
-
-    Attributions and ablation need a layer with one call.
-
-    Args:
-        model: it runs once, on ``inputs``.
-        inputs: the arguments of its forward pass.
-        unit_dim: axis of the units; None makes every element of the output a unit.
-
-    Returns:
-        A frame of ``name``, ``type``, ``output_shape`` and ``units`` of the last call, and ``calls`` in the pass.
-
-    Raises:
-        TypeError: if ``model`` is no module, or one that hooks cannot reach.
-
-    Example:
-        >>> import torch
-        >>> from captum_ablate import list_layers
-        >>> model = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.ReLU())
-        >>> list_layers(model, torch.zeros(2, 5))[["name", "output_shape", "units"]]
-          name output_shape  units
-        0    0       (2, 3)      3
-        1    1       (2, 3)      3
-    """
-    model_ = as_model(model)
-    if not isinstance(model_, nn.Module):
-        raise TypeError(f"list_layers needs an nn.Module; got {type(model).__name__}")
-    names = {module: name for name, module in model_.named_modules() if name}
-    axis, calls, shapes = UnitAxis.of(unit_dim), Counter[str](), dict[str, object]()
-
-    def note(module: nn.Module, _args: Any, output: Any) -> None:
-        calls[names[module]] += 1
-        shapes[names[module]] = _shape(output)
-
-    with unchanged(model_), torch.no_grad():
-        for module in names:
-            module.register_forward_hook(of_own_pass(note))
-        model_(*(x.clone() if isinstance(x, Tensor) else x for x in inputs))
-    order = [*calls, *(name for name in names.values() if name not in calls)]
-    types = {name: type(module).__name__ for module, name in names.items()}
-    rows = [(n, types[n], shapes.get(n), _units(axis, shapes.get(n)), calls[n]) for n in order]
-    frame = pd.DataFrame(rows, columns=["name", "type", "output_shape", "units", "calls"])
-    return frame.astype({"units": "Int64"})
-
-
-def instead_of(model: nn.Module, layer: nn.Module, run: Callable[[], Any]) -> str:
-    """Return names of layers that run once in a forward pass (``run``) and can replace ``layer``."""
-    names = {module: name for name, module in model.named_modules() if name}
-    order: list[nn.Module] = []
-    note = of_own_pass(lambda module, *_: order.append(module))
-    handles = [m.register_forward_hook(note) for m in names]
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    calls = Counter(names[m] for m in order)
-    own = names.get(layer, "")
-    parents = [own[:i] for i, character in enumerate(own) if character == "."][::-1]
-    feeding = [names[order[i - 1]] for i, m in enumerate(order) if m is layer and i > 0]
-    once = [name for name in dict.fromkeys([*feeding, *parents]) if calls[name] == 1]
-    return ", ".join(map(repr, once[:3]))
-
-
 def _acts_differently_in_training(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return True
@@ -280,20 +200,3 @@ def _nearest(name: str, modules: dict[str, nn.Module]) -> str:
     names = [m for m in modules if m]
     more = ", ..." if len(names) > 8 else ""
     return f"; it has {', '.join(map(repr, names[:8]))}{more}; list_layers(model, inputs) shows all"
-
-
-def _shape(output: Any) -> object:
-    if isinstance(output, Tensor):
-        return tuple(output.shape)
-    if isinstance(output, Sequence) and not isinstance(output, str):
-        return tuple(_shape(part) for part in output)
-    return type(output).__name__
-
-
-def _units(axis: UnitAxis, shape: object) -> int | None:
-    if not isinstance(shape, tuple) or not all(isinstance(size, int) for size in shape):
-        return None
-    try:
-        return axis.count(shape)
-    except ValueError:
-        return None

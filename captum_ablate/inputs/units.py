@@ -152,9 +152,23 @@ class UnitAxis:
     def spread(self, values: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
         """Return ``values [..., units]`` with one value for each index, ``[..., *self.shape(shape)[1:]]``."""
         kept = self.shape(shape)
+        check_same_units(values.shape[-1], self.count(shape))
         if self.groups is not None:
             values = values[..., torch.tensor(self.groups, device=values.device)]
         return values.reshape(*values.shape[:-1], *kept[1:])
+
+
+def check_same_units(before: int, now: int) -> None:
+    """Raise if the number of units changes from one batch to another, as that of tokens may.
+
+    Raises:
+        ValueError: if it changes.
+    """
+    if before != now:
+        raise ValueError(
+            f"the number of units changes between batches, from {before} to {now}; "
+            "choose the axis of the units with unit_dim (-1 for tokens of varying number)"
+        )
 
 
 def _sum(output: Tensor, dims: list[int], wide: torch.dtype) -> Tensor:

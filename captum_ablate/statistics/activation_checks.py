@@ -8,13 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.inputs.model import ForwardFunc, instead_of
+from captum_ablate.inputs.layer_table import instead_of, why_never_called
+from captum_ablate.inputs.model import ForwardFunc
 
 
 def check_calls(forward_func: ForwardFunc, layer: nn.Module, name: str, calls: int, run: Callable[[], Any]) -> None:
     """Raise unless the layer ran once in a forward pass; ``run`` repeats it to find a layer to name instead."""
     if calls == 1:
         return
+    why = why_never_called(forward_func, layer) if calls == 0 else ""
+    if why:
+        raise ValueError(
+            f"layer {name!r} did not run in the forward pass: {why}. For heads, write the attention with a projection "
+            "that is called, nn.Linear, and name that with attribute_to_layer_input=True"
+        )
     if calls == 0:
         raise ValueError(
             f"layer {name!r} did not run in the forward pass (or its forward was called directly, which no hook "

@@ -15,7 +15,9 @@ from captum_ablate.inputs.calling import Caller, call
 from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.repeats import NO_REPEAT, ONE_DRAW, refuse_changes_in_training, same
 from captum_ablate.inputs.threads import of_own_pass
+from captum_ablate.inputs.token_axis import warn_of_units
 from captum_ablate.inputs.unchanged import has_drawn, random_states
+from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.warnings import warn
 from captum_ablate.statistics.activation_checks import check_calls
 from captum_ablate.statistics.layer_tensors import in_words, layer_inputs, returns_in_words, tensor_parts
@@ -33,13 +35,14 @@ def activations(
     element: int | None = None,
     may_be_random: bool = False,
     masked: bool = False,
+    axes: Sequence[Sequence[UnitAxis]] = (),
 ) -> Iterator[tuple[Batch, list[list[Any]]]]:
     """Yield each batch with ``take(tensor)`` for every tensor of each layer's output (or input).
 
     A tensor without the samples first, such as the last state of a GRU, is left out, with a warning, if another has
     them. ``element`` takes that tensor of each output alone. ``take``, one function or one per layer, runs inside the
     hook, before later operations can write into the tensor. If ``masked``, it is ``take(tensor, position_mask)`` for a
-    batch that has one.
+    batch that has one. Of ``axes``, those of each layer, a doubtful one is warned of.
 
     Raises:
         ValueError: if a layer does not run exactly once in a forward pass, or its first axis is not the samples.
@@ -49,6 +52,7 @@ def activations(
         "element": element,
         "may_be_random": may_be_random,
         "masked": masked,
+        "axes": axes,
     }
     for batch, parts in _by_number(forward_func, layers, batches, take, **options):
         yield batch, [list(values.values()) for values in parts]
@@ -64,6 +68,7 @@ def _by_number(
     element: int | None = None,
     may_be_random: bool = False,
     masked: bool = False,
+    axes: Sequence[Sequence[UnitAxis]] = (),
 ) -> Iterator[tuple[Batch, list[dict[int, Any]]]]:
     """Yield what ``activations`` yields, by the number of each tensor among those of its layer."""
     names = [layer_name(forward_func, layer) for layer in layers]
@@ -90,6 +95,10 @@ def _by_number(
             numbers = list(first)
             if element is None:
                 _say_left_out(names, [one.shapes for one in seen], first, at_input)
+            for layer, name, one, kept, own_axes in zip(layers, names, seen, first, axes, strict=bool(axes)):
+                for axis in own_axes:
+                    repeat = partial(call, forward_func, batch)
+                    warn_of_units(forward_func, layer, name, axis, one.shapes[kept[0]], repeat, at_input=at_input)
         yield batch, [{k: one.values[k] for k in kept or ()} for one, kept in zip(seen, numbers, strict=True)]
 
 
@@ -236,9 +245,16 @@ def _taking(
 
 
 def output_shapes(
-    forward_func: ForwardFunc, layers: Sequence[nn.Module], batches: Iterable[Batch], *, at_input: bool = False
+    forward_func: ForwardFunc,
+    layers: Sequence[nn.Module],
+    batches: Iterable[Batch],
+    axis: UnitAxis,
+    *,
+    at_input: bool = False,
+    element: int | None = None,
 ) -> list[dict[int, torch.Size]]:
     """Return the shape of each layer's tensors by their number, from the first of ``batches``, as ``activations``."""
-    run = _by_number(forward_func, layers, batches, _shape, at_input=at_input, may_be_random=True)
+    options: dict[str, Any] = {"at_input": at_input, "element": element, "may_be_random": True}
+    run = _by_number(forward_func, layers, batches, _shape, axes=[[axis]] * len(layers), **options)
     _, shapes = next(run)
     return shapes

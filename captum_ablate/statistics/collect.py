@@ -132,7 +132,14 @@ def _pooled(
         axes.setdefault(layer, []).append((axis, squared))
     takes = [partial(_take, own, [Rows() for _ in own], listeners.get(layer)) for layer, own in axes.items()]
     for batch, taken in activations(
-        forward_func, list(axes), batches, takes, at_input=at_input, element=element, masked=True
+        forward_func,
+        list(axes),
+        batches,
+        takes,
+        at_input=at_input,
+        element=element,
+        masked=True,
+        axes=[list(dict.fromkeys(axis for axis, _ in own)) for own in axes.values()],
     ):
         target = classes_or_zeros(batch.target)
         yield (

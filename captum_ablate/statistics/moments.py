@@ -12,6 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from captum_ablate.inputs.units import check_same_units
 from captum_ablate.statistics.blocks import blocks, scratch
 
 
@@ -65,6 +66,7 @@ class ClassMoments:
         return cls(classes, counts, sums, sums.clone() if nonnegative else absolute_sums)
 
     def __add__(self, other: ClassMoments) -> ClassMoments:
+        check_same_units(self.sums.shape[1], other.sums.shape[1])
         classes, (counts, sums, absolute_sums) = merge(
             (self.classes, (self.counts, self.sums, self.absolute_sums)),
             (other.classes, (other.counts, other.sums, other.absolute_sums)),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.targets import classes_or_zeros
-from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.units import UnitAxis, check_same_units
 from captum_ablate.statistics.activation_checks import check_activations, refuse_complex
 from captum_ablate.statistics.activations import activations
 
@@ -44,11 +44,13 @@ def pooled_activations(
     Values are checked, float64 and on the CPU.
     """
     names = [layer_name(forward_func, layer) for layer in layers]
-    take = partial(_pool, axis)
-    passes = activations(forward_func, layers, batches, take, at_input=at_input, masked=True)
+    take, axes, units = partial(_pool, axis), [[axis]] * len(layers), list[int]()
+    passes = activations(forward_func, layers, batches, take, at_input=at_input, masked=True, axes=axes)
     for number, (batch, taken) in enumerate(passes):
         target = classes_or_zeros(batch.target).cpu()
-        for name, parts in zip(names, taken, strict=True):
+        units = units or [parts[0][0].shape[1] for parts in taken]
+        for name, parts, own_units in zip(names, taken, units, strict=True):
+            check_same_units(own_units, parts[0][0].shape[1])
             for values, *_ in parts:
                 refuse_complex(values, name)
                 check_activations(values, len(target), name, number)

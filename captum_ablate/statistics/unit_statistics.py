@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_ablate.inputs.real import rounding
+from captum_ablate.inputs.units import check_same_units
 from captum_ablate.statistics.activation_checks import check_finite, check_rows, refuse_complex
 from captum_ablate.statistics.chunks import Chunk, Chunks, joined
 from captum_ablate.statistics.histogram import ClassHistogram
@@ -55,11 +56,8 @@ class UnitStatistics:
             batch = batch._replace(values=batch.values.abs())  # to be checked alone
         units = batch.values.shape[1]
         check_rows(batch.values, len(batch.target), self._layer)
-        if self._units not in (-1, units):
-            raise ValueError(
-                f"the number of units changes between batches, from {self._units} to {units}; "
-                "choose the axis of the units with unit_dim (-1 for tokens of varying number)"
-            )
+        if self._units != -1:
+            check_same_units(self._units, units)
         self._units = units
         self._rounding = max(self._rounding, rounding(batch.dtype))
         self._has_positions |= batch.positions > 1

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 import pytest
 import torch
 from captum.attr import LayerGradientXActivation
-from captum_networks import BasicModel_MultiLayer, BasicModelWithReusedModules
 from torch import nn
 
 from captum_ablate import (
@@ -15,7 +14,6 @@ from captum_ablate import (
     LayerClassSelectivity,
     LayerMeanActivity,
     LayerUnitAblation,
-    list_layers,
     unit_scores,
 )
 from captum_ablate.inputs.model import as_model, borrowed, find_layer, layer_name, refuse_training_mode
@@ -51,42 +49,6 @@ def test_a_name_needs_a_model_that_is_a_module(digits_net):
         find_layer(lambda x: digits_net(x), "fc1")
     with pytest.raises(TypeError, match=r"layer must be an nn\.Module or its dotted name; got int"):
         find_layer(digits_net, 3)
-
-
-def test_list_layers_gives_names_shapes_units_and_calls_in_running_order(digits_net, small_digits):
-    frame = list_layers(digits_net, small_digits[0][:4])
-    assert list(frame.columns) == ["name", "type", "output_shape", "units", "calls"]
-    assert frame["name"].tolist() == [name for name, _ in digits_net.named_children()]
-    row = frame.set_index("name").loc["conv2"]
-    assert (row["type"], row["output_shape"], row["units"], row["calls"]) == ("Conv2d", (4, 16, 2, 2), 16, 1)
-
-
-def test_list_layers_counts_calls_and_puts_idle_layers_last():
-    frame = list_layers(BasicModelWithReusedModules(), torch.zeros(2, 3)).set_index("name")
-    assert frame["calls"].to_dict() == {"lin1": 1, "relu": 2, "lin2": 1}
-    frame = list_layers(BasicModel_MultiLayer(), torch.zeros(2, 3)).set_index("name")
-    assert frame["calls"]["multi_relu.relu1"] == 0
-    assert frame.index[-1] not in ("linear0", "linear1", "relu", "linear2")
-
-
-def test_list_layers_counts_units_along_unit_dim(digits_net, small_digits):
-    frame = list_layers(digits_net, small_digits[0][:4], unit_dim=None).set_index("name")
-    assert frame["units"]["conv2"] == 64
-    assert list_layers(nn.Sequential(nn.Flatten(0)), torch.zeros(2, 3))["units"].isna().all()
-
-
-def test_list_layers_leaves_model_and_inputs_as_they_were(digits_net, small_digits):
-    hooks = [len(m._forward_hooks) for m in digits_net.modules()]
-    x = small_digits[0][:4].clone()
-    list_layers(nn.Sequential(nn.ReLU(inplace=True)), x.neg_())
-    assert (x <= 0).all()
-    list_layers(digits_net, x)
-    assert [len(m._forward_hooks) for m in digits_net.modules()] == hooks
-
-
-def test_list_layers_needs_a_module():
-    with pytest.raises(TypeError, match=r"list_layers needs an nn\.Module; got function"):
-        list_layers(lambda x: x, torch.zeros(2, 3))
 
 
 def test_scripted_and_traced_models_are_refused(dense):
