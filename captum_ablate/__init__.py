@@ -36,6 +36,7 @@ from captum_ablate.diagnostics import (
     retrain_last_layer,
     worst_group_accuracy,
 )
+from captum_ablate.evaluation.combined import Combined, combine
 from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.evaluation.curve import DeficitCurve
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
@@ -60,6 +61,7 @@ __all__ = [
     "ActivationSpectrum",
     "Batch",
     "CapacityBounds",
+    "Combined",
     "Comparison",
     "CumulativeAblationEvaluator",
     "DeficitCurve",
@@ -81,6 +83,7 @@ __all__ = [
     "attribute_together",
     "class_deficits",
     "class_planes",
+    "combine",
     "completeness_delta",
     "curate_midrange",
     "deficit_correlation",

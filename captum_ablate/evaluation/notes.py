@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from captum_ablate.inputs.targets import are_classes
-from captum_ablate.inputs.wording import counted, visible
+from captum_ablate.inputs.wording import counted, listed
 
 FEW_STEPS = 5
 """Fewer steps than this make coarse areas, unless they are one unit each."""
-
-MOST_NAMES = 5
-"""Methods that a sentence names; of more, the rest is counted."""
 
 
 def chance_notes(intact: Tensor, target: Tensor, metric: str) -> list[str]:
@@ -48,7 +45,7 @@ def tie_notes(ties: Mapping[str, int], units: int) -> list[str]:
     if not flat:
         return []
     orders = "its order is" if len(flat) == 1 else "their orders are"
-    return [f"all ties: {_listed(flat)} {'gives' if len(flat) == 1 else 'give'} all units one score; {orders} random"]
+    return [f"all ties: {listed(flat)} {'gives' if len(flat) == 1 else 'give'} all units one score; {orders} random"]
 
 
 def order_notes(orders: Mapping[str, Tensor], ties: Mapping[str, int]) -> list[str]:
@@ -57,7 +54,7 @@ def order_notes(orders: Mapping[str, Tensor], ties: Mapping[str, int]) -> list[s
     for name, order in orders.items():
         if name not in _flat(ties, len(order)):
             groups.setdefault(tuple(order.tolist()), []).append(name)
-    return [f"same order: {_listed(names)}; one curve for all of them" for names in groups.values() if len(names) > 1]
+    return [f"same order: {listed(names)}; one curve for all of them" for names in groups.values() if len(names) > 1]
 
 
 def gap_notes(gaps: Sequence[float]) -> list[str]:
@@ -70,10 +67,3 @@ def gap_notes(gaps: Sequence[float]) -> list[str]:
 
 def _flat(ties: Mapping[str, int], units: int) -> list[str]:
     return [name for name, tied in ties.items() if units > 1 and tied == units - 1]
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = [visible(name) for name in names[:MOST_NAMES]]
-    if len(names) > MOST_NAMES:
-        return f"{', '.join(shown)} and {len(names) - MOST_NAMES} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]

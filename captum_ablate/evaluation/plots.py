@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from captum_ablate.evaluation.labels import headed, label, name_labels
-from captum_ablate.inputs.wording import counted
+from captum_ablate.inputs.wording import MOST_NAMES, counted
+from captum_ablate.statistics.intervals import Floats, rank_interval
 
 COLOURS = (
     "#0072b2",
@@ -45,9 +46,6 @@ GREY, DARK_GREY, BAND = "#b5b5b5", "#6e6e6e", "#e6e6e6"
 
 NARROW = 4.5
 """Axes narrower than this many inches have their legend below."""
-
-MOST_NAMES = 5
-"""Methods with equal curves that a legend names; of more, the rest is counted."""
 
 GAP_AREA = "area between a method's dashed and solid curve = its gap (negative where the solid one is above)"
 
@@ -152,6 +150,43 @@ def bars_size(methods: Iterable[str]) -> tuple[float, float]:
     """Return the inches that the bars of these methods need: width and height."""
     lines = [name.count("\n") + 1 for name in name_labels(methods, lines=2)]
     return 7.0, 1.7 + 0.16 * (len(lines) + sum(lines))
+
+
+def network_dots(
+    order: Sequence[str],
+    parts: Mapping[str, tuple[Sequence[str], Floats]],
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the mean rank of each method with its interval over networks, and a dot for each network; return the axes.
+
+    ``parts`` have methods and their ranks ``[methods, networks]`` by name, each in a colour; ``order`` is from the top.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=dots_size(order, len(parts)), layout="constrained")
+    for k, (name, (methods, ranks)) in enumerate(parts.items()):
+        shift = 0.6 * ((k + 0.5) / len(parts) - 0.5)
+        rows, colour = [order.index(method) + shift for method in methods], COLOURS[k % len(COLOURS)]
+        for row, values in zip(rows, ranks, strict=True):
+            ax.plot(values, [row] * len(values), "o", color=GREY, markersize=3.5, zorder=2)
+        ends = np.array([rank_interval(values, len(ranks)) for values in ranks])
+        ax.hlines(rows, ends[:, 0], ends[:, 1], color=colour, linewidth=2.5, alpha=0.45, zorder=3)
+        ax.plot(ranks.mean(axis=1), rows, "o", color=colour, markersize=6, label=label(name), zorder=4)
+    ax.set_yticks(range(len(order)), name_labels(order, lines=2))
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.set_xlabel("mean rank (1 = largest gap)")
+    frame_lightly(ax, title, "x", *notes, "small dots: networks; bars: 95 % intervals over networks, from 5 up")
+    if len(parts) > 1:
+        _legend(ax, ax.get_legend_handles_labels()[0])
+    return ax
+
+
+def dots_size(methods: Sequence[str], parts: int) -> tuple[float, float]:
+    """Return the inches that the dots of these methods need, in ``parts`` rows each: width and height."""
+    width, height = bars_size(methods)
+    return width + (2.2 if parts > 1 else 0), height + 0.2 * len(methods) * (parts - 1)
 
 
 def _legend_labels(groups: Sequence[Sequence[str]]) -> list[str]:

@@ -68,7 +68,7 @@ def as_latex(shown: pd.DataFrame) -> str:
 
 
 def _heading(shown: pd.DataFrame, name: str) -> str:
-    return name + (r" [95\,\%]" if f"{name}_low" in shown else "")
+    return name.replace("_", " ") + (r" [95\,\%]" if f"{name}_low" in shown else "")
 
 
 def _latex_cell(row: Mapping[Any, Any], name: str) -> str:

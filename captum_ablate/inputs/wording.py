@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 ISOLATE, END_OF_ISOLATE = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
+
+MOST_NAMES = 5
+"""Names that a sentence or a legend lists; of more, the rest is counted."""
 
 _UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories that would break a line, or cannot be printed: control characters, lone surrogates, line separators."""
@@ -37,6 +40,18 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
     ('1 random order', '1,234 samples', '0 classes')
     """
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[object]) -> str:
+    """Return names as a part of a sentence; of more than five the rest is counted.
+
+    >>> from captum_ablate.inputs.wording import listed
+    >>> listed("ab"), listed("abc"), listed("abcdefg")
+    ('a and b', 'a, b and c', 'a, b, c, d, e and 2 more')
+    """
+    shown = [visible(name) for name in names[:MOST_NAMES]]
+    last = f"{len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown.pop()
+    return f"{', '.join(shown)} and {last}" if shown else last
 
 
 def columns(text: str) -> int:

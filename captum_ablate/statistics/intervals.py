@@ -13,6 +13,9 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95
 """Confidence of every interval."""
 
+FEWEST_NETWORKS = 5
+"""Networks that an interval over networks needs: t from fewer says next to nothing."""
+
 
 class Interval(NamedTuple):
     """A 95 % confidence interval; both ends NaN where the sample is too small for one."""
@@ -27,6 +30,17 @@ def mean_interval(values: Floats) -> Interval:
     if n < 2:
         return Interval(np.nan, np.nan)
     return _t_interval(float(values.mean()), float(values.var(ddof=1)) / n, n - 1)
+
+
+def over_networks(values: Floats) -> Interval:
+    """Return Student's t interval of the mean of ``values [networks]``, NaN for fewer than ``FEWEST_NETWORKS``."""
+    return mean_interval(values) if len(values) >= FEWEST_NETWORKS else Interval(np.nan, np.nan)
+
+
+def rank_interval(ranks: Floats, most: int) -> Interval:
+    """Return the interval over networks of the mean of ``ranks [networks]``, within the ranks 1 to ``most``."""
+    low, high = over_networks(ranks)
+    return Interval(float(np.clip(low, 1, most)), float(np.clip(high, 1, most)))
 
 
 def ratio_interval(above: Floats, below: Floats) -> tuple[float, Interval]:
