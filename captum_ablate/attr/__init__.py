@@ -11,19 +11,19 @@ from captum_ablate.attr.together import attribute_together
 from captum_ablate.attr.unit_ablation import LayerUnitAblation
 from captum_ablate.attr.weight_norm import LayerActivationNorm, LayerWeightNorm
 
-__all__ = [
-    "LayerActivationNorm",
-    "LayerClassSelectivity",
+__all__ = [  # noqa: RUF022  in the order of reading, from the simplest to the costliest
     "LayerDatasetAttribution",
+    "LayerMeanActivity",
+    "LayerClassSelectivity",
+    "LayerSelectivityActivity",
     "LayerEntropy",
+    "LayerMutualInformation",
     "LayerKLSelectivity",
     "LayerLinearProbe",
-    "LayerMeanActivity",
-    "LayerMutualInformation",
-    "LayerSelectivityActivity",
-    "LayerShapleyValue",
+    "LayerWeightNorm",
+    "LayerActivationNorm",
     "LayerTaylor",
     "LayerUnitAblation",
-    "LayerWeightNorm",
+    "LayerShapleyValue",
     "attribute_together",
 ]

@@ -64,7 +64,16 @@ class LayerEntropy(_QuantisedAttribution):
         return histogram.entropy
 
 
-class LayerMutualInformation(_QuantisedAttribution):
+class _ClassInformation(_QuantisedAttribution):
+    """Score from the information of a unit about each class, ``[classes, units]``, corrected for chance if asked."""
+
+    bias_correction: bool = False
+
+    def score_per_class(self, histogram: ClassHistogram) -> Tensor:
+        return _specific_information(histogram, self.bias_correction)
+
+
+class LayerMutualInformation(_ClassInformation):
     r"""Mutual information of the quantised unit and the class, in bits:
 
     .. math:: I(T;Y) = \sum_c P(c) D(P(T|c) \| P(T)), \quad D(p \| q) = \sum_t p(t) \log_2 \frac{p(t)}{q(t)}
@@ -86,17 +95,12 @@ class LayerMutualInformation(_QuantisedAttribution):
         [1.0, 0.311]
     """
 
-    bias_correction: bool = False
-
     def score(self, histogram: ClassHistogram) -> Tensor:
         _warn_if_empty(type(self).__name__, histogram.entropy)
         return histogram.p_class @ self.score_per_class(histogram)
 
-    def score_per_class(self, histogram: ClassHistogram) -> Tensor:
-        return _specific_information(histogram, self.bias_correction)
 
-
-class LayerKLSelectivity(_QuantisedAttribution):
+class LayerKLSelectivity(_ClassInformation):
     r"""KL selectivity, :math:`\max_c D(P(T|c) \| P(T))`, in bits, at most :math:`\log_2(1 / \min P(c))`.
 
     The maximum over classes is our reading of the paper's KL class selectivity. ``per_class`` returns the specific
@@ -119,14 +123,9 @@ class LayerKLSelectivity(_QuantisedAttribution):
         [1.0, 0.415]
     """
 
-    bias_correction: bool = False
-
     def score(self, histogram: ClassHistogram) -> Tensor:
         _warn_if_empty(type(self).__name__, histogram.entropy)
         return self.score_per_class(histogram).amax(dim=0)
-
-    def score_per_class(self, histogram: ClassHistogram) -> Tensor:
-        return _specific_information(histogram, self.bias_correction)
 
 
 def _specific_information(histogram: ClassHistogram, bias_correction: bool) -> Tensor:
