@@ -14,7 +14,7 @@ from captum_ablate.ablation.agreement import TOLERANCE
 from captum_ablate.ablation.metrics import Metric, accuracy, check_labels, class_outputs, columns_of, is_named
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.inputs.batch import Batch
-from captum_ablate.inputs.real import refuse_complex
+from captum_ablate.inputs.values import refuse_complex
 
 Outputs = Iterator[tuple[Sequence[int], Any]]
 """The numbers of some masks and their outputs: n rows for the first mask, n for the second, and so on."""

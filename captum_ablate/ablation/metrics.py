@@ -8,8 +8,8 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from captum_ablate.inputs.real import refuse_complex
 from captum_ablate.inputs.targets import are_classes
+from captum_ablate.inputs.values import refuse_complex
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 """``f(outputs [n, classes], target [n]) -> values [n]``, higher is better."""

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from captum_ablate.attr.gradients import gate_gradients
 from captum_ablate.attr.options import AttributionWithOptions, argument
 from captum_ablate.inputs.batches import Batches, UnpackBatch, batches_of_call
+from captum_ablate.inputs.borrowed import borrowed
 from captum_ablate.inputs.model import (
     ForwardFunc,
     Layer,
     as_model,
-    borrowed,
     device_of,
     find_layer,
 )

@@ -18,20 +18,15 @@ from captum_ablate.attr.one_tensor import captum_sees, on_one_tensor
 from captum_ablate.attr.pieces import Pieces
 from captum_ablate.attr.targets import Targets
 from captum_ablate.inputs.batch import Batch, as_tuple
-from captum_ablate.inputs.model import (
-    as_model,
-    find_layer,
-    layer_name,
-    refuse_scripted,
-    refuse_training_mode,
-)
+from captum_ablate.inputs.borrowed import refuse_training_mode
+from captum_ablate.inputs.model import as_model, find_layer, layer_name, refuse_scripted
 from captum_ablate.inputs.quantised import refuse_gradients_of_quantised
-from captum_ablate.inputs.real import refuse_complex
 from captum_ablate.inputs.repeats import warn_of_randomness
 from captum_ablate.inputs.targets import classes_or_zeros
 from captum_ablate.inputs.threads import drawing, hooks_of_own_pass
 from captum_ablate.inputs.unchanged import has_drawn, random_states
 from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.values import refuse_complex
 from captum_ablate.statistics.activations import output_shapes
 from captum_ablate.statistics.moments import ClassMoments
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.batches import Batches, UnpackBatch, batches_of_call
-from captum_ablate.inputs.model import borrowed
+from captum_ablate.inputs.borrowed import borrowed
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.statistics.collect import LayerStatistics, collect
 

@@ -13,14 +13,8 @@ from captum_ablate.diagnostics.bootstrap import grouped_covariances
 from captum_ablate.diagnostics.spectrum import ActivationSpectrum
 from captum_ablate.diagnostics.unlabelled import unlabelled_batches
 from captum_ablate.inputs.batches import UnpackBatch
-from captum_ablate.inputs.model import (
-    ForwardFunc,
-    Layer,
-    as_model,
-    borrowed,
-    find_layer,
-    layer_name,
-)
+from captum_ablate.inputs.borrowed import borrowed
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, layer_name
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.values import int_or_none, whole_number

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.inputs.real import as_real
 from captum_ablate.inputs.targets import as_target
+from captum_ablate.inputs.values import as_real
 
 
 def logits_and_target(logits: Any, target: Any) -> tuple[Tensor, Tensor]:

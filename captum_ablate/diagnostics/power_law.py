@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_ablate.inputs.real import as_real, rounding
-from captum_ablate.inputs.values import tensor_of
+from captum_ablate.inputs.rounding import rounding
+from captum_ablate.inputs.values import as_real, tensor_of
 
 FIRST_RANK, LAST_RANK = 10, 500
 """The default range of a fit: the first ranks hold the few strong directions of a layer, the last its noise floor."""

@@ -19,8 +19,9 @@ from torch import Tensor
 from captum_ablate.diagnostics import pictures
 from captum_ablate.inputs.batch import Batch, as_tuple
 from captum_ablate.inputs.batches import as_batches
-from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer, layer_name
-from captum_ablate.inputs.real import rounding
+from captum_ablate.inputs.borrowed import borrowed
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, layer_name
+from captum_ablate.inputs.rounding import rounding
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.values import whole_number
 from captum_ablate.inputs.wording import counted, visible

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from captum_ablate.diagnostics.labelled import labels, rows, same_length
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
-from captum_ablate.inputs.model import Layer, as_model, borrowed, find_layer, layer_name
+from captum_ablate.inputs.borrowed import borrowed
+from captum_ablate.inputs.model import Layer, as_model, find_layer, layer_name
 from captum_ablate.inputs.progress import with_progress
-from captum_ablate.inputs.real import rounding
+from captum_ablate.inputs.rounding import rounding
 from captum_ablate.inputs.values import tensor_of
 from captum_ablate.inputs.warnings import ignoring
 from captum_ablate.statistics.activations import activations

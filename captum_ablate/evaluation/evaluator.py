@@ -33,7 +33,8 @@ from captum_ablate.evaluation.precision import Precision
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
-from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layers
+from captum_ablate.inputs.borrowed import borrowed
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layers
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.values import whole_number

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from captum_ablate.inputs.batch import Batch, Name, as_tuple
 from captum_ablate.inputs.checks import Checks, float_type_of
-from captum_ablate.inputs.forms import Pieces, Streamed, is_input, is_target, refuse_other_data
+from captum_ablate.inputs.forms import is_input, is_target, refuse_other_data
 from captum_ablate.inputs.model import device_of
 from captum_ablate.inputs.shared import RowsSeen, shared_by_accident
+from captum_ablate.inputs.sources import Slices, Streamed
 from captum_ablate.inputs.values import ARRAYS, whole_number
 from captum_ablate.inputs.warnings import warn
 
@@ -54,7 +55,7 @@ class Batches:
     @property
     def samples(self) -> int | None:
         """Number of samples, or None if the source does not know it."""
-        if isinstance(self._source, Pieces):
+        if isinstance(self._source, Slices):
             return self._source.samples
         if isinstance(self._source, list):
             return sum(len(b.target) for b in self._source) if all(isinstance(b, Batch) for b in self._source) else None
@@ -84,7 +85,7 @@ class Batches:
             if not len(batch.target):
                 continue
             empty = False
-            if self._finds_shared(batch) and isinstance(self._source, Pieces):
+            if self._finds_shared(batch) and isinstance(self._source, Slices):
                 self._source = self._source.sharing(self._shared or ())
                 yield from self
                 return
@@ -132,7 +133,7 @@ def as_batches(
     if isinstance(data, Batch) or (isinstance(data, tuple) and len(data) == 2 and is_target(data[1])):
         batch = data if isinstance(data, Batch) else Batch(as_tuple(data[0]), data[1])
         whole = Checks(None, float_type_of(forward_func), classes).checked(batch, 0)
-        return Batches(Pieces(whole, size), None, forward_func, classes)
+        return Batches(Slices(whole, size), None, forward_func, classes)
     if isinstance(data, IterableDataset):
         return Batches(Streamed(data, size), unpack_batch, forward_func, classes)
     if isinstance(data, Dataset):

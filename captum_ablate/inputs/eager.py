@@ -1,4 +1,4 @@
-"""A model's own Python code and ordinary tensors in place of compiled code and inference tensors, for one call."""
+"""Put a model's own code and ordinary tensors in the place of compiled code and inference tensors, for one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantised tensors as numbers and back, and quantised layers, which pass no gradient."""
+"""Convert quantised tensors to numbers and back, and refuse gradients of quantised layers."""
 
 from __future__ import annotations
 

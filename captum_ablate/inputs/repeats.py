@@ -1,4 +1,4 @@
-"""Does a model repeat itself? Training modes that change its outputs are refused, and random numbers are told."""
+"""Refuse training modes that change a model's outputs, and warn of random numbers."""
 
 from __future__ import annotations
 

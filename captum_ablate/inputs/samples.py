@@ -1,4 +1,4 @@
-"""The data sets, small networks and training of the demo: train, rank and evaluate on disjoint images."""
+"""Data sets, small networks and training of the demo: train, rank and evaluate on disjoint images."""
 
 from __future__ import annotations
 

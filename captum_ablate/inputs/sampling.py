@@ -1,4 +1,4 @@
-"""The samples of a data set in random order, some at a time."""
+"""Draw the samples of a data set in random order, some at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads: one call at a time for each model, and hooks that hear the passes of their own call alone."""
+"""Keep threads apart: one call at a time for each model, and hooks that hear the passes of their own call alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promise that the user's model, and every random state, leave a call as they came."""
+"""Leave the user's model, and every random state, as they came."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _random_states(owners: Iterable[Any]) -> Iterator[None]:
     samplers = [sampler for owner in owners for sampler in _with_samplers(owner)]
     generators = [g for s in samplers if isinstance(g := getattr(s, "generator", None), torch.Generator)]
     states = [g.get_state() for g in generators]
-    me, found = threading.get_ident(), _current_states()
+    me, found = threading.get_ident(), random_states()
     with _states.lock:
         if not _states.threads:
             _states.found = found
@@ -110,7 +110,8 @@ def _random_states(owners: Iterable[Any]) -> Iterator[None]:
             generator.set_state(state)
 
 
-def _current_states() -> tuple[Any, ...]:
+def random_states() -> tuple[Any, ...]:
+    """Return the random states of Python, NumPy and PyTorch."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda  # noqa: NPY002  the user's state
@@ -127,10 +128,7 @@ def _give_back(states: tuple[Any, ...]) -> None:
 
 def has_drawn(states: tuple[Any, ...]) -> bool:
     """Tell whether random numbers were drawn since ``random_states()`` returned ``states``."""
-    return bool(_flat(states) != _flat(_current_states()))
-
-
-random_states = _current_states
+    return bool(_flat(states) != _flat(random_states()))
 
 
 def _flat(states: tuple[Any, ...]) -> list[Any]:

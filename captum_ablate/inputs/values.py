@@ -1,4 +1,4 @@
-"""Convert numbers in any container: tensors, NumPy, pandas and lists become tensors, whole numbers become ints."""
+"""Convert numbers in any container to tensors, real numbers or ints, and refuse what is no number."""
 
 from __future__ import annotations
 
@@ -40,6 +40,27 @@ def tensor_of(values: Any, name: str = "values") -> Tensor:
         raise TypeError(
             f"{name} must be numbers, in a tensor, a NumPy array, a pandas object or a list; got {_kind(values)}"
         ) from error
+
+
+def as_real(values: Any, name: str) -> Tensor:
+    """Return ``values``, in any container, as float64 on the CPU.
+
+    Raises:
+        TypeError: if they are not numbers.
+        ValueError: if they are complex.
+    """
+    tensor = tensor_of(values, name).cpu()
+    refuse_complex(tensor, name)
+    return tensor.to(torch.float64)
+
+
+def refuse_complex(values: Tensor, name: str) -> None:
+    """Raise if ``values``, called ``name`` in the message, are complex."""
+    if values.is_complex():
+        raise ValueError(
+            f"{name} must be real; got {values.dtype}, which has neither an order nor a sign: pass .abs(), or real "
+            "and imaginary part as numbers of their own (torch.view_as_real)"
+        )
 
 
 def whole_number(value: Any, name: str, least: int, wanted: str = "") -> int:

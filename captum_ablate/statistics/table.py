@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from captum_ablate.inputs.real import rounding
+from captum_ablate.inputs.rounding import rounding
 from captum_ablate.statistics.moments import Labels
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.inputs.real import rounding
+from captum_ablate.inputs.rounding import rounding
 from captum_ablate.inputs.units import check_same_units
 from captum_ablate.statistics.activation_checks import check_finite, check_rows, refuse_complex
 from captum_ablate.statistics.chunks import Chunk, Chunks, joined

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
-from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer
-from captum_ablate.inputs.real import rounding
+from captum_ablate.inputs.borrowed import borrowed
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer
+from captum_ablate.inputs.rounding import rounding
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.pooled import pooled_activations
 from captum_ablate.statistics.table import ActivationTable

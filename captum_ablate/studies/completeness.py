@@ -18,13 +18,13 @@ from captum_ablate.attr.pieces import Pieces
 from captum_ablate.evaluation.labels import headed, name_labels
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batch import Batch, as_tuple
+from captum_ablate.inputs.borrowed import borrowed
 from captum_ablate.inputs.calling import call
-from captum_ablate.inputs.model import as_model, borrowed
-from captum_ablate.inputs.real import refuse_complex
+from captum_ablate.inputs.model import as_model
 from captum_ablate.inputs.repeats import refuse_changes_in_training
 from captum_ablate.inputs.targets import as_target
 from captum_ablate.inputs.threads import hooks_of_own_pass
-from captum_ablate.inputs.values import int_or_none
+from captum_ablate.inputs.values import int_or_none, refuse_complex
 from captum_ablate.inputs.wording import counted
 
 SMALLEST_CHANGE = 1e-6

@@ -20,7 +20,8 @@ from captum_ablate.attr.inner import inner, name_of
 from captum_ablate.evaluation.labels import headed, name_labels, wrapped
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
-from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, borrowed, find_layer, layer_name
+from captum_ablate.inputs.borrowed import borrowed
+from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layer, layer_name
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.wording import counted, visible

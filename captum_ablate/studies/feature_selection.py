@@ -20,8 +20,8 @@ from torch import Tensor
 
 from captum_ablate.evaluation.labels import headed, name_labels
 from captum_ablate.evaluation.plots import COLOURS
-from captum_ablate.inputs.real import as_real
 from captum_ablate.inputs.targets import as_target, check_classes
+from captum_ablate.inputs.values import as_real
 from captum_ablate.inputs.wording import counted
 from captum_ablate.statistics.intervals import LEVEL, Floats, Interval
 

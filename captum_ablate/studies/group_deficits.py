@@ -18,7 +18,7 @@ from captum_ablate.ablation.metrics import as_metric, metric_name
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.evaluation.labels import name_labels
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
-from captum_ablate.inputs.model import borrowed
+from captum_ablate.inputs.borrowed import borrowed
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.values import whole_number
 from captum_ablate.inputs.wording import counted

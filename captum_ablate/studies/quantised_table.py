@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_ablate.inputs.real import as_real
 from captum_ablate.inputs.targets import as_target, check_classes
+from captum_ablate.inputs.values import as_real
 from captum_ablate.statistics.histogram import ClassHistogram
 from captum_ablate.statistics.quantiser import Quantiser, ValueRange
 from captum_ablate.statistics.table import ActivationTable

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from captum_ablate.evaluation.labels import headed, name_labels
-from captum_ablate.inputs.real import as_real
+from captum_ablate.inputs.values import as_real
 from captum_ablate.inputs.wording import counted
 from captum_ablate.statistics.intervals import LEVEL, Interval
 

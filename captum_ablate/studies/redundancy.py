@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_ablate.evaluation.curve import DeficitCurve
 from captum_ablate.evaluation.labels import label
 from captum_ablate.evaluation.plots import COLOURS, DARK_GREY, frame_lightly
-from captum_ablate.inputs.real import as_real
+from captum_ablate.inputs.values import as_real
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_ablate.attr.per_sample_scores import PerSampleScores
 from captum_ablate.attr.pieces import batches_of_samples
 from captum_ablate.inputs.batches import UnpackBatch
-from captum_ablate.inputs.model import borrowed
+from captum_ablate.inputs.borrowed import borrowed
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.units import UnitAxis
 

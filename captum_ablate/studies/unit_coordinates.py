@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_ablate.attr import LayerClassSelectivity, LayerMeanActivity
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
-from captum_ablate.inputs.model import borrowed
+from captum_ablate.inputs.borrowed import borrowed
 from captum_ablate.inputs.progress import with_progress
 from captum_ablate.inputs.targets import check_classes
 from captum_ablate.inputs.warnings import warn

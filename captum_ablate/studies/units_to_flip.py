@@ -22,7 +22,7 @@ from captum_ablate.attr.pieces import batches_of_samples
 from captum_ablate.evaluation.labels import headed, name_labels, wrapped
 from captum_ablate.evaluation.plots import COLOURS
 from captum_ablate.inputs.batches import Batches, UnpackBatch
-from captum_ablate.inputs.model import borrowed
+from captum_ablate.inputs.borrowed import borrowed
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.values import whole_number

@@ -16,7 +16,8 @@ from captum_ablate import (
     LayerUnitAblation,
     unit_scores,
 )
-from captum_ablate.inputs.model import as_model, borrowed, find_layer, layer_name, refuse_training_mode
+from captum_ablate.inputs.borrowed import borrowed, refuse_training_mode
+from captum_ablate.inputs.model import as_model, find_layer, layer_name
 
 
 def test_a_name_finds_its_module(digits_net):
