@@ -393,6 +393,17 @@ def student_interval(values):
     return mean - half, mean + half
 
 
+def bounded_interval(values, span):
+    """95 % interval of a mean of values within -span .. span: t with two deviations more, of what the spread shows."""
+    n, mean = len(values), sum(values) / len(values)
+    second = sum((v - mean) ** 2 for v in values)
+    fourth = sum((v - mean) ** 4 for v in values)
+    size, effective = (fourth / second, second**2 / fourth) if fourth > 1e-25 * span**4 else (0, 0)
+    size += max(0, span**2 - size) / (1 + effective**2)
+    half = stats.t.ppf(0.975, n - 1) * math.sqrt((second + 2 * size) / (n - 1) / n)
+    return max(-span, mean - half), min(span, mean + half)
+
+
 def shapley_values(model, layer, x, labels, replacement, metric, units):
     """Each unit's Shapley value by the sum over all subsets, ``[n, units]``: every subset is one hooked pass."""
     value = {}

@@ -15,7 +15,14 @@ from captum_ablate.evaluation.notes import chance_notes, gap_notes, step_notes, 
 from captum_ablate.evaluation.provenance import Provenance
 from captum_ablate.inputs.targets import as_target
 from captum_ablate.statistics.confidence_sequence import Sampled
-from captum_ablate.statistics.intervals import Interval, mean_bands, mean_interval
+from captum_ablate.statistics.intervals import (
+    Floats,
+    Interval,
+    bounded_bands,
+    bounded_interval,
+    mean_bands,
+    mean_interval,
+)
 from captum_ablate.statistics.null import against_chance
 
 GAP_MEANING = "gap = deletion + insertion: larger means that the attribution finds the units that the network needs"
@@ -174,7 +181,11 @@ class DeficitCurve:
 
     @property
     def deletion_interval(self) -> Interval:
-        """95 % interval over samples: Student's t, or the confidence sequence where samples were drawn ``until``."""
+        """95 % interval over samples.
+
+        Student's t; ``statistics.intervals.bounded_interval`` of a bounded metric such as accuracy, which holds where
+        few samples change; the confidence sequence where samples were drawn ``until``.
+        """
         return self._interval(self.areas)
 
     @property
@@ -193,7 +204,12 @@ class DeficitCurve:
         return self.provenance.sampled
 
     def _interval(self, values: Tensor) -> Interval:
-        return mean_interval(values.numpy()) if self.sampled is None else self.sampled.interval(values.numpy())
+        if self.sampled is not None:
+            return self.sampled.interval(values.numpy())
+        bounds = self.provenance.bounds
+        return (
+            mean_interval(values.numpy()) if bounds is None else bounded_interval(values.numpy(), bounds[1] - bounds[0])
+        )
 
     @property
     def engine(self) -> str:
@@ -259,9 +275,16 @@ class DeficitCurve:
             f"insertion {self.insertion:.3f}; {'; '.join([self.setting, *self.notes])})"
         )
 
+    def _bands(self, values: Floats) -> tuple[Floats, Floats]:
+        """Return the ends of the interval of each step's mean, ``[steps+1]``, for ``values [steps+1, n]``."""
+        if self.sampled is not None:
+            return self.sampled.bands(values)
+        bounds = self.provenance.bounds
+        return mean_bands(values) if bounds is None else bounded_bands(values, bounds)
+
     def _direction(self, direction: str, values: Tensor) -> pd.DataFrame:
         mean = values.mean(dim=1).numpy()
-        low, high = mean_bands(values.numpy()) if self.sampled is None else self.sampled.bands(values.numpy())
+        low, high = self._bands(values.numpy())
         return pd.DataFrame(
             {
                 "method": self.name,

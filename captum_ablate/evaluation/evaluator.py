@@ -22,7 +22,7 @@ from captum_ablate.ablation import (
     locate,
     reference_name,
 )
-from captum_ablate.ablation.metrics import Metric, as_metric, is_named, metric_name
+from captum_ablate.ablation.metrics import Metric, as_metric, bounds_of, is_named, metric_name
 from captum_ablate.ablation.plan import checked_steps, counts_of
 from captum_ablate.attr.per_sample import unit_scores
 from captum_ablate.evaluation.comparison import Comparison, curves_of
@@ -150,6 +150,7 @@ class CumulativeAblationEvaluator:
         _check_names(attributions)
         options: dict[str, Any] = {"batch_size": batch_size, "unpack_batch": unpack_batch}
         drawn = {"forward_func": self.forward_func, "seed": self.seed, "classes": is_named(self._metric), **options}
+        bounds = bounds_of(self.metric)
         precision = None if until is None else Precision.of(until, self.metric, data, **drawn)
         batches = self._batches(data, options)
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data, options)
@@ -178,6 +179,7 @@ class CumulativeAblationEvaluator:
             in_sample=ranking.uses_data and _is_same(ranking_data, data),
             engine=measured.engine,
             sampled=None if precision is None else precision.sampled(len(ranking.scores)),
+            bounds=bounds,
         )
         return Comparison.of(ranking.scores, ranking.failed, plan, measured, provenance)
 

@@ -74,6 +74,7 @@ class Provenance:
         seed: seed of random orders, ties and donors.
         in_sample: whether units were ranked on the samples that were evaluated.
         engine: how the outputs were computed: "replay (...)", "closed form" or "hook loop (reason)".
+        bounds: smallest and largest value of the metric, where it has them.
         sampled: how samples were drawn, where ``until`` was asked for; else all were evaluated.
         versions: versions of the packages and of Python, by name.
     """
@@ -88,6 +89,7 @@ class Provenance:
     in_sample: bool
     engine: str
     sampled: Sampled | None = None
+    bounds: tuple[float, float] | None = None
     versions: Mapping[str, str] = field(default_factory=versions)
     schema_version: int = SCHEMA_VERSION
 
@@ -137,7 +139,8 @@ class Provenance:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON."""
         sampled = None if self.sampled is None else {**asdict(self.sampled), "bounds": list(self.sampled.bounds)}
-        plain = {"layers": dict(self.layers), "versions": dict(self.versions), "sampled": sampled}
+        bounds = None if self.bounds is None else list(self.bounds)
+        plain = {"layers": dict(self.layers), "versions": dict(self.versions), "sampled": sampled, "bounds": bounds}
         return {**vars(self), **plain}
 
     @classmethod
@@ -145,5 +148,7 @@ class Provenance:
         """Return the provenance whose ``to_dict`` this is."""
         found = fields["sampled"]
         sampled = None if found is None else Sampled(**{**found, "bounds": tuple(found["bounds"])})
+        ends = fields.get("bounds")  # results saved before it was kept have none
+        bounds = None if ends is None else (float(ends[0]), float(ends[1]))
         frozen = {"layers": Frozen(fields["layers"]), "versions": Frozen(fields["versions"]), "sampled": sampled}
-        return cls(**{**fields, **frozen})
+        return cls(**{**fields, **frozen, "bounds": bounds})

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from captum_ablate.ablation import Chain, Engine, Measured, Plan, learn, locate, reference_name
-from captum_ablate.ablation.metrics import as_metric, metric_name
+from captum_ablate.ablation.metrics import as_metric, bounds_of, metric_name
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.evaluation.labels import name_labels
 from captum_ablate.inputs.batches import UnpackBatch, as_batches
@@ -22,7 +22,7 @@ from captum_ablate.inputs.borrowed import borrowed
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.values import whole_number
 from captum_ablate.inputs.wording import counted
-from captum_ablate.statistics.intervals import mean_interval, two_way_interval
+from captum_ablate.statistics.intervals import bounded_interval, mean_interval, two_way_interval
 from captum_ablate.studies.heat_map import draw_excess
 from captum_ablate.studies.tiling import Tiling
 from captum_ablate.studies.unit_coordinates import one_layer
@@ -126,7 +126,7 @@ class GroupDeficits:
                 measured = engine.run(batches, located.seen)
         return cls(
             grid=grid,
-            **tables_by_class(plan, measured, n_random),
+            **tables_by_class(plan, measured, n_random, bounds_of(evaluator.metric)),
             n_random=n_random,
             layer=site.label,
             reference=reference_name(evaluator.references[0]),
@@ -195,8 +195,14 @@ def group_plan(groups: Sequence[Tensor], pool: Tensor, units: int, *, n_random: 
     return Plan.of(chains, units)
 
 
-def tables_by_class(plan: Plan, measured: Measured, n_random: int) -> dict[str, Tensor]:
-    """Return ``classes``, ``n`` and ``intact``, each ``[classes]``, and ``TABLES``, each ``[classes, groups]``."""
+def tables_by_class(
+    plan: Plan, measured: Measured, n_random: int, bounds: tuple[float, float] | None
+) -> dict[str, Tensor]:
+    """Return ``classes``, ``n`` and ``intact``, each ``[classes]``, and ``TABLES``, each ``[classes, groups]``.
+
+    ``bounds`` are those of the metric, if it has any.
+    """
+    span = None if bounds is None else bounds[1] - bounds[0]
     losses = (measured.intact - measured.values).to(torch.float64)  # [masks, n]
     groups, sizes = plan.chains[:-n_random], plan.chains[-1].counts
     random_rows = torch.tensor(plan.rows[-n_random:])  # [orders, sizes]
@@ -206,7 +212,7 @@ def tables_by_class(plan: Plan, measured: Measured, n_random: int) -> dict[str, 
         lost = losses[plan.rows[g][0]]  # [n]
         by_chance = losses[random_rows[:, sizes.index(group.counts[0])]]  # [orders, n]
         for c in range(len(classes)):
-            row = _against_chance(lost[index == c], by_chance[:, index == c])
+            row = _against_chance(lost[index == c], by_chance[:, index == c], span)
             for table, value in zip(tables.values(), row, strict=True):
                 table[c, g] = value
     intact = torch.stack([measured.intact[index == c].mean() for c in range(len(classes))])
@@ -220,10 +226,11 @@ def _check(grid: Tiling, n_random: int) -> None:
         raise ValueError(f"no tile has {grid.min_units} units; take fewer tiles than {grid.tiles} or a lower min_units")
 
 
-def _against_chance(own: Tensor, others: Tensor) -> tuple[float, ...]:
+def _against_chance(own: Tensor, others: Tensor, span: float | None) -> tuple[float, ...]:
     """Return a value for each of ``TABLES``, from losses ``own [n]`` and random groups' ``others [orders, n]``."""
     over = own - others  # [orders, n]
-    low, high = mean_interval(own.numpy())
+    losses = own.numpy()
+    low, high = mean_interval(losses) if span is None else bounded_interval(losses, span)
     excess_low, excess_high = two_way_interval(over.T.numpy())
     spread = float(others.mean(dim=1).std()) if len(others) > 1 else np.nan
     deficit, random, excess = (float(values.mean()) for values in (own, others, over))

@@ -154,6 +154,23 @@ def test_the_frame_is_long_with_a_row_for_each_direction_and_step():
     assert set(frame["method"]) == {"mine"}
 
 
+def test_the_intervals_of_a_bounded_metric_hold_where_few_samples_change():
+    down, up = torch.ones(2, 3, 50, dtype=torch.float64)
+    down[1:, 0] = down[2, :] = up[2, :] = 0
+    curve = made([0, 1, 4], 4, down, up, bounds=(0.0, 1.0))
+    for found, areas in (
+        (curve.deletion_interval, curve.areas),
+        (curve.insertion_interval, -curve.ascending_areas),
+        (curve.gap_interval, curve.gap_areas),
+    ):
+        assert found == pytest.approx(oracles.bounded_interval(areas.tolist(), 1), rel=1e-9)
+    assert curve.gap_interval.low < 0 < curve.gap_interval.high
+    frame = curve.to_frame()
+    assert (frame["low"] >= 0).all()
+    assert (frame["high"] <= 1).all()
+    assert frame["low"][1] == pytest.approx(oracles.bounded_interval(down[1].tolist(), 1)[0])
+
+
 def test_a_curve_is_frozen():
     curve = made([0, 4], 4, *torch.rand(2, 2, 3, dtype=torch.float64))
     with pytest.raises(FrozenInstanceError):

@@ -22,6 +22,12 @@ def test_results_say_how_they_came_about(dense, dense_data):
     assert set(about.versions) == {"captum_ablate", "torch", "captum", "numpy", "python"}
     assert about.versions["torch"] == torch.__version__
     assert Provenance.of_dict(json.loads(json.dumps(about.to_dict()))) == about
+    assert about.bounds is None
+    bounded = CumulativeAblationEvaluator(dense, "2", n_random=0).evaluate(SCORES, dense_data).provenance
+    assert bounded.bounds == (0, 1)
+    assert Provenance.of_dict(json.loads(json.dumps(bounded.to_dict()))) == bounded
+    older = {name: value for name, value in bounded.to_dict().items() if name != "bounds"}
+    assert Provenance.of_dict(older).bounds is None
 
 
 def test_in_sample_is_what_ranks_on_the_data_it_is_evaluated_on(dense, dense_data):

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from captum_ablate.statistics.intervals import mean_bands, mean_interval, two_way_interval
+from captum_ablate.statistics.intervals import (
+    bounded_bands,
+    bounded_interval,
+    mean_bands,
+    mean_interval,
+    two_way_interval,
+)
 
 TRIALS = 1500
 
@@ -120,3 +126,49 @@ def test_an_interval_over_images_alone_is_too_narrow_for_random_orders():
     rng = np.random.default_rng(3)
     alone = coverage(lambda t: mean_interval(t.mean(1)), lambda: table(rng, 100, 10, 0.3, 1.0, 1.0), 0.0)
     assert alone < 0.7  # why the interval is a two-way one
+
+
+def rare(rng, n, share, signs=(1.0,), whole=False):
+    """Areas of samples of which a ``share`` changes, each by a random part of the span, or by all of it."""
+    sizes = rng.choice(signs, n) * (1.0 if whole else rng.random(n))
+    return np.where(rng.random(n) < share, sizes, 0.0)
+
+
+@given(st.integers(2, 60), st.floats(0.01, 1), st.booleans(), st.integers(0, 1000), st.sampled_from([1e-6, 1.0, 100.0]))
+@settings(deadline=None, max_examples=60)
+def test_the_bounded_interval_is_that_of_the_formula_at_any_scale(n, share, whole, seed, span):
+    values = span * rare(np.random.default_rng(seed), n, share, (-1.0, 1.0), whole)
+    assert bounded_interval(values, span) == pytest.approx(oracles.bounded_interval(values, span), abs=1e-9 * span)
+    low, high = bounded_bands(values[None], (-span / 2, span / 2))
+    middle = np.clip(oracles.bounded_interval(values, span), -span / 2, span / 2)
+    if abs(values.mean()) < span / 2:
+        assert [low[0], high[0]] == pytest.approx(middle.tolist(), abs=1e-9 * span)
+
+
+@pytest.mark.parametrize("n", [50, 200])
+@pytest.mark.parametrize("share", [0.005, 0.01, 0.02, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize(("signs", "whole"), [((1.0,), False), ((1.0,), True), ((1.0, -1.0), False)])
+def test_the_bounded_interval_holds_also_where_few_samples_change(n, share, signs, whole):
+    rng = np.random.default_rng(4)
+    truth = share * (1.0 if whole else 0.5) * np.mean(signs)
+    found = coverage(lambda v: bounded_interval(v, 1.0), lambda: rare(rng, n, share, signs, whole), truth)
+    assert found > 0.91
+
+
+def test_the_bounded_interval_is_students_where_most_samples_change():
+    rng = np.random.default_rng(5)
+    for n, most in ((50, 1.12), (200, 1.04), (1000, 1.01)):
+        wider = [
+            np.subtract(*bounded_interval(v, 1.0)) / np.subtract(*mean_interval(v))
+            for v in (rng.normal(0.5, 0.1, n) for _ in range(50))
+        ]
+        assert 1 < np.mean(wider) < most
+
+
+def test_a_change_that_no_sample_shows_may_still_happen():
+    low, high = bounded_interval(np.zeros(200), 1.0)
+    assert -low == high == pytest.approx(2.8 / 200, rel=0.01)
+    assert bounded_interval(np.ones(200), 1.0) == pytest.approx((1 - 2.8 / 200, 1), abs=2e-4)
+    assert np.isnan(bounded_interval(np.zeros(1), 1.0)).all()
+    assert np.isnan(bounded_bands(np.zeros((2, 1)), (0.0, 1.0))).all()
+    assert bounded_interval(np.array([0.0, 1.0]), 1.0) == (-1, 1)
