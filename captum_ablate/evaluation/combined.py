@@ -126,7 +126,18 @@ class Combined:
             for note in block.notes:
                 said.setdefault(note, []).append(block.name)
         everywhere = len(self.blocks)
-        return [note if len(at) == everywhere else f"{'; '.join(at)}: {note}" for note, at in said.items()]
+        notes = [note if len(at) == everywhere else f"{'; '.join(at)}: {note}" for note, at in said.items()]
+        return [*notes, *self._agreement_notes()]
+
+    def _agreement_notes(self) -> list[str]:
+        """Return a sentence for each pair of references of one metric: how far their mean ranks agree."""
+        tau = self.agreement().to_numpy()
+        return [
+            f"{one.name} and {other.name} order methods with Kendall's tau {tau[a, b]:.2f}"
+            for a, one in enumerate(self.blocks)
+            for b, other in enumerate(self.blocks)
+            if a < b and one.metric == other.metric and not np.isnan(tau[a, b])
+        ]
 
     def to_latex(self) -> str:
         """Return a table for LaTeX for each block (needs the package booktabs), its best set in bold."""

@@ -145,7 +145,9 @@ def test_references_and_metrics_are_never_averaged(one_layer):
     assert both.versus("activity", "flat", reference="mean") == combine(mean).versus("activity", "flat")
     tau = stats.kendalltau(*(_mean_ranks(combine(one)) for one in (one_layer, mean))).statistic
     np.testing.assert_allclose(both.agreement(), [[1, tau], [tau, 1]])
+    assert f"zero reference, logit and mean reference, logit order methods with Kendall's tau {tau:.2f}" in str(both)
     mixed = combine({"a": compared(0), "b": compared(1, metric="margin")})
+    assert "Kendall" not in str(mixed)
     assert mixed.leaderboard["metric"].tolist() == ["logit"] * 4 + ["margin"] * 4
 
 
