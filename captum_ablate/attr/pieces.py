@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from captum_ablate.attr.inner import needs_baselines, parameters
+from captum_ablate.attr.inner import may_draw, needs_baselines, parameters
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
-from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.unchanged import draws_restored, unchanged
 
 SAMPLES_AT_A_TIME = 64
 """Path methods run every sample some 50 times at once: batches of tensors are smaller than for a forward pass."""
@@ -67,6 +68,7 @@ class Pieces:
 
     def __init__(self, attribution: Any, model: Any, layer: nn.Module) -> None:
         self._takes, self._model, self._layer = parameters(attribution), model, layer
+        self._draws = may_draw(attribution)
         self._per_value: float | None = None
 
     def __call__(
@@ -96,7 +98,7 @@ class Pieces:
         """Return the bytes for a batch like this one, from its first sample; 0 where one sample cannot be run alone."""
         n, first = len(batch.target), slice(1)
         try:
-            with unchanged(self._model, self._layer):
+            with unchanged(self._model, self._layer), draws_restored() if self._draws else nullcontext():
                 one = held_bytes(lambda: run(batch.take(first), self._cut(kwargs, first, n)), self._model)
         except Exception:  # a model made for one size of batch, or an error that the whole batch will tell
             return 0.0

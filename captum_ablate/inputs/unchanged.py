@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from captum_ablate.inputs.eager import run_eagerly, without_inference_tensors
-from captum_ablate.inputs.threads import one_at_a_time
+from captum_ablate.inputs.threads import drawing, one_at_a_time
 
 
 @contextmanager
@@ -124,6 +124,17 @@ def _give_back(states: tuple[Any, ...]) -> None:
     torch.set_rng_state(cpu)
     for device, state in cuda:
         torch.cuda.set_rng_state(state, device)
+
+
+@contextmanager
+def draws_restored() -> Iterator[None]:
+    """Restore the random states afterwards, also while other threads use models; none of them draws meanwhile."""
+    with drawing:
+        states = random_states()
+        try:
+            yield
+        finally:
+            _give_back(states)
 
 
 def has_drawn(states: tuple[Any, ...]) -> bool:
