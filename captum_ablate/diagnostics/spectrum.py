@@ -116,7 +116,10 @@ class ActivationSpectrum:
 
     @property
     def interval(self) -> Interval:
-        """95 % interval of ``alpha`` over samples."""
+        """95 % interval of ``alpha`` over samples; somewhat narrow, most of all below 10 samples for each unit.
+
+        By simulation it holds the exponent in 0.9 to 0.95 of normal codes, and in 0.78 and more with heavy tails.
+        """
         half = float(stats.t.ppf((1 + LEVEL) / 2, max(1, self.groups - 1))) * self.standard_error
         return Interval(self.alpha - half, self.alpha + half)
 

@@ -61,6 +61,26 @@ def test_units_that_need_each_other_are_joint():
     assert floored.value == pytest.approx(0)
 
 
+def test_by_accuracy_units_that_only_add_up_have_a_value_too_which_is_said():
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.rand(300, 12, generator=generator)
+    model = nn.Sequential(nn.Identity(), nn.Linear(12, 3)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.randn(3, 12, generator=generator))
+        model[1].bias.zero_()
+        target = model(bits).argmax(1)
+    values = {}
+    for metric in ("accuracy", "logit"):
+        evaluator = CumulativeAblationEvaluator(model, "0", metric=metric, steps=None, n_random=0)
+        curve = evaluator.evaluate(torch.rand(12, generator=generator), (bits, target))
+        single = LayerUnitAblation(model, "0", metric=metric).attribute(bits, target=target)
+        values[metric] = redundancy(curve, single, floor=None if metric == "accuracy" else -99.0)
+    assert abs(values["logit"].value) < 1e-5
+    assert abs(values["accuracy"].value) > 0.1
+    assert "by accuracy the sign alone is no evidence" in repr(values["accuracy"])
+    assert "no evidence" not in repr(values["logit"])
+
+
 def test_the_prediction_equals_a_plain_sum(digits_net, small_digits):
     evaluator = CumulativeAblationEvaluator(digits_net, "relu3", steps=7, n_random=0)
     scores = torch.rand(24)
