@@ -102,7 +102,7 @@ class Blocks:
         for kind in np.unique(self.kind):
             own = np.flatnonzero(self.kind == kind)
             times[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), size=resamples)
-        return times[:, self.block]
+        return np.take(times, self.block, axis=1)
 
 
 def bootstrap(terms: Floats, y: Floats, blocks: Blocks, *, resamples: int, seed: int) -> tuple[Floats, Floats]:
