@@ -2,6 +2,7 @@
 
 from captum_ablate.ablation.engine import BatchOutputs, Engine, Measured
 from captum_ablate.ablation.hook_loop import Probe
+from captum_ablate.ablation.live import LiveUnits
 from captum_ablate.ablation.locate import Located, locate
 from captum_ablate.ablation.plan import Chain, Plan
 from captum_ablate.ablation.reference import (
@@ -19,6 +20,7 @@ __all__ = [
     "BatchOutputs",
     "Chain",
     "Engine",
+    "LiveUnits",
     "Located",
     "Measured",
     "Plan",

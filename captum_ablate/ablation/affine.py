@@ -114,7 +114,6 @@ class AffineTail:
 
         The sum starts at the all-ablated end. So outputs whose remaining units change nothing are exactly equal.
         """
-        units = plan.units
         shares = self._shares(recording.activation, reference, recording)
         intact = class_outputs(recording.outputs)
         assert isinstance(intact, Tensor)
@@ -123,11 +122,13 @@ class AffineTail:
             if done.issuperset(row):
                 continue
             order = plan.order(place, self.jacobian.device)
-            whole = chain.counts[-1] == units
+            whole = plan.ends_fullest(place)
             total = all_ablated.to(self.jacobian.dtype) if whole else intact.to(self.jacobian.dtype)
+            if whole and len(order) < plan.units:
+                total = total + self._product(shares, plan.never_ablated(place, self.jacobian.device))
             ends = [*reversed(chain.counts)] if whole else list(chain.counts)
             numbers = [*reversed(row)] if whole else list(row)
-            last = units if whole else 0
+            last = len(order) if whole else 0
             for end, number in zip(ends, numbers, strict=True):
                 group = order[end:last] if whole else order[last:end]
                 if len(group):

@@ -93,6 +93,16 @@ class Plan:
             self._orders[device] = whole.split([len(chain.order) for chain in self.chains])
         return self._orders[device][chain]
 
+    def ends_fullest(self, chain: int) -> bool:
+        """Tell whether a chain ends with all of its order ablated, most units: rounding is least from there."""
+        order, counts = self.chains[chain].order, self.chains[chain].counts
+        return counts[-1] == len(order) and 2 * len(order) > self.units
+
+    def never_ablated(self, chain: int, device: torch.device) -> Tensor:
+        """Return the units that are not in a chain's order, such as dead ones, ascending."""
+        kept = torch.ones(self.units, dtype=torch.bool, device=device)
+        return kept.index_fill_(0, self.order(chain, device), False).nonzero().flatten()
+
     @cached_property
     def _orders(self) -> dict[torch.device, tuple[Tensor, ...]]:
         return {}

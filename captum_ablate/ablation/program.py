@@ -64,7 +64,7 @@ class Program:
         ordered = []
         for place, wanted in _by_chain(plan, numbers):
             row = plan.rows[place]
-            whole = plan.chains[place].counts[-1] == plan.units
+            whole = plan.ends_fullest(place)
             ordered += [n for n in (reversed(row) if whole else row) if n in wanted]
         return list(dict.fromkeys(ordered))
 
@@ -100,10 +100,13 @@ class Program:
     def _along(self, plan: Plan, number: int, wanted: set[int]) -> Iterator[tuple[int, list[Tensor]]]:
         """Walk a chain of nested masks from its fullest end; yield the wanted masks with the steps' results."""
         order, counts = plan.order(number, self._device), plan.chains[number].counts
-        whole = counts[-1] == plan.units
+        whole = plan.ends_fullest(number)
         states = [step.start(ablated=whole) for step in self.steps]
+        if whole and len(order) < plan.units:  # units that are in no order, such as dead ones, stay
+            for state in states:
+                state.move(plan.never_ablated(number, self._device), back=True)
         places = list(zip(counts, plan.rows[number], strict=True))
-        last, left = plan.units if whole else 0, len(wanted)
+        last, left = len(order) if whole else 0, len(wanted)
         for count, mask in reversed(places) if whole else places:
             group = order[count:last] if whole else order[last:count]
             last = count

@@ -65,7 +65,7 @@ class Comparison:
         curves, methods = curves_of(plan, measured), len(scores)
         descending, ascending = curves[::2], curves[1::2]
         n_ablated = torch.tensor([0, *plan.chains[0].counts])
-        fraction = n_ablated.to(torch.float64) / plan.units
+        fraction = n_ablated.to(torch.float64) / len(plan.chains[0].order)
         random = RandomOrders.of(descending[methods:], ascending[methods:], fraction, len(measured.intact))
         alone = [
             DeficitCurve.of(

@@ -85,7 +85,7 @@ class DeficitCurve:
         z, p_raw, p_exact = against_chance(float(gap), null.numpy())
         if provenance.in_sample or provenance.sampled is not None:
             p_raw = p_exact = float("nan")
-        ties = len(scores) - len(torch.unique(scores))
+        ties = len(order) - len(torch.unique(scores[order]))
         return cls(
             name,
             scores,

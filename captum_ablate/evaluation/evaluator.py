@@ -69,6 +69,9 @@ class CumulativeAblationEvaluator:
             one class per sample; of a model with one logit, ``[n]`` or ``[n, 1]``, they are those of 0 against 1.
         steps: a number of evenly spaced counts, a sequence of counts, or None for one unit at a time.
         n_random: random orders to hold every ranking against.
+        live_units_only: leave out of all orders, the random ones too, the units that equal their reference wherever the
+            ranking data look: they cannot matter, and to know only them would earn a gap. They are counted in the
+            result. Of several layers, those of the first that runs.
         seed: seed of random orders, ties and donors.
 
     Raises:
@@ -95,6 +98,7 @@ class CumulativeAblationEvaluator:
         metric: str | Metric = "accuracy",
         steps: int | Sequence[int] | None = 20,
         n_random: int = 20,
+        live_units_only: bool = True,
         seed: int = 0,
     ) -> None:
         self.forward_func = as_model(forward_func)
@@ -105,7 +109,9 @@ class CumulativeAblationEvaluator:
         self.axes = [UnitAxis.of(*one) for one in axes]
         if not isinstance(attribute_to_layer_input, bool):
             raise TypeError(f"attribute_to_layer_input must be True or False; got {attribute_to_layer_input!r}")
-        self.attribute_to_layer_input = attribute_to_layer_input
+        if not isinstance(live_units_only, bool):
+            raise TypeError(f"live_units_only must be True or False; got {live_units_only!r}")
+        self.attribute_to_layer_input, self.live_units_only = attribute_to_layer_input, live_units_only
         self.references = one_per_layer(reference, k, "reference")
         for one, axis in zip(self.references, self.axes, strict=True):
             fit_of(one, axis, seed)  # an unknown reference is refused here
@@ -168,6 +174,8 @@ class CumulativeAblationEvaluator:
                 engine = Engine(self.forward_func, located.sites, references, self._metric, plan)
                 areas = _DeletionAreas(plan, len(ranking.scores))
                 measured = precision.measure(engine, areas, name, show_progress, located.seen)
+            is_apart = precision is None and ranking_data is not None
+            woken = ranking.woken(self.forward_func, located, batches) if is_apart else 0
         provenance = Provenance(
             layers=Frozen(located.units_by_layer),
             reference=" + ".join(dict.fromkeys(map(reference_name, self.references))),
@@ -178,6 +186,8 @@ class CumulativeAblationEvaluator:
             seed=self.seed,
             in_sample=ranking.uses_data and _is_same(ranking_data, data),
             engine=measured.engine,
+            dead=int((~ranking.live).sum()),
+            woken=woken,
             sampled=None if precision is None else precision.sampled(len(ranking.scores)),
             bounds=bounds,
         )
@@ -239,21 +249,21 @@ class CumulativeAblationEvaluator:
         self, attributions: Mapping[str, Any], located: Located, batches: Batches, options: Mapping[str, Any]
     ) -> JointRanking:
         is_joint = isinstance(self.layer, list)
-        sites, references = located.sites, self.references
         return JointRanking.of(
             attributions,
             self.forward_func,
-            sites,
-            references,
+            located,
+            self.references,
             batches,
             seed=self.seed,
             is_joint=is_joint,
+            live_units_only=self.live_units_only,
             call_options=options,
         )
 
     def _plan(self, ranking: JointRanking, located: Located) -> Plan:
         """Return the plan: the order of every method, then every random order, each with its reverse."""
-        counts = counts_of(self.steps, located.units)
+        counts = counts_of(self.steps, int(ranking.live.sum()))
         return Plan.both_ways(ranking.orders(self.n_random, self.seed), counts, located.units)
 
 
@@ -262,7 +272,7 @@ class _DeletionAreas:
 
     def __init__(self, plan: Plan, methods: int) -> None:
         self._plan, self._methods = plan, methods
-        self._fraction = torch.tensor([0, *plan.chains[0].counts], dtype=torch.float64) / plan.units
+        self._fraction = torch.tensor([0, *plan.chains[0].counts], dtype=torch.float64) / len(plan.chains[0].order)
 
     def __call__(self, measured: Measured) -> list[Tensor]:
         curves = curves_of(self._plan, measured)[: 2 * self._methods : 2]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.ablation import Reference, ReferenceOption, Site, fit_of, plain_reference
+from captum_ablate.ablation import LiveUnits, Located, Reference, ReferenceOption, Site, fit_of, plain_reference
 from captum_ablate.attr.inner import changed, inner
 from captum_ablate.attr.per_sample import unit_scores
 from captum_ablate.evaluation.methods import is_function
@@ -25,39 +25,46 @@ from captum_ablate.inputs.values import tensor_of
 class JointRanking:
     """``scores`` of each method over the units of all layers, ``[units]``; ``failed``, the reason by method.
 
-    ``references``, one per layer, learned from the ranking data; ``uses_data`` tells whether anything was.
+    ``references``, one per layer, learned from the ranking data; ``uses_data`` tells whether anything was. ``watched``
+    are the layers' live units as the ranking data show them, ``live [units]`` which units those are.
     """
 
     scores: dict[str, Tensor]
     failed: dict[str, str]
     references: list[Reference]
     uses_data: bool
+    live: Tensor
+    watched: list[LiveUnits | None]
 
     @classmethod
     def of(
         cls,
         attributions: Mapping[str, Any],
         forward_func: ForwardFunc,
-        sites: Sequence[Site],
+        located: Located,
         references: Sequence[ReferenceOption],
         batches: Batches,
         *,
         seed: int,
         is_joint: bool,
+        live_units_only: bool = True,
         call_options: Mapping[str, Any] | None = None,
     ) -> JointRanking:
-        """Rank the units of all ``sites`` by each of ``attributions``; one that fails is reported, the others go on.
+        """Rank the units of all sites by each of ``attributions``; one that fails is reported, the others go on.
 
         ``is_joint`` says that attributions are of a list of layers, even of one; ``call_options`` are the
-        ``batch_size`` and ``unpack_batch`` that ``batches`` were made with.
+        ``batch_size`` and ``unpack_batch`` that ``batches`` were made with. With ``live_units_only``, units of the
+        first layer that runs are left out where they never differ from their reference; after an ablated layer, a
+        unit that is dead in the intact network can come alive, so later layers keep all.
 
         Raises:
-            ValueError: if no attribution is applicable.
+            ValueError: if no attribution is applicable, or fewer than two units are live.
         """
+        sites = located.sites
         names, units = [site.name for site in sites], [site.units.stop - site.units.start for site in sites]
         failed: dict[str, str] = {}
         parts: dict[str, list[Tensor]] = {name: [] for name in attributions}
-        learned, uses_data = [], False
+        learned, uses_data, watched = [], False, list[LiveUnits | None]()
         layers = [site.layer for site in sites]
         methods_of = _split(attributions, forward_func, layers, units, failed) if is_joint else [dict(attributions)]
         for k, (site, methods) in enumerate(zip(sites, methods_of, strict=True)):
@@ -67,7 +74,11 @@ class JointRanking:
             uses_data |= needs_data
             if k > 0 and needs_data:
                 batches.refuse_one_shot("several layers are ranked one after the other")
-            ranking = ranker.rank(batches, fit)
+            live = LiveUnits(references[k], site) if live_units_only and located.seen.order[0] == k else None
+            if live is not None and live.needs_target and needs_data:
+                batches.refuse_one_shot("which units differ from a function's reference takes a pass of its own")
+            ranking = ranker.rank(batches, fit, live)
+            watched.append(live)
             learned.append(plain_reference(references[k]) if ranking.reference is None else ranking.reference)
             for name in methods:
                 try:
@@ -83,15 +94,47 @@ class JointRanking:
             only = next(iter(failed.values()))
             raise ValueError(only if len(failed) == 1 else f"no attribution is applicable: {reasons}")
         failed = {method: failed[method] for method in attributions if method in failed}
-        return cls(scores, failed, learned, uses_data)
+        return cls(scores, failed, learned, uses_data, _live(watched, sites), watched)
+
+    def woken(self, forward_func: ForwardFunc, located: Located, batches: Batches) -> int:
+        """Return how many units that were left out differ from their reference in ``batches``, in a pass of its own."""
+        if bool(self.live.all()):
+            return 0
+        found = 0
+        for watched, site in zip(self.watched, located.sites, strict=True):
+            if watched is not None:
+                watched.add_all(forward_func, batches)
+                units = site.units.stop - site.units.start
+                found += int((watched.mask(units) & ~self.live[site.units]).sum())
+        return found
 
     def orders(self, n_random: int, seed: int) -> list[Tensor]:
-        """Return the descending order of each method, ties broken by one permutation, then ``n_random`` random ones."""
-        units = len(next(iter(self.scores.values())))
+        """Return the descending order ``[live]`` of each method's live units, then ``n_random`` random ones.
+
+        One permutation breaks all ties.
+        """
+        units = len(self.live)
         stream = torch.Generator().manual_seed(seed)
         ties = torch.randperm(units, generator=stream)
         orders = [ties[values[ties].argsort(descending=True, stable=True)] for values in self.scores.values()]
-        return orders + [torch.randperm(units, generator=stream) for _ in range(n_random)]
+        orders += [torch.randperm(units, generator=stream) for _ in range(n_random)]
+        return [order[self.live[order]] for order in orders]
+
+
+def _live(watched: Sequence[LiveUnits | None], sites: Sequence[Site]) -> Tensor:
+    """Return which units of all sites are live, ``[units]``; those of a site that was not watched all are."""
+    masks = []
+    for one, site in zip(watched, sites, strict=True):
+        units = site.units.stop - site.units.start
+        masks.append(torch.ones(units, dtype=torch.bool) if one is None else one.mask(units))
+    live = torch.cat(masks)
+    if int(live.sum()) < min(2, len(live)):
+        names = ", ".join(repr(site.name) for site in sites)
+        raise ValueError(
+            f"only {int(live.sum())} of {len(live)} units of {names} ever differ from their reference in the ranking "
+            "data, and an order needs two; rank on other data, name another layer, or pass live_units_only=False"
+        )
+    return live
 
 
 def _split(

@@ -66,6 +66,8 @@ class Provenance:
 
     Args:
         layers: number of units by layer; the units of several layers count on from one to the next.
+        dead: units that never differ from their reference in the ranking data, and are left out of all orders.
+        woken: those of them that differ in the evaluation data; not looked for if samples were drawn ``until``.
         reference: name of what stood in an ablated unit's place.
         metric: name of the metric.
         intact: mean metric of the intact model.
@@ -88,6 +90,8 @@ class Provenance:
     seed: int
     in_sample: bool
     engine: str
+    dead: int = 0
+    woken: int = 0
     sampled: Sampled | None = None
     bounds: tuple[float, float] | None = None
     versions: Mapping[str, str] = field(default_factory=versions)
@@ -124,7 +128,7 @@ class Provenance:
         if sampled is not None:
             samples = f"{self.n:,} of {counted(sampled.population, 'sample')}"
         text = (
-            f"{self.layer_words} ({counted(self.units, 'unit')}, {visible(self.reference)} reference, "
+            f"{self.layer_words} ({counted(self.units, 'unit')}{self._left_out}, {visible(self.reference)} reference, "
             f"{self.metric_words} {self.intact:.3f} on {samples}"
             + (f", {counted(self.n_random, 'random order')}" if self.n_random else "")
             + ")"
@@ -135,6 +139,14 @@ class Provenance:
                 "intervals: 95 % confidence sequences, for all methods together"
             )
         return text + (" in-sample: ranked on the data that it is evaluated on" if self.in_sample else "")
+
+    @property
+    def _left_out(self) -> str:
+        """What is said of units that were left out, after their number."""
+        if not self.dead:
+            return ""
+        woken = f" ({self.woken:,} of them live in the evaluation data)" if self.woken else ""
+        return f", {self.dead:,} dead and left out{woken}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_ablate.ablation import Reference, ReferenceFit, Site
+from captum_ablate.ablation import LiveUnits, Reference, ReferenceFit, Site
 from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.per_sample_scores import PerSampleScores
 from captum_ablate.attr.pieces import SAMPLES_AT_A_TIME
@@ -58,8 +58,11 @@ class Ranker:
         """Tell whether any method looks at the ranking data."""
         return not all(isinstance(method, Tensor) for method in self.methods.values())
 
-    def rank(self, batches: Batches, fit: ReferenceFit | None) -> Ranking:
-        """Return the scores of every method; ``fit`` is fed with the layer's outputs in the same pass."""
+    def rank(self, batches: Batches, fit: ReferenceFit | None, live: LiveUnits | None = None) -> Ranking:
+        """Return the scores of every method; ``fit`` is fed with the layer's outputs in the same pass.
+
+        So is ``live``, if there is such a pass; else it makes its own, which ends once all units are known to be live.
+        """
         given = {name: method for name, method in self.methods.items() if isinstance(method, Tensor)}
         ours = {n: method for n, method in self.methods.items() if isinstance(method, LayerDatasetAttribution)}
         statistical = {name: method for name, method in ours.items() if method.source == "activations"}
@@ -69,8 +72,13 @@ class Ranker:
         if measured or functions:
             batches.refuse_one_shot(f"{next(iter(measured | functions))!r} makes passes of its own")
         scores = dict(given)
-        if statistical or by_sample or fit is not None:
-            scores |= self._in_one_pass(statistical, by_sample, batches, fit)
+        passes = bool(statistical or by_sample or fit is not None)
+        if passes:
+            listening = [fit, live if live is not None and not live.needs_target else None]
+            listeners = [one.add for one in listening if one is not None]
+            scores |= self._in_one_pass(statistical, by_sample, batches, listeners)
+        if live is not None and (live.needs_target or not passes):
+            live.add_all(self.forward_func, batches)
         scores |= self._measured(measured, batches)
         scores |= self._called(functions, batches)
         return Ranking(scores, self.failed, None if fit is None else fit.finish())
@@ -80,9 +88,9 @@ class Ranker:
         statistical: Mapping[str, LayerDatasetAttribution],
         by_sample: Mapping[str, PerSampleScores],
         batches: Batches,
-        fit: ReferenceFit | None,
+        listeners: Sequence[Callable[..., None]],
     ) -> dict[str, Tensor]:
-        """Return the scores from one pass: statistics, per-sample attributions and ``fit`` hear the same batches.
+        """Return the scores from one pass: statistics, per-sample attributions and listeners hear the same batches.
 
         Of a layer with a tuple of tensors only the first counts, the one that is ablated.
         """
@@ -109,14 +117,18 @@ class Ranker:
                     self._fail(name, error)
                     del left[name]
 
-        listeners = {} if fit is None else {site.layer: fit.add}
+        def hear(*heard: Tensor) -> None:
+            for listener in listeners:
+                listener(*heard)
+
+        on_output = {site.layer: hear} if listeners else {}
         answers = collect(
             self.forward_func,
             requests,
             batches,
             at_input=site.at_input,
             element=0,
-            on_output=listeners,
+            on_output=on_output,
             on_batch=score_samples,
         )
         scores = {name: _first(scoring.scores()) for name, scoring in left.items()}

@@ -54,6 +54,7 @@ def evaluated(
     model: Any, layer: Any, scores: Tensor, data: Any, *, batch_size: int | None = None, **options: Any
 ) -> Any:
     """Return the curve of an evaluator with these ``options``, on batches of ``batch_size`` samples."""
+    options = {"live_units_only": False, **options}  # the engine is tested on all units
     return CumulativeAblationEvaluator(model, layer, **options).evaluate(scores, data, batch_size=batch_size)
 
 

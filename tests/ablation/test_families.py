@@ -33,7 +33,7 @@ def hold(model: nn.Module, layer: str, x: Any, y: Tensor, *, unit_dim: int | Non
     """Compare the curve of one model, too large to build twice, with the hook loop, and return the engine."""
     scores = scores_for(model, layer, x, unit_dim)
     options: dict[str, Any] = {"metric": "logit", "unit_dim": unit_dim, "reference": reference}
-    evaluator = CumulativeAblationEvaluator(model, layer, steps=4, n_random=0, seed=0, **options)
+    evaluator = CumulativeAblationEvaluator(model, layer, steps=4, n_random=0, seed=0, live_units_only=False, **options)
     curve = evaluator.evaluate(scores, (x, y))
     assert_order(curve, scores)
     expected = hook_loop(model, layer, x, y, curve.order, curve.n_ablated, **options)

@@ -29,7 +29,9 @@ def test_ablating_nothing_costs_nothing(dense, dense_data, reference):
 
 
 def test_replacing_units_by_themselves_costs_nothing(dense, dense_data):
-    evaluator = CumulativeAblationEvaluator(dense, "2", reference=lambda a, _: a, metric="logit", n_random=2)
+    evaluator = CumulativeAblationEvaluator(
+        dense, "2", reference=lambda a, _: a, metric="logit", n_random=2, live_units_only=False
+    )
     curve = evaluator.evaluate(SCORES, dense_data)
     assert torch.equal(curve.values, curve.values[:1].expand_as(curve.values))
     assert curve.gap == 0

@@ -80,10 +80,10 @@ def test_one_pass_over_the_ranking_data_serves_per_sample_methods_too(counted, d
     assert (rank.begun, rank.given) == (1, 4)
 
 
-def test_given_scores_need_no_ranking_data(counted, dense_data):
+def test_given_scores_need_one_batch_of_ranking_data_to_see_which_units_live(counted, dense_data):
     rank = Counting(torch.randn(40, 5), torch.arange(40) % 3, 10)
     CumulativeAblationEvaluator(counted, "2", n_random=2).evaluate(SCORES, dense_data, ranking_data=rank)
-    assert rank.given == 0
+    assert rank.given == 1
 
 
 def test_one_recording_of_each_batch_serves_all_methods_directions_orders_and_steps(counted, monkeypatch):
@@ -106,4 +106,4 @@ def test_one_recording_of_each_batch_serves_all_methods_directions_orders_and_st
 def test_evaluation_data_are_walked_through_once(counted):
     data = Counting(torch.randn(40, 5), torch.arange(40) % 3, 10)
     CumulativeAblationEvaluator(counted, "2", n_random=5).compare({"a": SCORES, "b": -SCORES}, data)
-    assert data.given <= 4 + 1  # and one batch more, to see the layer
+    assert data.given <= 4 + 2  # and one batch more to see the layer, one to see which units live
