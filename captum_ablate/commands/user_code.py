@@ -63,17 +63,19 @@ def naming_errors(options: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        cause = error.__cause__
+        raised = cause if type(cause) is type(error) else error  # a hint of ours may have been added to the model's own
+        frames = [frame.filename for frame in traceback.extract_tb(raised.__traceback__)]
         if options.model is None or Path(frames[-1]).is_relative_to(OURS):
             raise
         files = {Path(frame) for frame in frames}
         if MODEL_CALLS in files:
-            cause = f"the model {options.model} cannot run on the data {options.data}"
+            what = f"the model {options.model} cannot run on the data {options.data}"
         elif any(file.is_relative_to(LOADERS) for file in files):
-            cause = f"the data {options.data} cannot be read"
+            what = f"the data {options.data} cannot be read"
         else:
             raise
-        raise ValueError(f"{cause}: {_described(error)}") from error
+        raise ValueError(f"{what}: {_described(error)}") from error
 
 
 def _import_module(name: str) -> Any:

@@ -45,7 +45,7 @@ class LayerCurves:
         for layer, comparison in self.comparisons.items():
             for method, curve in comparison.curves.items():
                 share, interval = gap_share(curve)
-                row = {"layer": layer, "method": method, "units": len(curve.order), "gap": curve.gap}
+                row = {"layer": layer, "method": method, "units": curve.provenance.units, "gap": curve.gap}
                 row |= {"gap_low": curve.gap_interval.low, "gap_high": curve.gap_interval.high, "share": share}
                 rows.append({**row, "share_low": interval.low, "share_high": interval.high})
         return pd.DataFrame(rows)

@@ -105,7 +105,7 @@ def redundancy(curve: DeficitCurve, single_unit_deficits: Tensor, *, floor: floa
         True
     """
     deficits = as_real(single_unit_deficits, "single_unit_deficits")
-    units = len(curve.order)
+    units = len(curve.scores)
     if deficits.shape != (units,):
         raise ValueError(
             f"single_unit_deficits must have one value for each of the {units} units of the curve; got shape "
@@ -113,7 +113,7 @@ def redundancy(curve: DeficitCurve, single_unit_deficits: Tensor, *, floor: floa
         )
     if not bool(torch.isfinite(deficits).all()):
         raise ValueError("single_unit_deficits must be finite; got NaN or infinite values")
-    total = torch.cat([deficits.new_zeros(1), deficits[curve.order].cumsum(0)])  # [units+1]
+    total = torch.cat([deficits.new_zeros(1), deficits[curve.order].cumsum(0)])  # [live+1]
     score = curve.score
     lowest = float(score[-1]) if floor is None else floor
     predicted = (score[0] - total[curve.n_ablated]).clamp(min=lowest)

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from every_attribution import FACTORIES, close
+from every_attribution import FACTORIES, FEW, close
 
 from captum_ablate import (
     LayerClassSelectivity,
@@ -21,7 +21,7 @@ from captum_ablate import (
 pytestmark = pytest.mark.filterwarnings("ignore:.*units have an entropy below:UserWarning")
 
 
-@pytest.mark.parametrize("factory", [f for f in FACTORIES if f is not LayerUnitAblation])  # it needs several passes
+@pytest.mark.parametrize("factory", [f for f in FACTORIES if f not in (LayerUnitAblation, FEW)])  # they ablate
 def test_a_one_shot_generator_is_fine_where_one_pass_will_do(dense, dense_data, factory):
     x, y = dense_data
     attribution = factory(dense, "2")
@@ -38,7 +38,7 @@ def test_a_one_shot_generator_is_refused_where_a_second_pass_is_needed(dense, de
 
 def test_a_one_shot_generator_is_refused_by_unit_ablation_before_any_of_it_is_used(dense, dense_data):
     batches = zip(dense_data[0].split(25), dense_data[1].split(25), strict=True)
-    with pytest.raises(ValueError, match=r"one-shot generator, and more than one pass.*unit ablation"):
+    with pytest.raises(ValueError, match=r"one-shot generator, and more than one pass.*Unit Ablation"):
         LayerUnitAblation(dense, "0").attribute(batches)
     assert len(list(batches)) == 3
 

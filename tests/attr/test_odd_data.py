@@ -185,7 +185,7 @@ def test_odd_tables_are_evaluated_as_any_other(table):
     values, labels = table
     x, units = torch.from_numpy(values), values.shape[1]
     model = shown(units)
-    evaluator = CumulativeAblationEvaluator(model, "0", n_random=2, steps=None, metric=of_label)
+    evaluator = CumulativeAblationEvaluator(model, "0", n_random=2, steps=None, metric=of_label, live_units_only=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         comparison = evaluator.compare({"t": torch.arange(float(units))}, (x, torch.from_numpy(labels)))

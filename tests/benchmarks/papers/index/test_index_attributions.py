@@ -15,7 +15,9 @@ def test_unbeaten_methods_are_those_that_no_test_rejects(digits_net, small_digit
     generator = torch.Generator().manual_seed(0)
     scores = {str(k): torch.rand(24, generator=generator) for k in range(6)}
     scores["0"] = digits_net.fc2.weight.detach().norm(dim=0)
-    comparison = CumulativeAblationEvaluator(digits_net, "relu3", n_random=0).compare(scores, small_digits)
+    comparison = CumulativeAblationEvaluator(digits_net, "relu3", n_random=0, live_units_only=False).compare(
+        scores, small_digits
+    )
     ranges = oracles.rank_ranges([curve.gap_areas.tolist() for curve in comparison.curves.values()])
     expected = {name for name, (first, _) in zip(comparison.curves, ranges, strict=True) if first == 1}
     assert attributions.unbeaten_methods(comparison) == expected
