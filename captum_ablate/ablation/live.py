@@ -29,7 +29,7 @@ class LiveUnits:
 
     @property
     def needs_target(self) -> bool:
-        """Whether ``add_all`` must feed it, because the reference is a function of activation and target."""
+        """``add_all`` must feed it: the reference is a function of activation and target."""
         return callable(self._reference)
 
     def add(self, activation: Tensor, counted: Tensor | None = None, target: Tensor | None = None) -> None:

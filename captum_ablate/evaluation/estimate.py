@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.wording import counted
 
 FEW, MORE = 6, 24
@@ -50,6 +51,14 @@ def extrapolated(run: Callable[[int], object], masks: int, batches: int) -> tupl
         return batches * second, peak()
     each = max(0.0, second - first) / (more - few)
     return batches * (second + each * (masks - more)), peak()
+
+
+def length_of(batches: Batches) -> int:
+    """Return the number of batches; they are walked through once where they do not tell it."""
+    try:
+        return len(batches)
+    except TypeError:
+        return sum(1 for _ in batches)
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from captum_ablate.ablation import (
     Engine,
     Located,
-    Measured,
     Plan,
     ReferenceOption,
     fit_of,
@@ -24,13 +21,13 @@ from captum_ablate.ablation import (
 )
 from captum_ablate.ablation.metrics import Metric, as_metric, bounds_of, is_named, metric_name
 from captum_ablate.ablation.plan import checked_steps, counts_of
-from captum_ablate.attr.per_sample import unit_scores
-from captum_ablate.evaluation.comparison import Comparison, curves_of
-from captum_ablate.evaluation.curve import DeficitCurve, deficit_areas
-from captum_ablate.evaluation.estimate import Estimate, extrapolated
+from captum_ablate.evaluation.comparison import Comparison
+from captum_ablate.evaluation.curve import DeficitCurve
+from captum_ablate.evaluation.estimate import Estimate, extrapolated, length_of
 from captum_ablate.evaluation.joint_ranking import JointRanking, one_per_layer
-from captum_ablate.evaluation.precision import Precision
-from captum_ablate.evaluation.provenance import Frozen, Provenance
+from captum_ablate.evaluation.methods import check_names, shown_name
+from captum_ablate.evaluation.precision import DeletionAreas, Precision
+from captum_ablate.evaluation.provenance import Frozen, Provenance, is_same
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.borrowed import borrowed
@@ -153,10 +150,9 @@ class CumulativeAblationEvaluator:
                 is in training mode or does not repeat itself.
             TypeError: if ``attributions`` is no mapping of names, or data come in a form that is not known.
         """
-        _check_names(attributions)
+        check_names(attributions)
         options: dict[str, Any] = {"batch_size": batch_size, "unpack_batch": unpack_batch}
         drawn = {"forward_func": self.forward_func, "seed": self.seed, "classes": is_named(self._metric), **options}
-        bounds = bounds_of(self.metric)
         precision = None if until is None else Precision.of(until, self.metric, data, **drawn)
         batches = self._batches(data, options)
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data, options)
@@ -172,7 +168,7 @@ class CumulativeAblationEvaluator:
             else:
                 references = precision.by_place(ranking.references, self.references)
                 engine = Engine(self.forward_func, located.sites, references, self._metric, plan)
-                areas = _DeletionAreas(plan, len(ranking.scores))
+                areas = DeletionAreas(plan, len(ranking.scores))
                 measured = precision.measure(engine, areas, name, show_progress, located.seen)
             is_apart = precision is None and ranking_data is not None
             woken = ranking.woken(self.forward_func, located, batches) if is_apart else 0
@@ -184,18 +180,18 @@ class CumulativeAblationEvaluator:
             n=len(measured.intact),
             n_random=self.n_random,
             seed=self.seed,
-            in_sample=ranking.uses_data and _is_same(ranking_data, data),
+            in_sample=ranking.uses_data and is_same(ranking_data, data),
             engine=measured.engine,
             dead=int((~ranking.live).sum()),
             woken=woken,
             sampled=None if precision is None else precision.sampled(len(ranking.scores)),
-            bounds=bounds,
+            bounds=bounds_of(self.metric),
         )
         return Comparison.of(ranking.scores, ranking.failed, plan, measured, provenance)
 
     def evaluate(self, attribution: Any, data: Any, **options: Any) -> DeficitCurve:
         """Return the deficit curve of one attribution, or of ``scores [units]``: ``compare`` of one."""
-        name = _name_of(attribution)
+        name = shown_name(attribution)
         return self.compare({name: attribution}, data, **options)[name]
 
     def estimate(
@@ -211,7 +207,7 @@ class CumulativeAblationEvaluator:
 
         The data are walked through once where they do not tell their length.
         """
-        _check_names(attributions)
+        check_names(attributions)
         options: dict[str, Any] = {"batch_size": batch_size, "unpack_batch": unpack_batch}
         batches = self._batches(data, options)
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data, options)
@@ -220,15 +216,15 @@ class CumulativeAblationEvaluator:
             located = self._locate([one])
             start = time.perf_counter()
             ranking = self._rank(attributions, located, self._batches([one_ranking], {}), options)
-            seconds = (time.perf_counter() - start) * (_length(ranking_batches) if ranking.uses_data else 1)
+            seconds = (time.perf_counter() - start) * (length_of(ranking_batches) if ranking.uses_data else 1)
             plan = self._plan(ranking, located)
 
             def run(masks: int) -> None:
                 few = plan.cut(masks)
                 Engine(self.forward_func, located.sites, ranking.references, self._metric, few).run([one], located.seen)
 
-            ablating, peak = extrapolated(run, len(plan), _length(batches))
-        return Estimate(seconds + ablating, seconds, peak, _length(batches), len(plan))
+            ablating, peak = extrapolated(run, len(plan), length_of(batches))
+        return Estimate(seconds + ablating, seconds, peak, length_of(batches), len(plan))
 
     def _batches(self, data: Any, options: Mapping[str, Any]) -> Batches:
         return as_batches(data, forward_func=self.forward_func, classes=is_named(self._metric), **options)
@@ -248,63 +244,11 @@ class CumulativeAblationEvaluator:
     def _rank(
         self, attributions: Mapping[str, Any], located: Located, batches: Batches, options: Mapping[str, Any]
     ) -> JointRanking:
-        is_joint = isinstance(self.layer, list)
-        return JointRanking.of(
-            attributions,
-            self.forward_func,
-            located,
-            self.references,
-            batches,
-            seed=self.seed,
-            is_joint=is_joint,
-            live_units_only=self.live_units_only,
-            call_options=options,
-        )
+        own: dict[str, Any] = {"seed": self.seed, "live_units_only": self.live_units_only, "call_options": options}
+        own["is_joint"] = isinstance(self.layer, list)
+        return JointRanking.of(attributions, self.forward_func, located, self.references, batches, **own)
 
     def _plan(self, ranking: JointRanking, located: Located) -> Plan:
         """Return the plan: the order of every method, then every random order, each with its reverse."""
         counts = counts_of(self.steps, int(ranking.live.sum()))
         return Plan.both_ways(ranking.orders(self.n_random, self.seed), counts, located.units)
-
-
-class _DeletionAreas:
-    """The D_i of each method's descending order, which ``until`` is about."""
-
-    def __init__(self, plan: Plan, methods: int) -> None:
-        self._plan, self._methods = plan, methods
-        self._fraction = torch.tensor([0, *plan.chains[0].counts], dtype=torch.float64) / len(plan.chains[0].order)
-
-    def __call__(self, measured: Measured) -> list[Tensor]:
-        curves = curves_of(self._plan, measured)[: 2 * self._methods : 2]
-        return [deficit_areas(curve, self._fraction) for curve in curves]
-
-
-def _check_names(attributions: Any) -> None:
-    if not isinstance(attributions, Mapping) or not attributions:
-        raise TypeError("attributions must be a mapping of at least one name to an attribution or a Tensor [units]")
-    if not all(isinstance(name, str) for name in attributions):
-        raise TypeError(f"the names of attributions must be strings; got {list(attributions)!r}")
-
-
-def _length(batches: Batches) -> int:
-    try:
-        return len(batches)
-    except TypeError:
-        return sum(1 for _ in batches)
-
-
-def _is_same(ranking_data: Any, data: Any) -> bool:
-    """Tell whether a ranking is made on the very data that it is evaluated on."""
-    if ranking_data is None or ranking_data is data:
-        return True
-    pair = isinstance(data, tuple) and isinstance(ranking_data, tuple) and bool(data) and bool(ranking_data)
-    return pair and ranking_data[0] is data[0]
-
-
-def _name_of(attribution: Any) -> str:
-    inside = attribution
-    while isinstance(inside, partial):
-        inside = inside.args[0] if inside.func is unit_scores and inside.args else inside.func
-    if isinstance(inside, (Tensor, np.ndarray, list)):
-        return "scores"
-    return inside.get_name() if hasattr(inside, "get_name") else getattr(inside, "__name__", type(inside).__name__)

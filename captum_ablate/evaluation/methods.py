@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -188,3 +189,21 @@ def _check_layer(method: Any, site: Site) -> None:
         raise ValueError(
             f"the attribution belongs to another layer, {whose}, not to {site.name!r} that the evaluator ablates"
         )
+
+
+def check_names(attributions: Any) -> None:
+    """Raise unless ``attributions`` is a mapping from names to methods."""
+    if not isinstance(attributions, Mapping) or not attributions:
+        raise TypeError("attributions must be a mapping of at least one name to an attribution or a Tensor [units]")
+    if not all(isinstance(name, str) for name in attributions):
+        raise TypeError(f"the names of attributions must be strings; got {list(attributions)!r}")
+
+
+def shown_name(attribution: Any) -> str:
+    """Return the name under which ``evaluate`` shows a method."""
+    inside = attribution
+    while isinstance(inside, partial):
+        inside = inside.args[0] if inside.func is unit_scores and inside.args else inside.func
+    if isinstance(inside, (Tensor, np.ndarray, list)):
+        return "scores"
+    return inside.get_name() if hasattr(inside, "get_name") else getattr(inside, "__name__", type(inside).__name__)

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_ablate.ablation import Engine, Measured, Probe, Reference, ReferenceOption
+from captum_ablate.ablation import Engine, Measured, Plan, Probe, Reference, ReferenceOption
 from captum_ablate.ablation.metrics import Metric, bounds_of, metric_name
+from captum_ablate.evaluation.comparison import curves_of
+from captum_ablate.evaluation.curve import deficit_areas
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.sampling import RandomOrder
 from captum_ablate.statistics.confidence_sequence import ConfidenceSequence, Sampled, as_fractions
@@ -123,3 +125,16 @@ class _AtPlaces:
         own = self._places.positions[first : first + len(activation)]
         parts = [self._reference(activation[k : k + 1], target[k : k + 1], position) for k, position in enumerate(own)]
         return torch.cat(parts)
+
+
+class DeletionAreas:
+    """The D_i of each method's descending order, which ``until`` is about."""
+
+    def __init__(self, plan: Plan, methods: int) -> None:
+        self._plan, self._methods = plan, methods
+        self._fraction = torch.tensor([0, *plan.chains[0].counts], dtype=torch.float64) / len(plan.chains[0].order)
+
+    def __call__(self, measured: Measured) -> list[Tensor]:
+        """Return them for each method, ``[n]`` each."""
+        curves = curves_of(self._plan, measured)[: 2 * self._methods : 2]
+        return [deficit_areas(curve, self._fraction) for curve in curves]

@@ -142,7 +142,7 @@ class Provenance:
 
     @property
     def _left_out(self) -> str:
-        """What is said of units that were left out, after their number."""
+        """The words for units that were left out, to follow the number of all."""
         if not self.dead:
             return ""
         woken = f" ({self.woken:,} of them live in the evaluation data)" if self.woken else ""
@@ -164,3 +164,11 @@ class Provenance:
         bounds = None if ends is None else (float(ends[0]), float(ends[1]))
         frozen = {"layers": Frozen(fields["layers"]), "versions": Frozen(fields["versions"]), "sampled": sampled}
         return cls(**{**fields, **frozen, "bounds": bounds})
+
+
+def is_same(ranking_data: Any, data: Any) -> bool:
+    """Tell whether a ranking is made on the very data that it is evaluated on."""
+    if ranking_data is None or ranking_data is data:
+        return True
+    pair = isinstance(data, tuple) and isinstance(ranking_data, tuple) and bool(data) and bool(ranking_data)
+    return pair and ranking_data[0] is data[0]
