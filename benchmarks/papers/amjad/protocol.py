@@ -94,7 +94,14 @@ def curves(network: nn.Module, case: Case, reference: str, scale: Scale) -> Laye
     ranked, evaluated = parts(case.data, scale)
     options = {"steps": scale.pick(5, 10, 20), "n_random": scale.pick(2, 10), "seed": case.seed, "batch_size": 2_000}
     return layer_curves(
-        network, LAYERS, methods(case.activation), evaluated, ranking_data=ranked, reference=reference, **options
+        network,
+        LAYERS,
+        methods(case.activation),
+        evaluated,
+        ranking_data=ranked,
+        reference=reference,
+        **options,
+        live_units_only=False,
     )
 
 

@@ -58,7 +58,9 @@ def twins(case: Case, scale: Scale) -> Twins:
     ranked, evaluated = parts(case.data, scale)
     found = []
     for model in (network, doubled(network, "linear1", "linear2")):
-        evaluator = CumulativeAblationEvaluator(model, "act1", n_random=10, steps=scale.pick(5, 10, 20), seed=case.seed)
+        evaluator = CumulativeAblationEvaluator(
+            model, "act1", n_random=10, steps=scale.pick(5, 10, 20), seed=case.seed, live_units_only=False
+        )
         attribution = methods(case.activation)["mutual information"](model, "act1")
         comparison = evaluator.compare({"information": attribution}, evaluated, ranking_data=ranked, batch_size=2_000)
         curve, random = comparison["information"], comparison.random.score.mean(dim=0)

@@ -152,6 +152,7 @@ def layer_study(subject: Subject, material: Material, layer: str, sizes: Sizes) 
         metric=material.right,
         steps=sizes.steps,
         n_random=sizes.random_orders,
+        live_units_only=False,
     )
     comparison = _comparison(evaluator, material, layer)
     if comparison.failed:

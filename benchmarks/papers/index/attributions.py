@@ -95,7 +95,12 @@ def measured(setting: Setting, scale: Scale) -> pd.DataFrame:
         scores[MEASURED] = LayerUnitAblation(network, module, reference=reference).attribute(*rank)
         seconds[MEASURED] = time.process_time() - start
         comparison = CumulativeAblationEvaluator(
-            network, module, reference=reference, steps=scale.pick(4, 10, 20), n_random=scale.pick(2, 10)
+            network,
+            module,
+            reference=reference,
+            steps=scale.pick(4, 10, 20),
+            n_random=scale.pick(2, 10),
+            live_units_only=False,
         ).compare(scores, evaluate, ranking_data=rank)
         unbeaten = unbeaten_methods(comparison)
         for method, curve in comparison.curves.items():

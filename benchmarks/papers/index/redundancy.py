@@ -58,7 +58,7 @@ def _layers(kind: str, data: str, activation: str, seed: int, scale: Scale) -> I
     spectra_of = tuple(first(split.train, 500 if quick else 5_000))
     for layer in LAYERS[kind]:
         spectrum = activation_spectrum(network, layer, spectra_of, replicates=20)
-        evaluator = CumulativeAblationEvaluator(network, layer, reference="mean", n_random=0)
+        evaluator = CumulativeAblationEvaluator(network, layer, reference="mean", n_random=0, live_units_only=False)
         curve = evaluator.evaluate(LayerMutualInformation(network, layer), evaluated, ranking_data=ranked)
         alone = LayerUnitAblation(network, layer, reference="mean", metric="accuracy").attribute(*evaluated)
         yield {
