@@ -94,54 +94,54 @@ class Ranker:
 
         Of a layer with a tuple of tensors only the first counts, the one that is ablated.
         """
-        site, numbers, left = self.site, count(), dict(by_sample)
+        site, left, no_classes = self.site, dict(by_sample), list[Tensor]()
         own = [tuple(method.requests) for method in statistical.values()]
         requests = [LayerRequest(site.layer, site.axis, one) for one in own or [()]]
-
-        target: list[Tensor] = []
-        """A target without classes, if one has come."""
+        numbers = count()
 
         def score_samples(batch: Batch) -> None:
-            number = next(numbers)
             if classes_of(batch.target) is None:
-                target[:] = [batch.target]
-            for name in list(left):
-                try:
-                    if not left[name].draws:
-                        _add(left[name], batch)
-                        continue
-                    with drawing:
-                        _seed_everything(self.seed, number)
-                        _add(left[name], batch)
-                except Exception as error:
-                    self._fail(name, error)
-                    del left[name]
+                no_classes[:] = [batch.target]
+            self._add_batch(left, batch, next(numbers))
 
         def hear(*heard: Tensor) -> None:
             for listener in listeners:
                 listener(*heard)
 
-        on_output = {site.layer: hear} if listeners else {}
         answers = collect(
             self.forward_func,
             requests,
             batches,
             at_input=site.at_input,
             element=0,
-            on_output=on_output,
+            on_output={site.layer: hear} if listeners else {},
             on_batch=score_samples,
         )
         scores = {name: _first(scoring.scores()) for name, scoring in left.items()}
         for (name, method), answer in zip(statistical.items(), answers, strict=False):
             try:
                 (found,) = answer.statistics
-                if method.needs_two_classes and target:
-                    as_target(target[0])
+                if method.needs_two_classes and no_classes:
+                    as_target(no_classes[0])
                 method.check_classes(found)
                 scores[name] = method.score(*found)
             except Exception as error:
                 self._fail(name, error)
         return scores
+
+    def _add_batch(self, scorings: dict[str, PerSampleScores], batch: Batch, number: int) -> None:
+        """Let each of ``scorings`` attribute a batch; one that fails is taken out and reported."""
+        for name in list(scorings):
+            try:
+                if not scorings[name].draws:
+                    _add(scorings[name], batch)
+                    continue
+                with drawing:
+                    _seed_everything(self.seed, number)
+                    _add(scorings[name], batch)
+            except Exception as error:
+                self._fail(name, error)
+                del scorings[name]
 
     def _measured(self, measured: Mapping[str, LayerDatasetAttribution], batches: Batches) -> dict[str, Tensor]:
         """Return the scores of the methods that make passes of their own."""
