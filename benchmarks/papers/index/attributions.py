@@ -116,12 +116,17 @@ def measured(setting: Setting, scale: Scale) -> pd.DataFrame:
                     "low": curve.gap_interval.low,
                     "high": curve.gap_interval.high,
                     "share": gap_share(curve)[0],
-                    "p": curve.p,
+                    "p": as_good(curve.gap, comparison.random.gap),
                     "unbeaten": method in unbeaten,
                     "seconds": seconds[method],
                 }
             )
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def as_good(gap: float, random: Tensor) -> float:
+    """Return the share of random orders whose gap is as large, this one counted in: (1 + #) / (orders + 1)."""
+    return (1 + int((random >= gap).sum())) / (len(random) + 1)
 
 
 def ranked(methods: Mapping[str, Any], data: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
