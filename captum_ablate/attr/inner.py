@@ -45,6 +45,12 @@ def name_of(attribution: Any) -> str:
     return f"{name}({name_of(attribution.attribution_method)})"
 
 
+def made_of(name: str) -> str:
+    """Return how to make an attribution of this name: "NoiseTunnel(LayerConductance(model, layer))"."""
+    bare = name.rstrip(")")
+    return f"{bare}(model, layer){')' * (len(name) - len(bare))}"
+
+
 def changed(attribution: Any, **attributes: Any) -> Any:
     """Return a copy whose innermost attribution has other attributes, such as ``layer=``."""
     new = copy.copy(attribution)

@@ -13,7 +13,16 @@ from captum_ablate.ablation import Site
 from captum_ablate.attr.captum_call import CaptumCall
 from captum_ablate.attr.captum_errors import explained
 from captum_ablate.attr.embedded import refuse_ids
-from captum_ablate.attr.inner import check_attribution, inner, may_draw, name_of, needs_baselines, parameters, takes_any
+from captum_ablate.attr.inner import (
+    check_attribution,
+    inner,
+    made_of,
+    may_draw,
+    name_of,
+    needs_baselines,
+    parameters,
+    takes_any,
+)
 from captum_ablate.attr.one_tensor import captum_sees, on_one_tensor
 from captum_ablate.attr.pieces import Pieces
 from captum_ablate.attr.targets import Targets
@@ -131,7 +140,7 @@ class PerSampleScores:
         if needs_baselines(self._takes) and "baselines" not in self.kwargs:
             raise ValueError(
                 f"{self.name} needs baselines, a distribution of inputs: "
-                f"functools.partial(unit_scores, {self.name}(model, layer), baselines=inputs)"
+                f"functools.partial(unit_scores, {made_of(self.name)}, baselines=inputs)"
             )
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_ablate.ablation.metrics import check_binary, check_indices, is_one_logit
+from captum_ablate.attr.inner import made_of
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc
@@ -68,6 +69,6 @@ class Targets:
             raise ValueError(
                 f"{self.name} attributes one output per sample, and the targets {target.dtype} {tuple(target.shape)} "
                 "are no classes; say which output: functools.partial(unit_scores, "
-                f"{self.name}(model, layer), target=0), an index for all samples, or None for a model with one output"
+                f"{made_of(self.name)}, target=0), an index for all samples, or None for a model with one output"
             )
         return labels

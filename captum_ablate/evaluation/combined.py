@@ -198,7 +198,8 @@ def _verdict(blocks: Sequence[AcrossNetworks], where: str) -> str:
     references = list(dict.fromkeys(block.reference for block in blocks))
     if len(references) == 1:
         best = listed(blocks[0].best)
-        return f"Best{where} under the {visible(references[0])} reference: {best}. A winner needs a second reference."
+        said = f"Best{where}" if len(blocks[0].best) == 1 else f"Not told apart from the best{where}"
+        return f"{said} under the {visible(references[0])} reference: {best}. A winner needs a second reference."
     wins = {name: sum(name in block.best for block in blocks) for block in blocks for name in block.methods}
     winners = [name for name, times in wins.items() if times >= 2]  # a block is a reference: metrics are equal here
     if not winners:

@@ -235,6 +235,7 @@ def _method(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str, n
         color=colour,
         alpha=0.07 if many else 0.16,
         linewidth=0,
+        zorder=2.5,  # over the band of random orders
     )
     (line,) = ax.plot(
         forth["fraction"],

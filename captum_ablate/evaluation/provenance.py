@@ -138,7 +138,7 @@ class Provenance:
                 f" drawn at random until each deletion is known to \N{PLUS-MINUS SIGN}{sampled.half_width:g}; "
                 "intervals: 95 % confidence sequences, for all methods together"
             )
-        return text + (" in-sample: ranked on the data that it is evaluated on" if self.in_sample else "")
+        return text + ("; in-sample: ranked on the data that it is evaluated on" if self.in_sample else "")
 
     @property
     def _left_out(self) -> str:

@@ -62,7 +62,7 @@ def as_latex(shown: pd.DataFrame) -> str:
     for row in shown.to_dict("records"):
         cells = [_latex_cell(row, name) for name in names]
         if row["rank"].split("-")[0] == "1":
-            cells = [rf"\textbf{{{cell}}}" for cell in cells]
+            cells = [rf"\textbf{{\boldmath {cell}}}" for cell in cells]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 

@@ -41,7 +41,7 @@ def list_layers(
         ``nn.MultiheadAttention`` has no call, if there is one.
 
     Raises:
-        TypeError: if ``model`` is no module, or one that hooks cannot reach.
+        TypeError: if ``model`` is no module, or one that hooks cannot reach, or ``inputs`` come in one tuple.
 
     Example:
         >>> import torch
@@ -57,6 +57,11 @@ def list_layers(
         raise TypeError(
             f"list_layers needs an nn.Module; got {type(model).__name__}. Pass the module that a function runs, with "
             "the inputs that it gets"
+        )
+    if len(inputs) == 1 and isinstance(inputs[0], (tuple, list)) and not isinstance(inputs[0], Batch):
+        raise TypeError(
+            f"list_layers takes the arguments of a forward pass one by one, or one Batch; got a "
+            f"{type(inputs[0]).__name__}: call list_layers(model, *inputs)"
         )
     batch = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Batch) else Batch(inputs, ())
     names = {module: name for name, module in model_.named_modules() if name}

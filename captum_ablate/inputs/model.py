@@ -32,6 +32,8 @@ def as_model(forward_func: ForwardFunc) -> ForwardFunc:
             f"{type(model).__name__} is an exported program, whose layers are operators of one graph, and no modules; "
             "pass the nn.Module that it was exported from, or torch.export.unflatten(program)"
         )
+    if isinstance(model, type):
+        raise TypeError(f"{model.__name__} is a class; pass a model made of it, such as {model.__name__}(...)")
     if not callable(model):
         raise TypeError(f"forward_func must be an nn.Module or a function; got {type(model).__name__}")
     if not isinstance(model, nn.Module):

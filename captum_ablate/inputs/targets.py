@@ -27,6 +27,11 @@ def as_target(target: Any, where: str = "") -> Tensor:
         labels = labels[:, 0]
     if labels.shape == (0,):
         return labels.to(torch.int64)
+    if labels.is_floating_point() and labels.ndim == 1 and bool(((labels == 0) | (labels == 1)).all()):
+        raise ValueError(
+            f"target{where} must hold one integer class per sample, [n]; got {labels.dtype} {tuple(labels.shape)}, all "
+            "0 or 1: pass target.long()"
+        )
     if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
         raise ValueError(
             f"target{where} must hold one integer class per sample, [n]; got {labels.dtype} {tuple(labels.shape)}. "

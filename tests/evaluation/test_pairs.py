@@ -116,7 +116,7 @@ def test_latex_has_the_printed_columns_and_the_best_in_bold(comparison):
     rows = lines[4:-2]
     assert len(rows) == len(comparison)
     for row, line in zip(comparison.leaderboard.to_dict("records"), rows, strict=True):
-        assert line.startswith(r"\textbf{") == (row["rank"].split("-")[0] == "1")
+        assert line.startswith(r"\textbf{\boldmath ") == (row["rank"].split("-")[0] == "1")
         assert line.count("&") == 6
         assert f"${row['gap']:.3f}$" in line
 
