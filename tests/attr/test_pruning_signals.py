@@ -275,3 +275,49 @@ def test_norms_of_concatenated_branches_are_those_of_their_own_columns():
     weight = model.head.weight.detach().double()
     a = LayerWeightNorm(model, "a").attribute(x, target=LABELS)
     close(a, torch.cat([weight[:, :3], weight[:, 7:]]).norm(dim=0).numpy())
+
+
+class Hidden(nn.Module):
+    """A layer whose units reach the next weights by a way that NaN does not show."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.a, self.l, self.b, self.c = nn.Linear(5, 6), nn.Identity(), nn.Linear(6, 3), nn.Linear(6, 3)
+        self.way = way
+
+    def forward(self, x):
+        return self.way(self, self.l(self.a(x)))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda m, h: m.b(torch.where(h > 0, h, 0.0)),
+        lambda m, h: m.b(h.nan_to_num()),
+        lambda m, h: m.b((h > 0).float()),
+        lambda m, h: m.b(h.sign()),
+        lambda m, h: (m.b.weight.t().t() @ h.t()).t(),
+        lambda m, h: h[:, :3] @ m.b.weight.t()[:3] + h[:, 3:] @ m.b.weight.t()[3:],
+        lambda m, h: (h[:, None] * m.b.weight.detach()).sum(-1),
+        lambda m, h: m.b(torch.where(h > 0, h, 0.0)) + m.c(h),
+        lambda m, h: m.b(h) + torch.einsum("nu,ku->nk", h, m.c.weight),
+        lambda m, h: m.b(h) + (m.c.weight.detach() @ h.t()).t(),
+    ],
+    ids=["where", "nan_to_num", "comparison", "sign", "product", "slices", "sum", "one branch", "einsum", "beside"],
+)
+@pytest.mark.parametrize("cls", [LayerWeightNorm, LayerActivationNorm])
+def test_weights_that_cannot_be_followed_are_refused_not_left_out(way, cls):
+    torch.manual_seed(3)
+    model, x, y = Hidden(way).eval(), torch.randn(8, 5), torch.arange(8) % 3
+    with pytest.raises(ValueError, match=r"units of layer 'l'"):
+        cls(model, "l").attribute(x, target=y)
+
+
+def test_the_last_layer_still_has_the_weights_that_make_it():
+    model, x, y = (
+        nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).eval(),
+        torch.randn(8, 5),
+        torch.arange(8) % 3,
+    )
+    found = LayerWeightNorm(model, "2").attribute(x, target=y)
+    torch.testing.assert_close(found, model[2].weight.detach().double().norm(dim=1))
