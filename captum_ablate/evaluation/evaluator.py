@@ -158,7 +158,7 @@ class CumulativeAblationEvaluator:
         ranking_batches = batches if ranking_data is None else self._batches(ranking_data, options)
         with self._borrowed(batches, ranking_batches):
             located = self._locate(batches)
-            ranking = self._rank(attributions, located, ranking_batches, options)
+            ranking = self._rank(attributions, located, ranking_batches, options, self.live_units_only)
             plan = self._plan(ranking, located)
             name = f"ablating {' + '.join(located.units_by_layer)}"
             if precision is None:
@@ -215,7 +215,8 @@ class CumulativeAblationEvaluator:
             one, one_ranking = next(iter(batches)), next(iter(ranking_batches))
             located = self._locate([one])
             start = time.perf_counter()
-            ranking = self._rank(attributions, located, self._batches([one_ranking], {}), options)
+            first = self._batches([one_ranking], {})  # one batch does not tell which units are dead: all are counted
+            ranking = self._rank(attributions, located, first, options, live_units_only=False)
             seconds = (time.perf_counter() - start) * (length_of(ranking_batches) if ranking.uses_data else 1)
             plan = self._plan(ranking, located)
 
@@ -242,9 +243,14 @@ class CumulativeAblationEvaluator:
         return locate(self.forward_func, self.layers, self.axes, batches, at_input=at_input)
 
     def _rank(
-        self, attributions: Mapping[str, Any], located: Located, batches: Batches, options: Mapping[str, Any]
+        self,
+        attributions: Mapping[str, Any],
+        located: Located,
+        batches: Batches,
+        options: Mapping[str, Any],
+        live_units_only: bool,
     ) -> JointRanking:
-        own: dict[str, Any] = {"seed": self.seed, "live_units_only": self.live_units_only, "call_options": options}
+        own: dict[str, Any] = {"seed": self.seed, "live_units_only": live_units_only, "call_options": options}
         own["is_joint"] = isinstance(self.layer, list)
         return JointRanking.of(attributions, self.forward_func, located, self.references, batches, **own)
 

@@ -88,6 +88,36 @@ def test_units_that_live_in_the_evaluation_data_alone_are_told(gated):
     assert "3 dead and left out (1 of them live in the evaluation data)" in comparison.setting
 
 
+@pytest.mark.parametrize(("tail", "execution"), [(nn.Identity(), "closed form"), (nn.Tanh(), "replay")])
+def test_units_that_woke_stay_as_they_are_in_every_execution(gated, tail, execution):
+    """A unit that was left out, but lives in the evaluation data, is kept at every step."""
+    model, (x, y), rank = gated
+    model.head = nn.Sequential(model.head, tail)
+    with torch.no_grad():
+        model.layer[0].weight[4] = 0
+        model.layer[0].weight[4, 0], model.layer[0].bias[4] = 1, -100
+    x = x.clone()
+    x[:, 0] = 101 + x[:, 1].abs()
+    curve = compared(model, (x, y), rank)["mine"]
+    assert curve.engine.startswith(execution)
+    assert curve.provenance.woken == 1
+    for order, values in ((curve.order, curve.values), (curve.order.flip(0), curve.ascending_values)):
+        for count, found in zip(curve.n_ablated.tolist(), values, strict=True):
+            with torch.no_grad():
+                hidden = model.layer(x)
+                hidden[:, order[:count]] = 0
+                expected = model.head(hidden).gather(1, y[:, None]).squeeze(1)
+            torch.testing.assert_close(found, expected.double(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("reference", ["zero", "mean", "resample"])
+def test_an_estimate_from_one_sample_does_not_take_units_for_dead(gated, reference):
+    model, data, (x, y) = gated
+    evaluator = CumulativeAblationEvaluator(model, "layer", metric="logit", reference=reference, n_random=2)
+    ranking_data = list(zip(x.split(1), y.split(1), strict=True))
+    assert evaluator.estimate({"mine": torch.arange(8.0)}, data, ranking_data=ranking_data).masks > 0
+
+
 def test_fewer_than_two_live_units_are_refused():
     model = Gated(range(1, 8)).eval()
     with pytest.raises(ValueError, match=r"only 1 of 8 units of 'layer' ever differ.*live_units_only=False"):
