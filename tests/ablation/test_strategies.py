@@ -96,8 +96,11 @@ def opened(name: str, n: int = 5) -> tuple[nn.Module, Site, Batch, Recording]:
 
 
 def nested(units: int) -> Plan:
-    order = torch.randperm(units)
-    return Plan.of([Chain(order, tuple(range(1, units + 1))), Chain(order.flip(0), tuple(range(1, units)))], units)
+    """Chains that end with all units ablated, with all but one, and with all of an order that leaves one unit out."""
+    order, most = torch.randperm(units), torch.randperm(units)[:-1]
+    all_but_one = tuple(range(1, units))
+    chains = [Chain(order, (*all_but_one, units)), Chain(order.flip(0), all_but_one), Chain(most, all_but_one)]
+    return Plan.of(chains, units)
 
 
 def program(recording: Recording, sites: Sequence[Site], reference: Tensor, strategy: Strategy) -> Program:
