@@ -65,18 +65,17 @@ def weight_norms(
         passes = [(probe.run(bit), probe.run(bit, complement=True)) for bit in range(bits)]
         calls = [_Arrivals.of([(a.seen[k], b.seen[k]) for a, b in passes]) for k in range(len(clean.seen))]
         at_output = _Arrivals.of([(a.at_output, b.at_output) for a, b in passes])
+        for product, arrivals in zip(clean.products, calls, strict=True):
+            if arrivals.mixed:
+                raise ValueError(
+                    f"the units of layer {probe.name!r} are mixed before they reach the next weights "
+                    f"({product.words}), by a normalisation over units, attention or a sum over units, so no "
+                    "weight is of one unit alone; name a layer whose next module is Linear or Conv"
+                )
+        _check_paths(probe, clean, passes, calls)
         if any(arrivals.any for arrivals in calls):
-            for product, arrivals in zip(clean.products, calls, strict=True):
-                if arrivals.mixed:
-                    raise ValueError(
-                        f"the units of layer {probe.name!r} are mixed before they reach the next weights "
-                        f"({product.words}), by a normalisation over units, attention or a sum over units, so no "
-                        "weight is of one unit alone; name a layer whose next module is Linear or Conv"
-                    )
-            _check_paths(probe, clean, passes, calls)
             found = [(p.weight, p.columns(), arrivals) for p, arrivals in zip(clean.products, calls, strict=True)]
             return WeightNorms(_norms(found, probe.units), "outgoing")
-        _check_paths(probe, clean, passes, calls)
         if not at_output.any:
             raise ValueError(
                 f"the units of layer {probe.name!r} reach neither weights nor the outputs that can be followed, so no "
@@ -110,7 +109,7 @@ def _check_paths(
                 "be of one unit"
             )
         for product, changed, arrivals in zip(clean.products, moved, calls, strict=True):
-            if not arrivals.mixed and bool((changed.cpu() & (arrivals.origin < 0)).any()):
+            if bool((changed.cpu() & (arrivals.origin < 0)).any()):
                 raise ValueError(
                     f"the units of layer {probe.name!r} reach {product.words} through an operation that hides which of "
                     "them it depends on, such as torch.where, a comparison or a conversion, so no weight is known to "

@@ -39,7 +39,7 @@ class Redundancy:
 
     @property
     def note(self) -> str:
-        """How to read ``value``, in a sentence."""
+        """A sentence on how to read ``value``."""
         if self.metric == "logit":
             return "above 0: units back each other up; below: they work jointly"
         return (
