@@ -11,7 +11,9 @@ from torch import nn
 
 pytest.importorskip("benchmarks", reason="the benchmarks are not beside the tests")
 
-from benchmarks import coverage, page, rivals
+from benchmarks import page, rivals
+from benchmarks.coverage import __main__ as coverage
+from benchmarks.coverage.rare import areas
 from benchmarks.growth import exponent
 from benchmarks.memory import BATCH, CLASSES, UNITS, Noise, network
 from benchmarks.side_by_side import geometric_mean, in_turns, keep
@@ -145,6 +147,6 @@ def test_coverage_fills_its_tables_into_the_page(tmp_path):
 def test_the_areas_drawn_have_the_moments_that_coverage_says():
     rng = np.random.default_rng(0)
     for kind, mean, square in (("part", 0.5, 1 / 3), ("all", 1.0, 1.0), ("either sign", 0.0, 1 / 3)):
-        drawn = coverage.areas(rng, 200_000, 0.2, kind)
+        drawn = areas(rng, 200_000, 0.2, kind)
         assert drawn.mean() == pytest.approx(0.2 * mean, abs=0.003)
         assert (drawn**2).mean() == pytest.approx(0.2 * square, abs=0.003)
