@@ -32,6 +32,7 @@ check: .venv/installed ## format, lint, types and the direction of imports
 bench: .venv/installed ## our time as a ratio to the plain hook loop, and to Captum's for single units
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.curves
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.comparisons
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.small
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.units
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.memory

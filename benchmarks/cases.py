@@ -35,9 +35,9 @@ class Case:
         shapes: list[torch.Size] = []
         handle = layer.register_forward_hook(lambda _module, _args, output: shapes.append(output.shape))
         with torch.no_grad():
-            [*_, head] = (module for module in model.modules() if isinstance(module, nn.Linear))
-            if not bool(head.weight.any()):  # a vision transformer is initialised with zeros there
-                nn.init.normal_(head.weight, std=0.05)
+            for head in [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]:
+                if not bool(head.weight.any()):  # a vision transformer is initialised with zeros there
+                    nn.init.normal_(head.weight, std=0.05)
             settle(model, x[:16])
             outputs = torch.cat([model(part) for part in x.split(batch)])
         handle.remove()
