@@ -1,0 +1,1 @@
+"""The engine on a captured graph, while it grows beside the one that replays."""
