@@ -160,6 +160,11 @@ def _notes(named: Sequence[Named], methods: Sequence[str], settings: int) -> lis
     in_sample = sum(one.provenance.in_sample for _, one in named)
     if in_sample:
         notes.append(f"in-sample: {in_sample} of {counted(len(named), 'comparison')} ranked on the evaluated data")
+    overlap = sum(one.provenance.overlaps and not one.provenance.in_sample for _, one in named)
+    if overlap:
+        notes.append(
+            f"overlap: {overlap} of {counted(len(named), 'comparison')} ranked on some of the evaluated samples"
+        )
     notes += [
         f"{visible(a)} and {visible(b)} have the same results: is it one network, counted twice?"
         for k, (a, one) in enumerate(named)

@@ -105,7 +105,7 @@ class Comparison:
 
         Ordered by gap. ``rank`` is a range such as "1-2" where the data cannot tell: paired t tests over samples,
         Holm's correction over all pairs, 5 %; where samples were drawn ``until`` a precision, confidence sequences
-        that overlap.
+        that overlap. ``seconds`` is how long ranking took (``Provenance.ranking_seconds``).
         """
         return self._board.copy()
 
@@ -125,6 +125,7 @@ class Comparison:
                 "p_raw": curve.p_raw,
                 "p_exact": curve.p_exact,
                 "ties": curve.ties,
+                "seconds": self.provenance.ranking_seconds.get(name, np.nan),
             }
             for (name, curve), lo, hi in zip(self.curves.items(), first, last, strict=True)
         ]

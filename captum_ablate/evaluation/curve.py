@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_ablate.evaluation import plots
-from captum_ablate.evaluation.notes import chance_notes, gap_notes, step_notes, tie_notes
+from captum_ablate.evaluation.notes import chance_notes, gap_notes, overlap_notes, step_notes, tie_notes
 from captum_ablate.evaluation.provenance import Provenance
 from captum_ablate.inputs.targets import as_target
 from captum_ablate.statistics.confidence_sequence import Sampled
@@ -83,7 +83,7 @@ class DeficitCurve:
         fraction = n_ablated.to(torch.float64) / len(order)
         gap = deficit_areas(values, fraction).mean() - deficit_areas(ascending_values, fraction).mean()
         z, p_raw, p_exact = against_chance(float(gap), null.numpy())
-        if provenance.in_sample or provenance.sampled is not None:
+        if provenance.withholds_p(name):
             p_raw = p_exact = float("nan")
         ties = len(order) - len(torch.unique(scores[order]))
         return cls(
@@ -264,8 +264,9 @@ class DeficitCurve:
 
     @property
     def setting_notes(self) -> list[str]:
-        """Sentences of the setting, whatever the method: chance accuracy, few steps."""
-        return [*chance_notes(self.values[0], self.target, self.provenance.metric), *step_notes(self.n_ablated)]
+        """Sentences of the setting, whatever the method: samples ranked on, chance accuracy, few steps."""
+        chance = chance_notes(self.values[0], self.target, self.provenance.metric)
+        return [*overlap_notes(self.provenance), *chance, *step_notes(self.n_ablated)]
 
     def __repr__(self) -> str:
         low, high = self.gap_interval

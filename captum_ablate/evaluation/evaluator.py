@@ -26,6 +26,7 @@ from captum_ablate.evaluation.curve import DeficitCurve
 from captum_ablate.evaluation.estimate import Estimate, extrapolated, length_of
 from captum_ablate.evaluation.joint_ranking import JointRanking, one_per_layer
 from captum_ablate.evaluation.methods import check_names, shown_name
+from captum_ablate.evaluation.overlap import Overlap
 from captum_ablate.evaluation.precision import DeletionAreas, Precision
 from captum_ablate.evaluation.provenance import Frozen, Provenance, is_same
 from captum_ablate.inputs.batch import Batch
@@ -150,12 +151,16 @@ class CumulativeAblationEvaluator:
                 is in training mode or does not repeat itself.
             TypeError: if ``attributions`` is no mapping of names, or data come in a form that is not known.
         """
+        start = time.perf_counter()
         check_names(attributions)
         options: dict[str, Any] = {"batch_size": batch_size, "unpack_batch": unpack_batch}
         drawn = {"forward_func": self.forward_func, "seed": self.seed, "classes": is_named(self._metric), **options}
         precision = None if until is None else Precision.of(until, self.metric, data, **drawn)
         batches = self._batches(data, options)
-        ranking_batches = batches if ranking_data is None else self._batches(ranking_data, options)
+        is_one = ranking_data is None or ranking_data is data
+        ranking_batches = batches if is_one else self._batches(ranking_data, options)
+        batches.keep_digest()
+        ranking_batches.keep_digest()
         with self._borrowed(batches, ranking_batches):
             located = self._locate(batches)
             ranking = self._rank(attributions, located, ranking_batches, options, self.live_units_only)
@@ -165,13 +170,17 @@ class CumulativeAblationEvaluator:
                 with ticking(name, show_progress, batches.samples) as tick:
                     engine = Engine(self.forward_func, located.sites, ranking.references, self._metric, plan, tick)
                     measured = engine.run(batches, located.seen)
+                evaluated = batches.digest
             else:
                 references = precision.by_place(ranking.references, self.references)
                 engine = Engine(self.forward_func, located.sites, references, self._metric, plan)
                 areas = DeletionAreas(plan, len(ranking.scores))
-                measured = precision.measure(engine, areas, name, show_progress, located.seen)
+                measured, evaluated = precision.measure(engine, areas, name, show_progress, located.seen)
             is_apart = precision is None and ranking_data is not None
             woken = ranking.woken(self.forward_func, located, batches) if is_apart else 0
+        is_one = is_same(ranking_data, data)
+        ranked = ranking_batches.digest if ranking.uses_data else None
+        overlap = Overlap.of(ranked, evaluated, is_same=is_one)
         provenance = Provenance(
             layers=Frozen(located.units_by_layer),
             reference=" + ".join(dict.fromkeys(map(reference_name, self.references))),
@@ -180,12 +189,16 @@ class CumulativeAblationEvaluator:
             n=len(measured.intact),
             n_random=self.n_random,
             seed=self.seed,
-            in_sample=ranking.uses_data and is_same(ranking_data, data),
+            in_sample=ranking.uses_data and (is_one or overlap.overlap == len(measured.intact)),
             engine=measured.engine,
             dead=int((~ranking.live).sum()),
             woken=woken,
             sampled=None if precision is None else precision.sampled(len(ranking.scores)),
             bounds=bounds_of(self.metric),
+            methods=Frozen(ranking.kinds),
+            **overlap._asdict(),
+            ranking_seconds=Frozen(ranking.seconds),
+            seconds=time.perf_counter() - start,
         )
         return Comparison.of(ranking.scores, ranking.failed, plan, measured, provenance)
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from captum_ablate.ablation import LiveUnits, Located, Reference, ReferenceOption, Site, fit_of, plain_reference
 from captum_ablate.attr.inner import changed, inner
 from captum_ablate.attr.per_sample import unit_scores
-from captum_ablate.evaluation.methods import is_function
+from captum_ablate.evaluation.methods import is_function, kind_of
 from captum_ablate.evaluation.ranking import Ranker
+from captum_ablate.evaluation.seconds import Seconds
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc, find_layer, layer_name
 from captum_ablate.inputs.values import tensor_of
@@ -26,7 +27,8 @@ class JointRanking:
     """``scores`` of each method over the units of all layers, ``[units]``; ``failed``, the reason by method.
 
     ``references``, one per layer, learned from the ranking data; ``uses_data`` tells whether anything was. ``watched``
-    are the layers' live units as the ranking data show them, ``live [units]`` which units those are.
+    are the layers' live units as the ranking data show them, ``live [units]`` which units those are. ``kinds`` says
+    what each method is (``kind_of``), ``seconds`` how long each took to rank; methods that share a pass share its time.
     """
 
     scores: dict[str, Tensor]
@@ -35,6 +37,8 @@ class JointRanking:
     uses_data: bool
     live: Tensor
     watched: list[LiveUnits | None]
+    kinds: dict[str, str]
+    seconds: dict[str, float]
 
     @classmethod
     def of(
@@ -65,10 +69,12 @@ class JointRanking:
         failed: dict[str, str] = {}
         parts: dict[str, list[Tensor]] = {name: [] for name in attributions}
         learned, uses_data, watched = [], False, list[LiveUnits | None]()
+        kinds, seconds = dict[str, str](), Seconds()
         layers = [site.layer for site in sites]
         methods_of = _split(attributions, forward_func, layers, units, failed) if is_joint else [dict(attributions)]
         for k, (site, methods) in enumerate(zip(sites, methods_of, strict=True)):
-            ranker = Ranker(forward_func, site, methods, seed, call_options)
+            ranker = Ranker(forward_func, site, methods, seed, call_options, seconds)
+            kinds |= {name: kind_of(method) for name, method in ranker.methods.items()}
             fit = fit_of(references[k], site.axis, seed)
             needs_data = ranker.needs_data() or fit is not None
             uses_data |= needs_data
@@ -94,7 +100,9 @@ class JointRanking:
             only = next(iter(failed.values()))
             raise ValueError(only if len(failed) == 1 else f"no attribution is applicable: {reasons}")
         failed = {method: failed[method] for method in attributions if method in failed}
-        return cls(scores, failed, learned, uses_data, _live(watched, sites), watched)
+        took = {name: seconds.by_name.get(name, 0.0) for name in scores}
+        kinds = {name: kinds[name] for name in scores}
+        return cls(scores, failed, learned, uses_data, _live(watched, sites), watched, kinds, took)
 
     def woken(self, forward_func: ForwardFunc, located: Located, batches: Batches) -> int:
         """Return how many units that were left out differ from their reference in ``batches``, in a pass of its own."""

@@ -60,6 +60,19 @@ def as_method(method: Any, site: Site, call_options: Mapping[str, Any] | None = 
     return _per_sample(method, options, site, call_options or {})
 
 
+GIVEN = "scores"
+"""What a method is called that came as a ready Tensor, ranked nobody knows where."""
+
+
+def kind_of(method: Method) -> str:
+    """Return what a method is: the class of an attribution, "function ...", or "scores" for a ready Tensor."""
+    if isinstance(method, Tensor):
+        return GIVEN
+    if isinstance(method, RankingFunction):
+        return f"function {getattr(method.function, '__name__', type(method.function).__name__)}"
+    return name_of(method.attribution if isinstance(method, PerSampleScores) else method)
+
+
 def is_function(method: Any) -> bool:
     """Tell whether a method is a function of the user's, or an object that is called like one."""
     if isinstance(method, (type, Tensor)) or hasattr(method, "attribute") or not callable(method):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from captum_ablate.evaluation.provenance import Provenance
 from captum_ablate.inputs.targets import are_classes
 from captum_ablate.inputs.wording import counted, listed
 
@@ -37,6 +38,23 @@ def step_notes(n_ablated: Tensor) -> list[str]:
     if steps >= min(FEW_STEPS, units):
         return []
     return [f"{counted(steps, 'step')} only: with fewer than {FEW_STEPS}, areas and gaps are coarse"]
+
+
+def overlap_notes(provenance: Provenance) -> list[str]:
+    """Return a sentence where evaluated samples were ranked on too, or nobody can tell: else none.
+
+    Data that are in-sample altogether are said in the setting.
+    """
+    overlap, n = provenance.overlap, provenance.n
+    if provenance.in_sample or all(name in provenance.given for name in provenance.methods):
+        return []
+    if overlap is None:
+        return ["overlap unknown: it cannot be told whether evaluated samples were ranked on too"]
+    if not overlap:
+        return []
+    end = "; no p holds" if provenance.overlaps else ""
+    verb = "was" if overlap == 1 else "were"
+    return [f"overlap: {overlap:,} of {counted(n, 'evaluated sample')} {verb} ranked on too{end}"]
 
 
 def tie_notes(ties: Mapping[str, int], units: int) -> list[str]:

@@ -15,6 +15,7 @@ from captum_ablate.ablation import Engine, Measured, Plan, Probe, Reference, Ref
 from captum_ablate.ablation.metrics import Metric, bounds_of, metric_name
 from captum_ablate.evaluation.comparison import curves_of
 from captum_ablate.evaluation.curve import deficit_areas
+from captum_ablate.inputs.fingerprint import DataDigest
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.sampling import RandomOrder
 from captum_ablate.statistics.confidence_sequence import ConfidenceSequence, Sampled, as_fractions
@@ -73,9 +74,12 @@ class Precision:
         name: str,
         show_progress: bool,
         seen: Probe | None = None,
-    ) -> Measured:
-        """Return the metric of the samples drawn until all means of ``areas`` (D_i, one per method) are known."""
-        lots: list[Measured] = []
+    ) -> tuple[Measured, DataDigest]:
+        """Return the metric of the samples drawn until all means of ``areas`` are known, and these samples' digest.
+
+        ``areas`` are D_i, one per method.
+        """
+        lots, digest = list[Measured](), DataDigest()
         sequence: ConfidenceSequence | None = None
         n, total = 0, len(self.draw)
         with ticking(name, show_progress, total) as tick:
@@ -84,11 +88,15 @@ class Precision:
                 order = self.draw.order[n : n + size]
                 self.places.positions = order.tolist()
                 retracted = engine.restarts
-                lots.append(engine.run(self.draw.batches(order), seen if n == 0 else None))
+                batches = self.draw.batches(order)
+                batches.keep_digest()
+                lots.append(engine.run(batches, seen if n == 0 else None))
                 self._check_bounds(lots[-1])
                 if engine.restarts > retracted and n > 0:  # earlier lots may be wrong too
-                    lots, sequence, n = [], None, 0
+                    lots, digest, sequence, n = [], DataDigest(), None, 0
                     continue
+                if batches.digest is not None:
+                    digest.extend(batches.digest)
                 values = np.stack([area.numpy() for area in areas(lots[-1])], axis=1)
                 if sequence is None:
                     sequence = ConfidenceSequence.start(values.shape[1], total)
@@ -98,12 +106,13 @@ class Precision:
                 tick(len(order))
                 if float(2 * span * sequence.half_width.max()) <= self.half_width:
                     break
-        return Measured(
+        measured = Measured(
             torch.cat([lot.intact for lot in lots]),
             torch.cat([lot.values for lot in lots], dim=1),
             torch.cat([lot.target for lot in lots]),
             lots[-1].engine,
         )
+        return measured, digest
 
     def _check_bounds(self, measured: Measured) -> None:
         values = torch.cat([measured.intact[None], measured.values]).to(torch.float64).numpy()

@@ -12,13 +12,18 @@ import captum
 import numpy as np
 import torch
 
-from captum_ablate.inputs.wording import counted, visible
+from captum_ablate.evaluation.methods import GIVEN
+from captum_ablate.evaluation.overlap import TOLERATED
+from captum_ablate.inputs.wording import counted, listed, visible
 from captum_ablate.statistics.confidence_sequence import Sampled
 
 Value = TypeVar("Value")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the fields of ``Provenance``, kept with every saved result."""
+
+MAPPINGS = ("layers", "versions", "methods", "ranking_seconds")
+"""Fields of ``Provenance`` that are mappings by name."""
 
 MOST_LAYERS = 4
 """Layers that the line of a setting names; of more, the first and the last."""
@@ -74,10 +79,18 @@ class Provenance:
         n: number of samples that were evaluated.
         n_random: number of random orders.
         seed: seed of random orders, ties and donors.
-        in_sample: whether units were ranked on the samples that were evaluated.
+        in_sample: whether units were ranked on all of the samples that were evaluated, told by their digests.
         engine: how the outputs were computed: "replay (...)", "closed form" or "hook loop (reason)".
         bounds: smallest and largest value of the metric, where it has them.
         sampled: how samples were drawn, where ``until`` was asked for; else all were evaluated.
+        methods: what each method is, by name: its class, "function ...", or "scores" for a ready Tensor.
+        ranking_n: number of samples that were ranked on, or that references were learned from; None if not known.
+        ranking_digest: their digest (``inputs.fingerprint.DataDigest``), 32 hexadecimal digits.
+        evaluation_digest: that of the samples that were evaluated.
+        overlap: how many evaluated samples occur in the ranking data too; None if not known.
+        ranking_seconds: wall-clock seconds that ranking took, by method. Statistics that share a pass over the data
+            share its time in equal parts; what learns references alone is in ``seconds`` only.
+        seconds: wall-clock seconds in all.
         versions: versions of the packages and of Python, by name.
     """
 
@@ -96,6 +109,13 @@ class Provenance:
     bounds: tuple[float, float] | None = None
     versions: Mapping[str, str] = field(default_factory=versions)
     schema_version: int = SCHEMA_VERSION
+    methods: Mapping[str, str] = field(default_factory=lambda: Frozen({}))
+    ranking_n: int | None = None
+    ranking_digest: str | None = None
+    evaluation_digest: str | None = None
+    overlap: int | None = None
+    ranking_seconds: Mapping[str, float] = field(default_factory=lambda: Frozen({}), compare=False)
+    seconds: float = field(default=float("nan"), compare=False)
 
     @property
     def layer(self) -> str:
@@ -138,7 +158,23 @@ class Provenance:
                 f" drawn at random until each deletion is known to \N{PLUS-MINUS SIGN}{sampled.half_width:g}; "
                 "intervals: 95 % confidence sequences, for all methods together"
             )
-        return text + ("; in-sample: ranked on the data that it is evaluated on" if self.in_sample else "")
+        if self.in_sample:
+            text += "; in-sample: ranked on the data that it is evaluated on"
+        return text + (f"; ranked on unknown data: {listed(self.given)}" if self.given else "")
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the methods that came as ready scores, so that nobody knows what they were ranked on."""
+        return [name for name, kind in self.methods.items() if kind == GIVEN]
+
+    @property
+    def overlaps(self) -> bool:
+        """Tell whether more evaluated samples were ranked on too than data sets repeat."""
+        return self.overlap is not None and self.overlap > TOLERATED * self.n
+
+    def withholds_p(self, method: str) -> bool:
+        """Tell whether no p holds for a method: its ranking knew evaluated samples, or results chose their number."""
+        return self.sampled is not None or (method not in self.given and (self.in_sample or self.overlaps))
 
     @property
     def _left_out(self) -> str:
@@ -152,8 +188,8 @@ class Provenance:
         """Return the fields as plain values, for JSON."""
         sampled = None if self.sampled is None else {**asdict(self.sampled), "bounds": list(self.sampled.bounds)}
         bounds = None if self.bounds is None else list(self.bounds)
-        plain = {"layers": dict(self.layers), "versions": dict(self.versions), "sampled": sampled, "bounds": bounds}
-        return {**vars(self), **plain}
+        plain = {name: dict(getattr(self, name)) for name in MAPPINGS}
+        return {**vars(self), **plain, "sampled": sampled, "bounds": bounds}
 
     @classmethod
     def of_dict(cls, fields: Mapping[str, Any]) -> Provenance:
@@ -162,8 +198,8 @@ class Provenance:
         sampled = None if found is None else Sampled(**{**found, "bounds": tuple(found["bounds"])})
         ends = fields.get("bounds")  # results saved before it was kept have none
         bounds = None if ends is None else (float(ends[0]), float(ends[1]))
-        frozen = {"layers": Frozen(fields["layers"]), "versions": Frozen(fields["versions"]), "sampled": sampled}
-        return cls(**{**fields, **frozen, "bounds": bounds})
+        frozen = {name: Frozen(fields.get(name, {})) for name in MAPPINGS}
+        return cls(**{**fields, **frozen, "sampled": sampled, "bounds": bounds})
 
 
 def is_same(ranking_data: Any, data: Any) -> bool:

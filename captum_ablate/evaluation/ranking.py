@@ -17,6 +17,7 @@ from captum_ablate.attr import LayerDatasetAttribution
 from captum_ablate.attr.per_sample_scores import PerSampleScores
 from captum_ablate.attr.pieces import SAMPLES_AT_A_TIME
 from captum_ablate.evaluation.methods import Method, RankingFunction, as_method
+from captum_ablate.evaluation.seconds import Seconds
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc
@@ -44,8 +45,10 @@ class Ranker:
         methods: Mapping[str, Any],
         seed: int,
         call_options: Mapping[str, Any] | None = None,
+        seconds: Seconds | None = None,
     ) -> None:
         self.forward_func, self.site, self.seed = forward_func, site, seed
+        self.seconds = seconds or Seconds()
         self.failed: dict[str, str] = {}
         self.methods: dict[str, Method] = {}
         for name, method in methods.items():
@@ -108,15 +111,16 @@ class Ranker:
             for listener in listeners:
                 listener(*heard)
 
-        answers = collect(
-            self.forward_func,
-            requests,
-            batches,
-            at_input=site.at_input,
-            element=0,
-            on_output={site.layer: hear} if listeners else {},
-            on_batch=score_samples,
-        )
+        with self.seconds.of(*statistical):
+            answers = collect(
+                self.forward_func,
+                requests,
+                batches,
+                at_input=site.at_input,
+                element=0,
+                on_output={site.layer: hear} if listeners else {},
+                on_batch=score_samples,
+            )
         scores = {name: _first(scoring.scores()) for name, scoring in left.items()}
         for (name, method), answer in zip(statistical.items(), answers, strict=False):
             try:
@@ -124,7 +128,8 @@ class Ranker:
                 if method.needs_two_classes and no_classes:
                     as_target(no_classes[0])
                 method.check_classes(found)
-                scores[name] = method.score(*found)
+                with self.seconds.of(name):
+                    scores[name] = method.score(*found)
             except Exception as error:
                 self._fail(name, error)
         return scores
@@ -134,9 +139,10 @@ class Ranker:
         for name in list(scorings):
             try:
                 if not scorings[name].draws:
-                    _add(scorings[name], batch)
+                    with self.seconds.of(name):
+                        _add(scorings[name], batch)
                     continue
-                with drawing:
+                with drawing, self.seconds.of(name):
                     _seed_everything(self.seed, number)
                     _add(scorings[name], batch)
             except Exception as error:
@@ -148,7 +154,8 @@ class Ranker:
         scores = {}
         for name, method in measured.items():
             try:
-                scores[name] = _first(method.attribute(batches, attribute_to_layer_input=self.site.at_input))
+                with self.seconds.of(name):
+                    scores[name] = _first(method.attribute(batches, attribute_to_layer_input=self.site.at_input))
             except Exception as error:
                 self._fail(name, error)
         return scores
@@ -158,7 +165,7 @@ class Ranker:
         scores = {}
         for name, function in functions.items():
             try:
-                with drawing:
+                with drawing, self.seconds.of(name):
                     _seed_everything(self.seed)
                     scores[name] = function.scores(self.forward_func, self.site, batches)
             except Exception as error:

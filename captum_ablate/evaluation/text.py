@@ -95,6 +95,8 @@ def verdict(board: pd.DataFrame, pairs: Pairs, provenance: Provenance) -> str:
         sentences.append(
             "The ranking was made on the samples that are evaluated, so this says nothing about other samples."
         )
+    elif provenance.overlaps:
+        sentences.append("Evaluated samples were ranked on too, so no p against random orders holds.")
     elif provenance.n_random and provenance.sampled is None:
         beyond = int((board["p"] <= 1 - LEVEL).sum())
         of = f"{beyond} of {counted(len(board), 'method')}" if len(board) > 1 else ("It" if beyond else "It does not")

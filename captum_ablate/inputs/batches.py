@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from captum_ablate.inputs.batch import Batch, Name, as_tuple
 from captum_ablate.inputs.checks import Checks, float_type_of
+from captum_ablate.inputs.fingerprint import DataDigest
 from captum_ablate.inputs.forms import is_input, is_target, refuse_other_data
 from captum_ablate.inputs.model import device_of
 from captum_ablate.inputs.shared import RowsSeen, shared_by_accident
@@ -42,6 +43,9 @@ class Batches:
         self.one_shot = isinstance(source, Iterator) or bool(getattr(source, "one_shot", False))
         self._started, self._rows = False, RowsSeen()
         self._shared: tuple[Name, ...] | None = None
+        self._keeps_digest = False
+        self.digest: DataDigest | None = None
+        """The samples of the first whole pass, if ``keep_digest`` was called before it."""
 
     @property
     def owner(self) -> object:
@@ -67,6 +71,10 @@ class Batches:
             return None
         return n - n % self._source.batch_size if self._source.drop_last else n
 
+    def keep_digest(self) -> None:
+        """Take the digests of the samples during the next whole pass."""
+        self._keeps_digest = True
+
     def refuse_one_shot(self, why: str) -> None:
         """Raise if the data can be iterated only once."""
         if self.one_shot:
@@ -79,7 +87,7 @@ class Batches:
         if self._started:
             self.refuse_one_shot("this is the second")
         self._started = True
-        empty = True
+        empty, digest = True, DataDigest() if self._keeps_digest and self.digest is None else None
         for number, item in enumerate(self._source):
             batch = self._checks.checked(self._unpack(item), number)
             if not len(batch.target):
@@ -91,9 +99,12 @@ class Batches:
                 return
             batch = batch._replace(shared=(*batch.shared, *(self._shared or ())))
             self._rows.look(batch, number)
+            if digest is not None:
+                digest.add(batch)
             yield batch
         if empty:
             raise ValueError("the data set is empty: no batch with at least one sample came")
+        self.digest = digest or self.digest
 
     def _finds_shared(self, batch: Batch) -> bool:
         """Look, once, for arguments that have a row per sample by accident; tell whether there are any."""

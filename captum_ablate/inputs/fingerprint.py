@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -73,11 +73,11 @@ class DataDigest:
             return
         self.samples.update(found)
 
-    def hearing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield ``batches``, and count their samples on the way."""
-        for batch in batches:
-            self.add(batch)
-            yield batch
+    def extend(self, other: DataDigest) -> None:
+        """Count the samples of another digest too."""
+        self.n += other.n
+        self.known &= other.known
+        self.samples = self.samples + other.samples if self.known else Counter()
 
     def hexdigest(self) -> str | None:
         """Return 32 hexadecimal digits: the sum of the samples' digests modulo 2^128; None if they are not known.

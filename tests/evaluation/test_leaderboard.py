@@ -30,7 +30,7 @@ def test_the_board_holds_what_the_curves_say(comparison):
     columns = ["rank", "method"]
     for name in NUMBERS:
         columns += [name, f"{name}_low", f"{name}_high"]
-    assert list(comparison.leaderboard.columns) == [*columns, "z", "p", "p_raw", "p_exact", "ties"]
+    assert list(comparison.leaderboard.columns) == [*columns, "z", "p", "p_raw", "p_exact", "ties", "seconds"]
     for row in comparison.leaderboard.to_dict("records"):
         curve = comparison[row["method"]]
         for name in NUMBERS:
@@ -61,7 +61,10 @@ def test_equal_methods_share_their_range(setting):
 def test_print_is_the_table_of_the_design(comparison):
     setting, note, *lines = str(comparison).splitlines()
     accuracy = comparison["tied"].score[0]
-    assert setting == f"1 (8 units, zero reference, accuracy {accuracy:.3f} on 70 samples, 6 random orders)"
+    assert setting == (
+        f"1 (8 units, zero reference, accuracy {accuracy:.3f} on 70 samples, 6 random orders); "
+        "ranked on unknown data: random 1, backwards and tied"
+    )
     assert [note] == comparison.notes
     assert re.split(r" {2,}", lines[0]) == [
         "rank", "method", "gap [95 % interval]", "z", "p", "deletion", "insertion",

@@ -153,10 +153,29 @@ def test_the_digest_of_a_data_set_counts_samples_and_not_their_order(data):
     assert digest_of((x[:4], y[:4])).shared_with(digest_of((x[4:], y[4:]))) == 0
 
 
-def test_batches_are_heard_on_the_way(data):
-    heard = DataDigest()
-    assert len(list(heard.hearing(as_batches(data, batch_size=5)))) == 3
-    assert heard.hexdigest() == digest_of(data).hexdigest()
+def test_batches_keep_the_digest_of_their_first_whole_pass(data):
+    batches = as_batches(data, batch_size=5)
+    list(batches)
+    assert batches.digest is None  # nobody asked
+    batches.keep_digest()
+    next(iter(batches))
+    assert batches.digest is None
+    assert len(list(batches)) == 3
+    first = batches.digest
+    assert first.hexdigest() == digest_of(data).hexdigest()
+    list(batches)
+    assert batches.digest is first
+
+
+def test_digests_of_parts_add_up(data):
+    x, y = data
+    whole = digest_of((x[:5], y[:5]))
+    whole.extend(digest_of((x[5:], y[5:])))
+    assert (whole.n, whole.hexdigest()) == (12, digest_of(data).hexdigest())
+    graph = DataDigest()
+    graph.add(Batch((UserDict(x=x),), y))
+    whole.extend(graph)
+    assert (whole.n, whole.known, whole.hexdigest()) == (24, False, None)
 
 
 def test_the_digest_of_weights_follows_every_value_and_name(dense):
