@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from captum_ablate.ablation import Engine
+
 DATA_VARIABLE = "CAPTUM_ABLATE_DATA"
+STRICT_VARIABLE = "CAPTUM_ABLATE_STRICT"
+CHOOSE = Engine.__module__.rpartition(".")[0] + ".choose"
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +32,19 @@ def _seeds():
 def _no_figures_of_other_tests():
     """Close what the test before left open: some tests count figures."""
     plt.close("all")
+
+
+@pytest.fixture(autouse=True)
+def _execution(request, monkeypatch):
+    """Make each fallback an error, but for tests marked ``may_fall_back``.
+
+    A mark ``execution(name)`` asks for one execution, whatever it costs; without it, or with None, the engine chooses.
+    """
+    if request.node.get_closest_marker("may_fall_back") is None:
+        monkeypatch.setenv(STRICT_VARIABLE, "1")
+    asked = request.node.get_closest_marker("execution")
+    if asked is not None and CHOOSE in sys.modules:
+        monkeypatch.setattr(sys.modules[CHOOSE], "FORCED", asked.args[0])
 
 
 @pytest.fixture(scope="session")

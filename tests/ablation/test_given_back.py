@@ -132,7 +132,7 @@ MAKES = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:.*replaying is not possible")
+@pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
 @pytest.mark.parametrize("make", MAKES)
 def test_model_and_process_are_unchanged(make: Callable[[], nn.Module]) -> None:
     x, y = data()
@@ -146,7 +146,7 @@ def test_model_and_process_are_unchanged(make: Callable[[], nn.Module]) -> None:
 ONE_OF_EACH = list({name.split(":")[0]: name for name in NETWORKS}.values())
 
 
-@pytest.mark.filterwarnings("ignore:.*replaying is not possible")
+@pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_special_network_is_unchanged(name: str) -> None:
     x, y = data()
@@ -324,7 +324,7 @@ def test_weights_are_freed_with_the_model(layers: list[str], reference: str) -> 
     assert all(_freed(run, lambda: built(networks.DenseNet)))
 
 
-@pytest.mark.filterwarnings("ignore:.*replaying is not possible")
+@pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
 @pytest.mark.parametrize("name", [name for name in ONE_OF_EACH if name not in ("LayerLast", "InplaceLayerOnPart")])
 def test_weights_of_special_networks_are_freed_with_the_model(name: str) -> None:
     x, y = data()

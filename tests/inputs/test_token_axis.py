@@ -20,7 +20,7 @@ from captum_ablate import (
 )
 from captum_ablate.diagnostics import activation_spectrum
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*replaying is not possible:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*full forward passes are used instead:UserWarning")
 
 
 class Tokens(nn.Module):
