@@ -14,15 +14,16 @@ def table_of(rows: pd.DataFrame) -> str:
     done = rows[rows.result != "not run"]
     executions = done.execution.str.replace(r" \(.*", "", regex=True).where(done.result != "refused", "refused")
     counts = pd.crosstab(executions, done.result)
-    engine = executions.isin(["replay", "closed form"]) & (done.result != "wrong")
-    detailed = done.execution[executions == "replay"].str.replace(r"\d+ masks", "masks", regex=True).value_counts()
+    by_graph = executions.isin(["graph", "replay"])
+    engine = (by_graph | (executions == "closed form")) & (done.result != "wrong")
+    detailed = done.execution[by_graph].str.replace(r"\d+ masks", "masks", regex=True).value_counts()
     lines = [
         f"{done.network.nunique()} networks, {len(done)} layers, {done.type.nunique()} types of module; "
-        f"{100 * engine.mean():.1f} % right by replay or closed form",
+        f"{100 * engine.mean():.1f} % right by graph or closed form",
         "",
         markdown(counts.reset_index()),
         "",
-        "Replays: " + "; ".join(f"{execution}: {count}" for execution, count in detailed.items()) + ".",
+        "Graphs: " + "; ".join(f"{execution}: {count}" for execution, count in detailed.items()) + ".",
         "",
         f"Hooks left: {int(done.hooks_left.sum())}. Layers whose ablation changes the logits by less than {VISIBLE:g} "
         f"of the largest: {int((done.effect < VISIBLE).sum())}. Largest difference: {done.difference.max():.1e} of the "

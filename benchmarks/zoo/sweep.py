@@ -16,7 +16,7 @@ from benchmarks.zoo.networks import size_of
 CACHE = Path.home() / ".cache" / "captum_ablate" / "torchvision.csv"
 
 
-def sweep(chosen: Sequence[str], state: Path, budget_gb: float) -> pd.DataFrame:
+def sweep(chosen: Sequence[str], state: Path, budget_gb: float, *, quick: bool = False) -> pd.DataFrame:
     """Check the networks that are missing in the file ``state``, smallest first, and return all rows."""
     state.parent.mkdir(parents=True, exist_ok=True)
     sizes = {name: size_of(name) for name in set(chosen) - set(kept(state).network)}
@@ -27,7 +27,7 @@ def sweep(chosen: Sequence[str], state: Path, budget_gb: float) -> pd.DataFrame:
         if needed > min(budget_gb, _available_gb()):
             new = [Row(name, parameters, side, "", result="not run", execution=f"needs {needed:.0f} GB")]
         else:
-            new = list(check(name))
+            new = list(check(name, quick=quick))
         pd.concat([kept(state), pd.DataFrame([asdict(row) for row in new])]).to_csv(state, index=False)
         results = ", ".join(f"{row.layer} {row.result} ({row.execution})" for row in new)
         print(

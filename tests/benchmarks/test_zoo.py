@@ -18,6 +18,7 @@ SLOW = ("regnet_y_400mf", "resnet18", "efficientnet_b0", "googlenet")
 """Residual and inception networks, whose families ``tests/ablation/test_families.py`` always runs."""
 
 
+@pytest.mark.execution("closed form, update, stacked")
 @pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_ablated_outputs_equal_plain_hooks(name):
     rows = list(check.check(name))
@@ -25,7 +26,7 @@ def test_ablated_outputs_equal_plain_hooks(name):
     assert len(rows) == networks.LAYERS
     for row in rows:
         assert row.result in ("to the bit", "to 1e-5"), row
-        assert row.execution.startswith(("replay", "closed form")), row
+        assert row.execution.startswith(("graph", "replay", "closed form")), row
         assert row.effect > check.VISIBLE, f"an ablation without effect proves nothing: {row}"
         assert row.hooks_left == 0, row
 
@@ -68,7 +69,8 @@ def test_chosen_layers_run_once_and_spread_over_the_depth():
 def test_a_stopped_sweep_resumes_where_it_was(tmp_path, monkeypatch, capsys):
     asked = []
 
-    def checked(name):
+    def checked(name, *, quick):
+        assert not quick
         asked.append(name)
         yield check.Row(
             name, 1, 64, "layer", "Conv2d", result="to the bit", execution="replay", effect=1.0, difference=0.0
