@@ -1,6 +1,11 @@
 """The engine: a network's metric under many ablations. What comes before the layer runs once."""
 
-from captum_ablate.ablation.engine import BatchOutputs, Engine, Measured
+import os
+
+if os.environ.get("CAPTUM_ABLATE_ENGINE", "old") == "new":
+    from captum_ablate.ablation.new.engine import BatchOutputs, Engine, Measured
+else:
+    from captum_ablate.ablation.engine import BatchOutputs, Engine, Measured  # type: ignore[assignment]
 from captum_ablate.ablation.hook_loop import Probe
 from captum_ablate.ablation.live import LiveUnits
 from captum_ablate.ablation.locate import Located, locate

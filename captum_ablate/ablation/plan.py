@@ -93,6 +93,13 @@ class Plan:
             self._orders[device] = whole.split([len(chain.order) for chain in self.chains])
         return self._orders[device][chain]
 
+    def walk(self) -> list[int]:
+        """Return every mask once, chain after chain, so that neighbours differ little; the fullest of a chain first."""
+        numbers: dict[int, None] = {}
+        for chain, row in enumerate(self.rows):
+            numbers |= dict.fromkeys(row[::-1] if self.ends_fullest(chain) else row)
+        return list(numbers)
+
     def ends_fullest(self, chain: int) -> bool:
         """Tell whether a chain ends with all of its order ablated, most units: rounding is least from there."""
         order, counts = self.chains[chain].order, self.chains[chain].counts

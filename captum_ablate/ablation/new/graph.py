@@ -42,6 +42,10 @@ ON_FAKES = (RuntimeError, TypeError, ValueError, AssertionError, AttributeError,
 """What a model raises where it reads numbers of a fake tensor, or expects another number of samples."""
 
 
+_TENSOR = object()
+"""Stands for a tensor among the leaves of outputs."""
+
+
 class CannotCapture(Exception):
     """The network has no graph, or one that cannot serve. The message is the reason."""
 
@@ -111,9 +115,7 @@ def capture(
     _drop_writes_to_inputs(root)
     root.graph.eliminate_dead_code()
     _refuse(root, whole)
-    for node in root.graph.nodes:
-        if node.target in VIEWS:  # a value in another memory format cannot be viewed, but can be reshaped
-            node.target = aten.reshape.default
+    _forget_memory(root)
     _compute_constants(root)
     places = [node for node in root.graph.nodes if node.op == "placeholder"]
     k = len(sites)
@@ -154,7 +156,7 @@ class _Pass:
     ) -> None:
         self._forward_func, self._sites, self._arguments, self._whole = forward_func, sites, arguments, whole
         self._spec: TreeSpec | None = None
-        self._others: list[Any] = []
+        self._leaves: list[Any] = []
 
     def run(self, *tensors: Tensor) -> list[Tensor]:
         """Return what came to the sites (of a tail, all but the first), followed by the tensors of the outputs.
@@ -183,14 +185,14 @@ class _Pass:
         if len(came) < len(self._sites):
             raise CannotCapture("the layer did not run")
         leaves, self._spec = tree_flatten(outputs)
-        self._others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._leaves = [_TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         return [*came[not self._whole :], *(leaf for leaf in leaves if isinstance(leaf, Tensor))]
 
     def rebuilt(self, tensors: Sequence[Tensor]) -> Any:
         """Return the outputs whose tensors are ``tensors``."""
         assert self._spec is not None
         left = iter(tensors)
-        return tree_unflatten([next(left) if other is None else other for other in self._others], self._spec)
+        return tree_unflatten([next(left) if leaf is _TENSOR else leaf for leaf in self._leaves], self._spec)
 
 
 def _refuse_activations(activations: Sequence[Tensor]) -> None:
@@ -220,6 +222,20 @@ def _refuse(root: fx.GraphModule, whole: bool) -> None:
             raise CannotCapture(f"{node.target} writes to what the model keeps")
         if torch.Tag.nondeterministic_seeded in node.target.tags and argument(node, "dropout_p", 1.0) != 0:
             raise CannotCapture(f"{node.target} is random")
+
+
+def _forget_memory(root: fx.GraphModule) -> None:
+    """Make operators independent of how values lie in memory: at run time they may lie otherwise."""
+    for node in root.graph.nodes:
+        if node.target in VIEWS:  # a value in another memory format cannot be viewed, but can be reshaped
+            node.target = aten.reshape.default
+        elif node.target is aten.as_strided.default:
+            source, new = node.args[0].meta["val"], node.meta["val"]
+            axes = zip(new.shape, source.stride(), new.stride(), strict=False)
+            if source.shape != new.shape or any(size > 1 and a != b for size, a, b in axes) or new.storage_offset():
+                raise CannotCapture("as_strided reads memory as it lies")
+            node.replace_all_uses_with(node.args[0])
+    root.graph.eliminate_dead_code()
 
 
 def _compute_constants(root: fx.GraphModule) -> None:
@@ -320,14 +336,15 @@ def piece(
 
 def shape_of(node: fx.Node, rows: int = 1) -> torch.Size:
     """Return the shape of a node's value (of several values, the first) for so many samples."""
-    return torch.Size(resized(tuple(_first_value(node).shape), rows))
+    return torch.Size(resized(tuple(first_value(node).shape), rows))
 
 
 def samples_first(node: fx.Node) -> bool:
     """Tell whether samples lie along the first axis of a node's value, and no other."""
-    return [size % ROWS == 0 for size in _first_value(node).shape] == [k == 0 for k in range(_first_value(node).ndim)]
+    return [size % ROWS == 0 for size in first_value(node).shape] == [k == 0 for k in range(first_value(node).ndim)]
 
 
-def _first_value(node: fx.Node) -> Tensor:
+def first_value(node: fx.Node) -> Tensor:
+    """Return a node's fake value; of several values, the first."""
     value = node.meta["val"]
     return value if isinstance(value, Tensor) else value[0]
