@@ -39,6 +39,8 @@ TRUNCATION = 0.5
 """c: the share of the capital that a bet may lose."""
 HALVINGS = 32
 """Steps of bisection: ends are found to 2e-10, from the outer side."""
+ROUNDING = 1e-13
+"""Once all values are drawn, the ends are so far from their mean: summed in another order, it is inside as well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,8 @@ def _lower(values: Floats, population: int, alpha: float) -> Floats:
     total = values.sum(axis=0)
     outside, inside = total / population, 1 - (n - total) / population
     if n in (0, population):
-        return outside
+        lowest: Floats = np.maximum(outside - ROUNDING, 0)
+        return lowest
     left = population - np.arange(n)[:, None]  # N - t + 1
     before = np.concatenate([np.zeros((1, values.shape[1])), values.cumsum(axis=0)[:-1]])  # sum of the earlier ones
     bets, threshold = _bets(values, alpha), log(2 / alpha)

@@ -6,8 +6,9 @@ from math import log
 
 import numpy as np
 import pytest
+import torch
 
-from captum_ablate.statistics.confidence_sequence import ConfidenceSequence, betting_interval
+from captum_ablate.statistics.confidence_sequence import ConfidenceSequence, Sampled, betting_interval
 
 N = 400
 _RNG = np.random.default_rng(0)
@@ -104,6 +105,17 @@ def test_intervals_only_shrink_and_end_at_the_mean(values):
     assert sequence.n == N
     np.testing.assert_allclose(sequence.low, values.mean(), atol=1e-12)
     np.testing.assert_allclose(sequence.high, values.mean(), atol=1e-12)
+
+
+@each_population
+def test_once_all_are_drawn_the_mean_is_inside_whatever_order_they_are_summed_in(values):
+    """Without slack: a mean outside by 1e-16 is outside."""
+    spread = -0.3 + 1.7 * values  # a metric with bounds of its own
+    for drawn in orders(spread, 40).T:
+        low, high = Sampled(0.01, N, 3, (-0.3, 1.4)).interval(drawn)
+        assert low <= spread.mean() <= high
+        assert low <= float(torch.from_numpy(drawn).mean()) <= high
+        assert high - low < 1e-11
 
 
 @each_population
