@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from benchmarks.coverage.chance import chance
 from benchmarks.coverage.means import means
 from benchmarks.coverage.rare import rare
 from benchmarks.coverage.regression import regression
@@ -23,6 +24,7 @@ from benchmarks.tables import markdown
 PAGE = Path(__file__).parents[2] / "docs" / "statistics.md"
 
 TABLES: dict[str, tuple[Callable[[int], pd.DataFrame], int]] = {
+    "chance": (chance, 8000),
     "rare": (rare, 2000),
     "means": (means, 4000),
     "regression": (regression, 300),

@@ -12,8 +12,6 @@ from torch import nn
 pytest.importorskip("benchmarks", reason="the benchmarks are not beside the tests")
 
 from benchmarks import page, rivals
-from benchmarks.coverage import __main__ as coverage
-from benchmarks.coverage.rare import areas
 from benchmarks.growth import exponent
 from benchmarks.memory import BATCH, CLASSES, UNITS, Noise, network
 from benchmarks.side_by_side import geometric_mean, in_turns, keep
@@ -133,20 +131,3 @@ def test_tables_and_means():
     assert table == "| a | b | c |\n| --- | --- | --- |\n| x | 1.23 | 7 |"
     assert "| 1,170 |" in markdown(pd.DataFrame({"seconds": [1170.4]}))
     assert geometric_mean(pd.Series([2.0, 8.0])) == pytest.approx(4.0)
-
-
-def test_coverage_fills_its_tables_into_the_page(tmp_path):
-    where = tmp_path / "statistics.md"
-    where.write_text(coverage.PAGE.read_text())
-    coverage.main(["--only", "means", "regression", "--repeats", "2", "--page", str(where)])
-    text = where.read_text()
-    assert text.count("2 repeats of each row") == 2
-    assert "| samples and 20 random groups | 200 |" in text
-
-
-def test_the_areas_drawn_have_the_moments_that_coverage_says():
-    rng = np.random.default_rng(0)
-    for kind, mean, square in (("part", 0.5, 1 / 3), ("all", 1.0, 1.0), ("either sign", 0.0, 1 / 3)):
-        drawn = areas(rng, 200_000, 0.2, kind)
-        assert drawn.mean() == pytest.approx(0.2 * mean, abs=0.003)
-        assert (drawn**2).mean() == pytest.approx(0.2 * square, abs=0.003)

@@ -1,0 +1,52 @@
+"""The simulations of coverage, made short: each fails where a formula of ours is broken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("benchmarks", reason="the benchmarks are not beside the tests")
+
+from benchmarks.coverage import __main__ as command
+from benchmarks.coverage import chance
+from benchmarks.coverage.rare import areas
+
+
+def test_the_tables_are_filled_into_the_page(tmp_path):
+    where = tmp_path / "statistics.md"
+    where.write_text(command.PAGE.read_text())
+    command.main(["--only", "means", "regression", "--repeats", "2", "--page", str(where)])
+    text = where.read_text()
+    assert text.count("2 repeats of each row") == 2
+    assert "| samples and 20 random groups | 200 |" in text
+
+
+def test_the_page_has_a_place_for_every_table():
+    page = command.PAGE.read_text()
+    assert [name for name in command.TABLES if f"<!-- {name} -->" not in page] == []
+
+
+def test_the_areas_drawn_have_the_moments_that_coverage_says():
+    rng = np.random.default_rng(0)
+    for kind, mean, square in (("part", 0.5, 1 / 3), ("all", 1.0, 1.0), ("either sign", 0.0, 1 / 3)):
+        drawn = areas(rng, 200_000, 0.2, kind)
+        assert drawn.mean() == pytest.approx(0.2 * mean, abs=0.003)
+        assert (drawn**2).mean() == pytest.approx(0.2 * square, abs=0.003)
+
+
+@pytest.mark.parametrize(("hidden", "reference"), [((16,), "mean"), ((32, 32), "zero")])
+def test_a_random_order_of_a_trained_network_is_significant_no_more_often_than_p_says(hidden, reference):
+    gaps = chance.trained_gaps("digits", hidden, reference, 1000)
+    assert gaps.std() > 0.01
+    for random in (5, 20):
+        found = chance.errors(gaps, random, 3000, np.random.default_rng(0))
+        assert 0.03 < found["p_raw at 5.0%"] <= 0.065  # 0.05 with the noise of 1,000 orders
+        assert found["p_raw at 0.5%"] <= 0.0125
+        assert found["p_exact at 5.0%"] <= 0.06
+
+
+def test_planted_gaps_are_those_of_their_closed_form():
+    """One needed unit at place k of U: the order's area is 1 - (k + 1/2) / U, that of its reverse (k + 1/2) / U."""
+    units = 20
+    found = chance.planted_gaps(lambda gone: 1.0 - gone[:, 0], units, 2000, np.random.default_rng(0))
+    assert set(found.round(9)) == {round(1 - (2 * k + 1) / units, 9) for k in range(units)}
