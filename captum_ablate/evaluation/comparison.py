@@ -22,10 +22,11 @@ from captum_ablate.evaluation.notes import gap_notes, order_notes, tie_notes
 from captum_ablate.evaluation.pairs import Difference, Pairs
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.random_orders import RandomOrders
+from captum_ablate.evaluation.rows import row_of, with_yardstick
+from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, Yardstick, share_notes
 from captum_ablate.inputs.values import whole_number
 from captum_ablate.inputs.warnings import warn
 from captum_ablate.inputs.wording import isolated, visible
-from captum_ablate.statistics.intervals import Interval
 from captum_ablate.statistics.null import holm
 
 
@@ -33,7 +34,8 @@ from captum_ablate.statistics.null import holm
 class Comparison:
     """The deficit curve of each method, why others have none, and the random orders they are held against.
 
-    ``curves`` by method; ``failed``, the reason by method that is not applicable; ``random``, the random orders.
+    ``curves`` by method; ``failed``, the reason by method that is not applicable; ``random``, the random orders;
+    ``yardstick``, the order by Shapley values that shares are of, if one was asked for.
 
     >>> import torch
     >>> from captum_ablate import CumulativeAblationEvaluator
@@ -48,6 +50,7 @@ class Comparison:
     failed: Mapping[str, str]
     random: RandomOrders
     provenance: Provenance
+    yardstick: Yardstick | None = None
 
     @classmethod
     def of(
@@ -57,18 +60,22 @@ class Comparison:
         plan: Plan,
         measured: Measured,
         provenance: Provenance,
+        shapley: ShapleyRanking | None = None,
     ) -> Comparison:
         """Return the comparison of the methods with ``scores``, whose orders come first in ``plan``.
 
-        Every order of the plan is followed by its reverse. The orders after those of the methods are random.
+        Every order of the plan is followed by its reverse. The orders after those of the methods are random, and those
+        after them the yardstick's and its resamples'.
         """
         curves, methods = curves_of(plan, measured), len(scores)
         descending, ascending = curves[::2], curves[1::2]
         n_ablated = torch.tensor([0, *plan.chains[0].counts])
         fraction = n_ablated.to(torch.float64) / len(plan.chains[0].order)
-        random = RandomOrders.of(descending[methods:], ascending[methods:], fraction, len(measured.intact))
-        alone = [
-            DeficitCurve.of(
+        ends = methods + provenance.n_random
+        random = RandomOrders.of(descending[methods:ends], ascending[methods:ends], fraction, len(measured.intact))
+
+        def curve(name: str, values: Tensor, k: int) -> DeficitCurve:
+            return DeficitCurve.of(
                 name=name,
                 scores=values,
                 order=plan.chains[2 * k].order,
@@ -80,11 +87,15 @@ class Comparison:
                 random_quantiles=random.quantiles,
                 provenance=provenance,
             )
-            for k, (name, values) in enumerate(scores.items())
-        ]
+
+        alone = [curve(name, values, k) for k, (name, values) in enumerate(scores.items())]
+        yardstick = None
+        if shapley is not None:
+            own = curve(NAME, shapley.scores, ends)
+            yardstick = Yardstick.of(own, descending[ends + 1 :], ascending[ends + 1 :])
         p = holm(np.array([curve.p_raw for curve in alone])).tolist()
         found = {curve.name: replace(curve, p=one) for curve, one in zip(alone, p, strict=True)}
-        return cls(Frozen(found), Frozen(failed), random, provenance)
+        return cls(Frozen(found), Frozen(failed), random, provenance, yardstick)
 
     def __getitem__(self, name: str) -> DeficitCurve:
         if name in self.curves:
@@ -106,28 +117,18 @@ class Comparison:
         Ordered by gap. ``rank`` is a range such as "1-2" where the data cannot tell: paired t tests over samples,
         Holm's correction over all pairs, 5 %; where samples were drawn ``until`` a precision, confidence sequences
         that overlap. ``seconds`` is how long ranking took (``Provenance.ranking_seconds``).
+        With a yardstick, ``share`` is the part of its gap that a method earns, and its own row is the last, not ranked
+        and not corrected for.
         """
-        return self._board.copy()
+        return with_yardstick(self._board, self.yardstick)
 
     @cached_property
     def _board(self) -> pd.DataFrame:
         better = self._pairs.better
         first, last = 1 + better.sum(axis=0), len(better) - better.sum(axis=1)
         rows = [
-            {
-                "rank": str(lo) if lo == hi else f"{lo}-{hi}",
-                "method": name,
-                **_with_ends("gap", curve.gap, curve.gap_interval),
-                **_with_ends("deletion", curve.deletion, curve.deletion_interval),
-                **_with_ends("insertion", curve.insertion, curve.insertion_interval),
-                "z": curve.z,
-                "p": curve.p,
-                "p_raw": curve.p_raw,
-                "p_exact": curve.p_exact,
-                "ties": curve.ties,
-                "seconds": self.provenance.ranking_seconds.get(name, np.nan),
-            }
-            for (name, curve), lo, hi in zip(self.curves.items(), first, last, strict=True)
+            row_of(str(lo) if lo == hi else f"{lo}-{hi}", curve, self.yardstick, curve.gap_interval)
+            for curve, lo, hi in zip(self.curves.values(), first, last, strict=True)
         ]
         best_first = np.argsort(-self._pairs.gaps.mean(axis=1), kind="stable")
         return pd.DataFrame(rows).iloc[best_first].reset_index(drop=True)
@@ -174,12 +175,14 @@ class Comparison:
     def plot(self, ax: Any = None, *, top: int | None = 5, legend: bool = True) -> Any:
         """Draw the curves with bands, their reverses dashed and the band of random orders; return the axes.
 
-        The ``top`` best have colours, the others are grey and counted; None colours all. Equal curves count once.
+        The ``top`` best have colours, the others are grey and counted; None colours all. Equal curves count once. The
+        yardstick is dotted, in black.
         """
         return plots.deficit_curves(
             self._best_first(),
             self._any.random_band,
             orders=len(self.random),
+            yardstick=None if self.yardstick is None else self.yardstick.curve.to_frame(),
             top=None if top is None else whole_number(top, "top", 1),
             title=self.setting,
             notes=self.notes,
@@ -206,7 +209,8 @@ class Comparison:
         ties = {name: curve.ties for name, curve in self.curves.items()}
         orders = {name: curve.order for name, curve in self.curves.items()}
         of_methods = [*tie_notes(ties, len(self._any.order)), *order_notes(orders, ties)]
-        return [*self._any.setting_notes, *of_methods, *gap_notes([curve.gap for curve in self.curves.values()])]
+        gaps = gap_notes([curve.gap for curve in self.curves.values()])
+        return [*self._any.setting_notes, *of_methods, *gaps, *share_notes(self.yardstick)]
 
     def __str__(self) -> str:
         kind = "interval" if self.provenance.sampled is None else "sequence"
@@ -260,6 +264,7 @@ class Comparison:
             "failed": dict(self.failed),
             "random": vars(self.random),
             "curves": [_own_fields(curve) for curve in self.curves.values()],
+            "yardstick": None if (own := self.yardstick) is None else {**vars(own), "curve": _own_fields(own.curve)},
         }
         return storage.save(folder, "comparison", tree)
 
@@ -276,14 +281,17 @@ class Comparison:
         random = RandomOrders(**tree["random"])
         shared: dict[str, Any] = {"provenance": provenance, "random_quantiles": random.quantiles}
         curves = {fields["name"]: DeficitCurve(**fields, **shared) for fields in tree["curves"]}
-        return cls(Frozen(curves), Frozen(tree["failed"]), random, provenance)
+        found = tree.get("yardstick")  # results saved before there was one have none
+        yardstick = None if found is None else Yardstick(DeficitCurve(**found["curve"], **shared), found["areas"])
+        return cls(Frozen(curves), Frozen(tree["failed"]), random, provenance, yardstick)
 
     def _shown(self) -> pd.DataFrame:
         """Return the columns of the leaderboard that people read."""
         columns = ["rank", "method", "gap", "gap_low", "gap_high"]
         columns += ["z", "p"] if self.provenance.n_random else []
         columns += ["deletion"] if self.provenance.sampled is None else ["deletion", "deletion_low", "deletion_high"]
-        return self.leaderboard[[*columns, "insertion"]]
+        columns += ["insertion"] if self.yardstick is None else ["insertion", "share", "share_low", "share_high"]
+        return self.leaderboard[columns]
 
 
 def curves_of(plan: Plan, measured: Measured) -> list[Tensor]:
@@ -295,7 +303,3 @@ def curves_of(plan: Plan, measured: Measured) -> list[Tensor]:
 def _own_fields(curve: DeficitCurve) -> dict[str, Any]:
     shared = ("provenance", "random_quantiles")  # both stand once in a comparison
     return {name: value for name, value in vars(curve).items() if name not in shared}
-
-
-def _with_ends(name: str, value: float, interval: Interval) -> dict[str, float]:
-    return {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -21,6 +21,7 @@ from captum_ablate.ablation import (
 )
 from captum_ablate.ablation.metrics import Metric, as_metric, bounds_of, is_named, metric_name
 from captum_ablate.ablation.plan import checked_steps, counts_of
+from captum_ablate.attr import LayerShapleyValue
 from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.evaluation.curve import DeficitCurve
 from captum_ablate.evaluation.estimate import Estimate, extrapolated, length_of
@@ -29,6 +30,7 @@ from captum_ablate.evaluation.methods import check_names, shown_name
 from captum_ablate.evaluation.overlap import Overlap
 from captum_ablate.evaluation.precision import DeletionAreas, Precision
 from captum_ablate.evaluation.provenance import Frozen, Provenance, is_same
+from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, check_yardstick, refuse_until
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.borrowed import borrowed
@@ -123,6 +125,7 @@ class CumulativeAblationEvaluator:
         data: Any,
         *,
         ranking_data: Any = None,
+        yardstick: LayerShapleyValue | None = None,
         until: float | None = None,
         batch_size: int | None = None,
         unpack_batch: UnpackBatch | None = None,
@@ -139,6 +142,9 @@ class CumulativeAblationEvaluator:
             data: what to evaluate on, ``(inputs, target)`` or a re-iterable of batches ``(*inputs, labels)``.
             ranking_data: what to rank on (and to take the mean or donors from). Without it the ranking is made on
                 ``data`` itself, and the result says in-sample.
+            yardstick: a ``LayerShapleyValue`` with the evaluator's layer, units, reference and metric. Its order, made
+                on the ranking data, is the last row, without a rank, and ``share`` tells how much of its gap a method
+                earns. Over several layers its values are of all their units together.
             until: a half-width, such as 0.02: samples are drawn from ``data`` in random order until the deletion area
                 of each method is known to it, at 95 % for all methods together, and all intervals are confidence
                 sequences. For metrics with bounds, and data whose samples have positions (not a plain iterable).
@@ -156,6 +162,9 @@ class CumulativeAblationEvaluator:
         options: dict[str, Any] = {"batch_size": batch_size, "unpack_batch": unpack_batch}
         drawn = {"forward_func": self.forward_func, "seed": self.seed, "classes": is_named(self._metric), **options}
         precision = None if until is None else Precision.of(until, self.metric, data, **drawn)
+        if yardstick is not None:
+            check_yardstick(yardstick, self.layers, self.axes, self.references, self.metric)
+            refuse_until(until)
         batches = self._batches(data, options)
         is_one = ranking_data is None or ranking_data is data
         ranking_batches = batches if is_one else self._batches(ranking_data, options)
@@ -164,7 +173,8 @@ class CumulativeAblationEvaluator:
         with self._borrowed(batches, ranking_batches):
             located = self._locate(batches)
             ranking = self._rank(attributions, located, ranking_batches, options, self.live_units_only)
-            plan = self._plan(ranking, located)
+            shapley = None if yardstick is None else self._shapley(yardstick, located, ranking, ranking_batches)
+            plan = self._plan(ranking, located, shapley)
             name = f"ablating {' + '.join(located.units_by_layer)}"
             if precision is None:
                 with ticking(name, show_progress, batches.samples) as tick:
@@ -179,7 +189,8 @@ class CumulativeAblationEvaluator:
             is_apart = precision is None and ranking_data is not None
             woken = ranking.woken(self.forward_func, located, batches) if is_apart else 0
         is_one = is_same(ranking_data, data)
-        ranked = ranking_batches.digest if ranking.uses_data else None
+        uses_data = ranking.uses_data or shapley is not None
+        ranked = ranking_batches.digest if uses_data else None
         overlap = Overlap.of(ranked, evaluated, is_same=is_one)
         provenance = Provenance(
             layers=Frozen(located.units_by_layer),
@@ -189,18 +200,18 @@ class CumulativeAblationEvaluator:
             n=len(measured.intact),
             n_random=self.n_random,
             seed=self.seed,
-            in_sample=ranking.uses_data and (is_one or overlap.overlap == len(measured.intact)),
+            in_sample=uses_data and (is_one or overlap.overlap == len(measured.intact)),
             engine=measured.engine,
             dead=int((~ranking.live).sum()),
             woken=woken,
             sampled=None if precision is None else precision.sampled(len(ranking.scores)),
             bounds=bounds_of(self.metric),
-            methods=Frozen(ranking.kinds),
+            methods=Frozen(ranking.kinds if shapley is None else {**ranking.kinds, NAME: shapley.kind}),
             **overlap._asdict(),
-            ranking_seconds=Frozen(ranking.seconds),
+            ranking_seconds=Frozen(ranking.seconds if shapley is None else {**ranking.seconds, NAME: shapley.seconds}),
             seconds=time.perf_counter() - start,
         )
-        return Comparison.of(ranking.scores, ranking.failed, plan, measured, provenance)
+        return Comparison.of(ranking.scores, ranking.failed, plan, measured, provenance, shapley)
 
     def evaluate(self, attribution: Any, data: Any, **options: Any) -> DeficitCurve:
         """Return the deficit curve of one attribution, or of ``scores [units]``: ``compare`` of one."""
@@ -267,7 +278,16 @@ class CumulativeAblationEvaluator:
         own["is_joint"] = isinstance(self.layer, list)
         return JointRanking.of(attributions, self.forward_func, located, self.references, batches, **own)
 
-    def _plan(self, ranking: JointRanking, located: Located) -> Plan:
-        """Return the plan: the order of every method, then every random order, each with its reverse."""
+    def _shapley(
+        self, yardstick: LayerShapleyValue, located: Located, ranking: JointRanking, batches: Batches
+    ) -> ShapleyRanking:
+        own = (self.forward_func, located, ranking.references, self._metric, ranking.live)
+        return ShapleyRanking.of(yardstick, *own, batches)
+
+    def _plan(self, ranking: JointRanking, located: Located, shapley: ShapleyRanking | None = None) -> Plan:
+        """Return the plan: the order of every method, then every random one, then the yardstick's; each both ways."""
         counts = counts_of(self.steps, int(ranking.live.sum()))
-        return Plan.both_ways(ranking.orders(self.n_random, self.seed), counts, located.units)
+        orders = ranking.orders(self.n_random, self.seed)
+        if shapley is not None:
+            orders += [ranking.sorted_by(one, self.seed) for one in (shapley.scores, *shapley.resampled)]
+        return Plan.both_ways(orders, counts, located.units)

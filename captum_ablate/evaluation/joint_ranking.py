@@ -117,16 +117,22 @@ class JointRanking:
         return found
 
     def orders(self, n_random: int, seed: int) -> list[Tensor]:
-        """Return the descending order ``[live]`` of each method's live units, then ``n_random`` random ones.
-
-        One permutation breaks all ties.
-        """
-        units = len(self.live)
+        """Return the descending order ``[live]`` of each method's live units, then ``n_random`` random ones."""
         stream = torch.Generator().manual_seed(seed)
-        ties = torch.randperm(units, generator=stream)
-        orders = [ties[values[ties].argsort(descending=True, stable=True)] for values in self.scores.values()]
-        orders += [torch.randperm(units, generator=stream) for _ in range(n_random)]
-        return [order[self.live[order]] for order in orders]
+        ties = torch.randperm(len(self.live), generator=stream)
+        random = [torch.randperm(len(self.live), generator=stream) for _ in range(n_random)]
+        return [*(self._sorted(values, ties) for values in self.scores.values()), *(o[self.live[o]] for o in random)]
+
+    def sorted_by(self, scores: Tensor, seed: int) -> Tensor:
+        """Return the descending order ``[live]`` of the live units by ``scores [units]``.
+
+        One permutation breaks the ties of all methods.
+        """
+        return self._sorted(scores, torch.randperm(len(self.live), generator=torch.Generator().manual_seed(seed)))
+
+    def _sorted(self, scores: Tensor, ties: Tensor) -> Tensor:
+        order = ties[scores[ties].argsort(descending=True, stable=True)]
+        return order[self.live[order]]
 
 
 def _live(watched: Sequence[LiveUnits | None], sites: Sequence[Site]) -> Tensor:

@@ -42,7 +42,7 @@ MARKERS = ("o", "s", "^", "D", "v", "*", "<", "p", ">", "h", "d", "P", "X")
 PLAIN = 5
 """Up to this many methods colour alone tells the curves apart; more get markers too, and lighter bands."""
 
-GREY, DARK_GREY, BAND = "#b5b5b5", "#6e6e6e", "#e6e6e6"
+GREY, DARK_GREY, BAND, BLACK = "#b5b5b5", "#6e6e6e", "#e6e6e6", "#000000"
 
 NARROW = 4.5
 """Axes narrower than this many inches have their legend below."""
@@ -55,6 +55,7 @@ def deficit_curves(
     random: pd.DataFrame | None = None,
     *,
     orders: int = 0,
+    yardstick: pd.DataFrame | None = None,
     top: int | None = None,
     title: str = "",
     notes: Sequence[str] = (),
@@ -67,7 +68,8 @@ def deficit_curves(
     ``frame`` has a row per method, direction and step: ``method, direction, fraction, score, low, high``, best method
     first. Equal curves are drawn once and named together. The ``top`` different ones have colours, the others are grey;
     None colours all. ``random`` has a row per step: ``fraction, low, median, high`` of ``orders`` random orders and
-    their reverses. ``notes`` are sentences that stand above the curves.
+    their reverses. ``yardstick`` is such a frame of one method more, drawn dotted. ``notes`` are sentences that
+    stand above the curves.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=curves_size(frame, top) if legend else (7.0, 5.0), layout="constrained")
@@ -84,6 +86,8 @@ def deficit_curves(
         handles.append(Line2D([], [], color=DARK_GREY, linestyle="--", label="reverse order:\nleast important first"))
     if random is not None and not random.empty:
         handles.append(_random_orders(ax, random, orders))
+    if yardstick is not None:
+        handles.append(_dotted(ax, yardstick))
     ax.set_xlim(0, 1)
     ax.set_xlabel("units ablated (fraction)")
     ax.set_ylabel(label(metric.replace("_", " ")))
@@ -262,6 +266,15 @@ def _random_orders(ax: Axes, random: pd.DataFrame, orders: int) -> Artist:
     fraction = random["fraction"]
     ax.fill_between(fraction, random["low"], random["high"], color=BAND, linewidth=0, zorder=1, label="_")
     (line,) = ax.plot(fraction, random["median"], color=DARK_GREY, linewidth=2, zorder=2, label=entry)
+    return line
+
+
+def _dotted(ax: Axes, rows: pd.DataFrame) -> Artist:
+    """Draw both directions of the yardstick; return its legend entry."""
+    forth, back = (rows[rows["direction"] == d].sort_values("fraction") for d in ("descending", "ascending"))
+    ax.plot(back["fraction"], back["score"], ":", color=BLACK, linewidth=0.9, zorder=3.5)
+    name = label(rows["method"].iloc[0])
+    (line,) = ax.plot(forth["fraction"], forth["score"], ":", color=BLACK, linewidth=1.8, zorder=3.5, label=name)
     return line
 
 

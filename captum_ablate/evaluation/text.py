@@ -78,8 +78,11 @@ def _latex_cell(row: Mapping[Any, Any], name: str) -> str:
     if isinstance(value, str):
         return "".join(_LATEX.get(c, c) for c in visible(value))
     text = _latex_number(name, value)
-    low, high = (_latex_number(name, row[end]) if end in row else "" for end in (f"{name}_low", f"{name}_high"))
-    return f"{text} [{low}, {high}]" if low + high else text
+    ends = [row.get(end, np.nan) for end in (f"{name}_low", f"{name}_high")]
+    if np.isnan(ends).any():
+        return text
+    low, high = (_latex_number(name, end) for end in ends)
+    return f"{text} [{low}, {high}]"
 
 
 def _latex_number(name: str, value: float) -> str:

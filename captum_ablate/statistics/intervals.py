@@ -24,6 +24,10 @@ class Interval(NamedTuple):
     high: float
 
 
+NO_INTERVAL = Interval(float("nan"), float("nan"))
+"""The interval where there is none."""
+
+
 def mean_interval(values: Floats) -> Interval:
     """Return Student's t interval of the mean of ``values [n]``."""
     n = len(values)

@@ -1,0 +1,43 @@
+"""Rows of the leaderboard: what it says of one curve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from captum_ablate.evaluation.curve import DeficitCurve
+from captum_ablate.evaluation.yardstick import Yardstick
+from captum_ablate.statistics.intervals import NO_INTERVAL, Interval
+
+
+def row_of(rank: str, curve: DeficitCurve, yardstick: Yardstick | None, gap_interval: Interval) -> dict[str, Any]:
+    """Return the row of a curve, with its share where there is a yardstick."""
+    row = {
+        "rank": rank,
+        "method": curve.name,
+        **_with_ends("gap", curve.gap, gap_interval),
+        **_with_ends("deletion", curve.deletion, curve.deletion_interval),
+        **_with_ends("insertion", curve.insertion, curve.insertion_interval),
+        "z": curve.z,
+        "p": curve.p,
+        "p_raw": curve.p_raw,
+        "p_exact": curve.p_exact,
+        "ties": curve.ties,
+        "seconds": curve.provenance.ranking_seconds.get(curve.name, np.nan),
+    }
+    return row if yardstick is None else row | _with_ends("share", *yardstick.share(curve))
+
+
+def with_yardstick(board: pd.DataFrame, yardstick: Yardstick | None) -> pd.DataFrame:
+    """Return the rows of the methods, and below them that of the yardstick: no rank, and no correction for it."""
+    if yardstick is None:
+        return board.copy()
+    last = row_of("-", yardstick.curve, yardstick, yardstick.gap_interval)
+    last |= {"p": np.nan} | _with_ends("share", 1.0 if yardstick.has_shares else np.nan, NO_INTERVAL)
+    return pd.concat([board, pd.DataFrame([last])], ignore_index=True)
+
+
+def _with_ends(name: str, value: float, interval: Interval) -> dict[str, float]:
+    return {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high}

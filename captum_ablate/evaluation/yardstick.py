@@ -1,0 +1,199 @@
+"""The order by Shapley values as a yardstick: which share of its gap a method earns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from captum_ablate.ablation import Engine, Located, Plan, Reference, ReferenceOption, reference_name
+from captum_ablate.ablation.metrics import Metric, metric_name
+from captum_ablate.attr import LayerShapleyValue
+from captum_ablate.evaluation.curve import DeficitCurve, deficit_areas
+from captum_ablate.inputs.batches import Batches
+from captum_ablate.inputs.model import ForwardFunc, layer_name
+from captum_ablate.inputs.units import UnitAxis
+from captum_ablate.inputs.wording import counted
+from captum_ablate.statistics.intervals import LEVEL, NO_INTERVAL, Floats, Interval
+from captum_ablate.statistics.ratio import fieller_interval
+
+NAME = "Shapley value (yardstick)"
+"""Name of the yardstick's row."""
+
+RESAMPLES = 20
+"""Resamples of the permutations, each with an order of its own, whose gaps tell the noise of the permutations."""
+
+
+def check_yardstick(
+    yardstick: Any,
+    layers: Sequence[nn.Module],
+    axes: Sequence[UnitAxis],
+    references: Sequence[ReferenceOption],
+    metric: str | Metric,
+) -> None:
+    """Raise unless ``yardstick`` is a ``LayerShapleyValue`` with the layers and settings of the evaluator.
+
+    Raises:
+        TypeError: if it is anything else.
+        ValueError: if layers, units, reference or metric differ, or there is one permutation only.
+    """
+    if not isinstance(yardstick, LayerShapleyValue):
+        got = yardstick.__name__ if isinstance(yardstick, type) else type(yardstick).__name__
+        raise TypeError(f"yardstick must be a LayerShapleyValue(model, layer, reference=..., metric=...); got {got}")
+    own = yardstick.layers
+    if len(own) != len(layers) or any(a is not b for a, b in zip(own, layers, strict=True)):
+        names = [layer_name(yardstick.forward_func, one) for one in own]
+        raise ValueError(f"yardstick is of {names}, and the evaluator ablates others; give it the evaluator's layers")
+    if any(yardstick.axis != axis for axis in axes):
+        raise ValueError("yardstick has other units than the evaluator; give both the same unit_dim and layer_mask")
+    same = all(_are_one(yardstick.reference, one) for one in references)
+    if not same or yardstick.metric != metric:
+        wanted = references[0] if len(references) == 1 else list(references)
+        raise ValueError(
+            f"yardstick must have the evaluator's reference and metric, or its gap is no measure of theirs: it has "
+            f"reference={_named(yardstick.reference)}, metric={metric_name(yardstick.metric)!r}, and the evaluator "
+            f"reference={_named(wanted)}, metric={metric_name(metric)!r}; give both the same"
+        )
+    if yardstick.permutations < 2:
+        raise ValueError("yardstick needs two permutations or more, because its own noise is told by their spread")
+
+
+def refuse_until(until: float | None) -> None:
+    """Raise if samples are drawn ``until`` a precision: a share has no confidence sequence."""
+    if until is not None:
+        raise ValueError(f"yardstick needs all samples, and until={until!r} draws some; leave out one of the two")
+
+
+def _are_one(one: ReferenceOption, other: ReferenceOption) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool((one == other).all())
+    return type(one) is type(other) and one == other
+
+
+def _named(reference: Any) -> str:
+    return str([*map(_named, reference)]) if isinstance(reference, list) else repr(reference_name(reference))
+
+
+@dataclass(frozen=True)
+class ShapleyRanking:
+    """Shapley values ``scores [units]``, and those of resampled permutations, ``resampled [resamples, units]``.
+
+    ``kind`` is the class with its permutations; ``seconds`` is how long it took.
+    """
+
+    scores: Tensor
+    resampled: Tensor
+    kind: str
+    seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        yardstick: LayerShapleyValue,
+        forward_func: ForwardFunc,
+        located: Located,
+        references: Sequence[Reference],
+        metric: Metric,
+        live: Tensor,
+        batches: Batches,
+    ) -> ShapleyRanking:
+        """Return the values of all sites' ``live [units]`` units together; those of other units are 0."""
+        start = time.perf_counter()
+        batches.refuse_one_shot("the yardstick makes passes of its own")
+        own = yardstick.plan(int(live.sum()))
+        units = live.nonzero().flatten()
+        plan = Plan.both_ways([units[chain.order] for chain in own.chains[::2]], own.chains[0].counts, located.units)
+        measured = Engine(forward_func, located.sites, references, metric, plan).run(batches)
+        values = torch.cat([measured.intact[None], measured.values]).mean(dim=1, dtype=torch.float64)  # [1 + masks]
+        taken = torch.zeros(len(plan.chains), located.units, dtype=torch.float64)
+        for k, (chain, row) in enumerate(zip(plan.chains, plan.rows, strict=True)):
+            curve = values[[0, *(number + 1 for number in row)]]
+            taken[k, chain.order] = curve[:-1] - curve[1:]
+        by_permutation = (taken[::2] + taken[1::2]) / 2  # each with its reverse, [permutations, units]
+        kind = f"{type(yardstick).__name__}, {counted(len(by_permutation), 'permutation')}, reverses on top"
+        resampled = resampled_means(by_permutation, yardstick.seed)
+        return cls(by_permutation.mean(dim=0), resampled, kind, time.perf_counter() - start)
+
+
+def resampled_means(by_permutation: Tensor, seed: int) -> Tensor:
+    """Return the means ``[resamples, units]`` over resamples of ``by_permutation [permutations, units]``.
+
+    Permutations are drawn with replacement, one fewer than there are: then the variance over resamples is, without
+    bias, that of the mean over permutations (McCarthy 1969).
+    """
+    n = len(by_permutation)
+    counts = np.random.default_rng([seed, 3]).multinomial(n - 1, np.full(n, 1 / n), RESAMPLES)
+    return torch.from_numpy(counts).to(by_permutation) @ by_permutation / (n - 1)
+
+
+def order_noise(areas: Floats) -> float:
+    """Return the variance of the mean over orders, from ``areas [orders, n]``: without what differs between samples.
+
+    Two-way analysis of variance: the variance of the orders' means, less the interaction of orders and samples over n.
+    """
+    by_order, by_sample = areas.mean(axis=1), areas.mean(axis=0)
+    rest = areas - by_order[:, None] - by_sample + areas.mean()
+    orders, n = areas.shape
+    interaction = (rest**2).sum() / ((orders - 1) * max(n - 1, 1)) / n
+    return max(float(by_order.var(ddof=1) - interaction), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """The ``curve`` of the order by Shapley values, and ``areas [resamples, n]`` under resampled permutations.
+
+    ``areas`` are what each sample adds to the gap of an order from resampled permutations.
+    """
+
+    curve: DeficitCurve
+    areas: Tensor
+
+    @classmethod
+    def of(cls, curve: DeficitCurve, descending: Sequence[Tensor], ascending: Sequence[Tensor]) -> Yardstick:
+        """Return the yardstick with ``curve``, from the curves ``[steps+1, n]`` of resampled permutations."""
+        pairs = zip(descending, ascending, strict=True)
+        areas = [deficit_areas(forth, curve.fraction) - deficit_areas(back, curve.fraction) for forth, back in pairs]
+        return cls(curve, torch.stack(areas))
+
+    @property
+    def noise(self) -> float:
+        """Variance of the gap over permutations, from the resamples."""
+        return order_noise(self.areas.numpy())
+
+    @property
+    def gap_interval(self) -> Interval:
+        """95 % interval of the yardstick's gap, over samples and permutations: half-widths add by their squares."""
+        low, high = self.curve.gap_interval
+        extra = stats.t.ppf((1 + LEVEL) / 2, len(self.areas) - 1) ** 2 * self.noise
+        gap = self.curve.gap
+        return Interval(gap - float(np.sqrt((gap - low) ** 2 + extra)), gap + float(np.sqrt((high - gap) ** 2 + extra)))
+
+    @property
+    def has_shares(self) -> bool:
+        """Tell whether the yardstick's own gap is above 0, as far as its interval says."""
+        return self.gap_interval.low > 0
+
+    def share(self, curve: DeficitCurve) -> tuple[float, Interval]:
+        """Return the gap of ``curve`` over that of the yardstick, with Fieller's interval.
+
+        It covers samples, which both have in common, and permutations. It is for these rankings. NaN unless the
+        yardstick's own interval is above 0. A share may exceed 1: Shapley values are estimated, and made on other
+        samples; where more than two units interact, another order may earn more.
+        """
+        if not self.has_shares:
+            return float("nan"), NO_INTERVAL
+        noise = np.array([[0.0, 0.0], [0.0, self.noise]])
+        return fieller_interval(curve.gap_areas.numpy(), self.curve.gap_areas.numpy(), noise, len(self.areas) - 1)
+
+
+def share_notes(yardstick: Yardstick | None) -> list[str]:
+    """Return a sentence where there are no shares, because the yardstick's own gap may be 0: else none."""
+    if yardstick is None or yardstick.has_shares:
+        return []
+    return ["no shares: the data cannot tell the gap of the yardstick from 0"]
