@@ -38,9 +38,9 @@ def read(name: str, option: str, *, needs_labels: bool = False) -> Any:
     file = Path(name)
     if file.is_dir():
         raise ValueError(
-            f"{option} {name} is a folder, and only your model determines how its images are sized and normalised; "
-            f"name a function of yours that returns DataLoader(ImageFolder({str(name)!r}, transform)), with "
-            f"torchvision's ImageFolder, which takes each subfolder for a class: {option} my_code:load"
+            f"{option} {name} is a folder; a folder of images with a subfolder for each class is named {option} "
+            f"imagefolder:{name} (--size, --mean, --std and --transform prepare them as your model expects); for "
+            f"anything else, name a function that loads it: {option} my_code:load"
         )
     if not file.exists():
         raise FileNotFoundError(f"there is no file {name} ({option})")

@@ -7,19 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from captum.attr import (
-    InternalInfluence,
-    LayerActivation,
-    LayerConductance,
-    LayerDeepLift,
-    LayerGradientXActivation,
-    LayerIntegratedGradients,
-)
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
-from captum_ablate import attr
+from captum_ablate.attr.catalogue import CATALOGUE, Target
 from captum_ablate.commands import Commands, output_folder
 from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
@@ -31,6 +22,10 @@ FOLDER = "~/captum-ablate-demo"
 """In the home folder, where a user finds it again, whatever the current folder is."""
 
 REPORT = "report.html"
+
+SLOW = ("Shapley value", "feature ablation", "DeepLiftSHAP", "GradientSHAP", "LRP")
+METHODS = tuple(entry.name for entry in CATALOGUE if entry.name not in SLOW)
+"""Those that take seconds, and need no baselines. LRP has no rule for a ReLU."""
 
 
 def add(commands: Commands) -> None:
@@ -100,10 +95,8 @@ def run(
         seed=seed,
         show_progress=show_progress,
     )
-    with torch.no_grad():
-        units = int(evaluator.axes[0].count(_output_shape(network, evaluator.layers[0], images[:2])))
     comparison = evaluator.compare(
-        attributions(network, layer, units, seed),
+        attributions(network, layer, seed),
         tuple(split.evaluate),
         ranking_data=tuple(split.rank),
         show_progress=show_progress,
@@ -116,30 +109,10 @@ def run(
     return comparison
 
 
-def attributions(network: nn.Module, layer: str, units: int, seed: int) -> dict[str, Any]:
+def attributions(network: nn.Module, layer: str, seed: int) -> dict[str, Any]:
     """Return the methods of the demo by name: ours, Captum's, and a random ranking."""
-    module = find_layer(network, layer)
-    random: Tensor = torch.rand(units, generator=torch.Generator().manual_seed(seed))
-    return {
-        "mean activity": attr.LayerMeanActivity(network, module),
-        "class selectivity": attr.LayerClassSelectivity(network, module),
-        "entropy": attr.LayerEntropy(network, module),
-        "mutual information": attr.LayerMutualInformation(network, module),
-        "KL selectivity": attr.LayerKLSelectivity(network, module),
-        "selectivity x activity": attr.LayerSelectivityActivity(network, module),
-        "linear probe": attr.LayerLinearProbe(network, module),
-        "unit ablation": attr.LayerUnitAblation(network, module),
-        "weight norm": attr.LayerWeightNorm(network, module),
-        "activation norm": attr.LayerActivationNorm(network, module),
-        "Taylor": attr.LayerTaylor(network, module),
-        "activation": LayerActivation(network, module),
-        "conductance": LayerConductance(network, module),
-        "internal influence": InternalInfluence(network, module),
-        "gradient x activation": LayerGradientXActivation(network, module),
-        "integrated gradients": LayerIntegratedGradients(network, module),
-        "DeepLift": LayerDeepLift(network, module),
-        "random ranking": random,
-    }
+    target = Target(network, find_layer(network, layer), seed=seed)
+    return {entry.name: entry.make(target) for entry in CATALOGUE if entry.name in METHODS}
 
 
 def write(comparison: Comparison, folder: Path) -> list[str]:
@@ -152,13 +125,3 @@ def write(comparison: Comparison, folder: Path) -> list[str]:
     leaderboard_bars(comparison.leaderboard, gaps.subplots())
     gaps.savefig(folder / "gaps.png", dpi=150)
     return ["curves.png", "gaps.png", "leaderboard.csv", REPORT, "comparison.json", "comparison.npz"]
-
-
-def _output_shape(network: nn.Module, layer: nn.Module, images: Tensor) -> torch.Size:
-    shapes: list[torch.Size] = []
-    handle = layer.register_forward_hook(lambda _module, _args, output: shapes.append(output.shape))
-    try:
-        network(images)
-    finally:
-        handle.remove()
-    return shapes[0]

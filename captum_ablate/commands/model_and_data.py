@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from captum_ablate.commands import data_file, user_code
+from captum_ablate.commands import data_source, images, model_source
 from captum_ablate.inputs import samples as demo_data
 
 
@@ -22,19 +21,9 @@ class ModelAndData(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--model``, ``--data``, ``--demo``, ``--seed`` and ``--quiet``."""
-    parser.add_argument(
-        "--model",
-        metavar="MODULE:NAME",
-        help="your model: an nn.Module, or a function without arguments that returns one; MODULE is a dotted name "
-        "or a file (my_code.py). It is set to evaluation mode",
-    )
-    parser.add_argument(
-        "--data",
-        metavar="MODULE:NAME",
-        help="your data: a loader of batches (*inputs, labels), a tuple (inputs, labels), or a function without "
-        "arguments that returns either; or a file, .npz with arrays inputs and labels, or .pt with (inputs, labels)",
-    )
+    """Declare ``--model``, ``--data``, ``--demo``, ``--seed``, ``--quiet``, and how images are prepared."""
+    parser.add_argument("--model", metavar="MODEL", help=model_source.HELP)
+    parser.add_argument("--data", metavar="DATA", help=data_source.HELP)
     parser.add_argument(
         "--demo",
         choices=tuple(demo_data.RECIPES),
@@ -43,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the demo's network and of resampling")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    images.add_arguments(parser)
 
 
 def load(options: argparse.Namespace, *, needs_labels: bool = False) -> ModelAndData:
@@ -56,38 +46,20 @@ def load(options: argparse.Namespace, *, needs_labels: bool = False) -> ModelAnd
         raise ValueError(f"{given} needs {missing} too; leave both out to use the demo's network")
     if options.model is None:
         return _demo(options.demo, options.seed, show_progress=not options.quiet)
-    if data_file.is_file_name(options.model):
-        raise ValueError(
-            f"--model {options.model} is a file of weights or a folder, not a model; name a function that builds the "
-            "model and loads them, such as my_code:make_model"
-        )
-    model = user_code.find_object(options.model)
-    if isinstance(model, type) or not isinstance(model, nn.Module):
-        model = user_code.call(model, f"--model {options.model}")
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"--model {options.model} must be or return an nn.Module; got {type(model).__name__}")
-    if data_file.is_file_name(options.data):
-        return ModelAndData(
-            model.eval(), data_file.read(options.data, "--data", needs_labels=needs_labels), options.model
-        )
-    data = user_code.find_object(options.data)
-    if callable(data):
-        data = user_code.call(data, f"--data {options.data}")
-    if needs_labels and isinstance(data, (Tensor, np.ndarray)):
-        raise TypeError(
-            f"--data {options.data} is a {type(data).__name__} without labels, and this command needs one integer "
-            "class for each sample: a tuple (inputs, labels), or a loader of batches (*inputs, labels)"
-        )
-    return ModelAndData(model.eval(), data, options.model)
+    model = model_source.read(options.model)
+    data = data_source.read(options.data, "--data", options, needs_labels=needs_labels, own=model.prepare)
+    if isinstance(data, images.Images):
+        data = images.in_memory(data, show_progress=not options.quiet)
+    return ModelAndData(model.module, data, options.model)
 
 
 def _demo(name: str, seed: int, *, show_progress: bool) -> ModelAndData:
     """Train the demo's network; its data are all held-out samples."""
     split, recipe = demo_data.load(name), demo_data.RECIPES[name]
-    images, labels = split.train
-    network = demo_data.small_network(images.shape[1], images.shape[2], len(split.class_names), seed=seed)
+    inputs, labels = split.train
+    network = demo_data.small_network(inputs.shape[1], inputs.shape[2], len(split.class_names), seed=seed)
     demo_data.train(
-        network, images, labels, epochs=recipe.epochs, flip=recipe.flip, seed=seed, show_progress=show_progress
+        network, inputs, labels, epochs=recipe.epochs, flip=recipe.flip, seed=seed, show_progress=show_progress
     )
     held_out = (torch.cat([split.rank[k], split.evaluate[k]]) for k in (0, 1))
     return ModelAndData(network, tuple(held_out), f"small network trained on {name}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,13 @@ def find_object(name: str) -> Any:
     return found
 
 
+def digest(name: str) -> str:
+    """Return a digest of the file that ``module:name`` is written in, so that a changed one is noticed."""
+    module = inspect.getmodule(find_object(name))
+    file = getattr(module, "__file__", None)
+    return "" if file is None else blake2b(Path(file).read_bytes(), digest_size=8).hexdigest()
+
+
 def call(function: Any, name: str) -> Any:
     """Return the result of the user's ``function``, called without arguments; errors name it ``name``."""
     if not callable(function):
@@ -54,7 +63,7 @@ def call(function: Any, name: str) -> Any:
     try:
         return function()
     except Exception as error:
-        raise ValueError(f"{name} failed with {_described(error)}; it is called without arguments") from error
+        raise ValueError(f"{name} failed with {described(error)}; it is called without arguments") from error
 
 
 @contextmanager
@@ -75,7 +84,7 @@ def naming_errors(options: argparse.Namespace) -> Iterator[None]:
             what = f"the data {options.data} cannot be read"
         else:
             raise
-        raise ValueError(f"{what}: {_described(error)}") from error
+        raise ValueError(f"{what}: {described(error)}") from error
 
 
 def _import_module(name: str) -> Any:
@@ -89,12 +98,12 @@ def _import_module(name: str) -> Any:
         return _import_file(file.resolve()) if file.suffix == ".py" else importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise ImportError(f"{name} needs a module that is not installed: {_described(error)}") from error
+            raise ImportError(f"{name} needs a module that is not installed: {described(error)}") from error
         raise ImportError(
             f"there is no module {error.name!r}, neither installed nor as {error.name}.py in {here}"
         ) from error
     except Exception as error:
-        raise ImportError(f"{name} cannot be imported: {_described(error)}") from error
+        raise ImportError(f"{name} cannot be imported: {described(error)}") from error
 
 
 @cache
@@ -109,7 +118,7 @@ def _import_file(file: Path) -> Any:
     return module
 
 
-def _described(error: Exception) -> str:
+def described(error: Exception) -> str:
     """Return the type and the text of ``error``, and the line of the user's code that raised it."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError):

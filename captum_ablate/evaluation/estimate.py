@@ -36,7 +36,7 @@ class Estimate:
     def __str__(self) -> str:
         effort = f"{counted(self.batches, 'batch', 'batches')} under {counted(self.masks, 'mask')}"
         return (
-            f"about {_duration(self.seconds)} (ranking {_duration(self.ranking_seconds)}; {effort}), "
+            f"about {duration(self.seconds)} (ranking {duration(self.ranking_seconds)}; {effort}), "
             f"{self.peak_bytes / 2**20:,.0f} MiB of memory at the peak beyond what is in use"
         )
 
@@ -103,7 +103,8 @@ def _resident() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds in words, to two digits: "7.3 s", "12 min", "1.6 h"."""
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, hours = seconds / 60, seconds / 3600

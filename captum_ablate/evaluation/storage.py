@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,23 @@ def save(folder: str | Path, name: str, tree: Mapping[str, Any]) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, NDArray[Any]] = {}
     about = {"format": FORMAT, **_without_tensors(tree, "", arrays)}
-    np.savez_compressed(path / f"{name}.npz", **arrays)  # type: ignore[arg-type]  # arrays by name
-    (path / f"{name}.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    tensors, plain = path / f"{name}.npz", path / f"{name}.json"
+    with _replacing(tensors) as beside:
+        np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]  # arrays by name
+    with _replacing(plain) as beside:
+        beside.write_text(json.dumps(about, indent=1), encoding="utf-8")
     return path
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    """Yield a file to write; once it is whole it takes the place of ``file``, so a kill or a full disk leaves that."""
+    beside = file.with_name(f"partial-{file.name}")
+    try:
+        yield beside
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def load(place: str | Path, name: str) -> dict[str, Any]:

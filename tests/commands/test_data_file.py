@@ -126,7 +126,7 @@ def test_a_file_of_something_else_is_told(here, content):
         data_file.read("mine.pt", "--data")
 
 
-def test_a_folder_of_images_comes_with_the_function_that_reads_it(here):
+def test_a_folder_comes_with_the_prefix_that_reads_images(here):
     (here / "photos").mkdir()
-    with pytest.raises(ValueError, match=r"is a folder.*ImageFolder\('photos', transform\).*--data my_code:load"):
+    with pytest.raises(ValueError, match=r"is a folder.*--data imagefolder:photos .*--data my_code:load"):
         data_file.read("photos", "--data")

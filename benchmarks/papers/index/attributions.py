@@ -87,7 +87,7 @@ def measured(setting: Setting, scale: Scale) -> pd.DataFrame:
     network = trained.network
     rank, evaluate = first(split.rank, scale.pick(40, 300, 1_000)), first(split.evaluate, scale.pick(100, 1_000, 5_000))
     units = activation_table(network, setting.layer, first(rank, 2)).values.shape[1]
-    scores, seconds = ranked(attributions(network, setting.layer, units, seed=0), rank)
+    scores, seconds = ranked(attributions(network, setting.layer, seed=0), rank)
     rows = []
     for reference in REFERENCES:
         module = find_layer(network, setting.layer)

@@ -27,7 +27,7 @@ def test_unbeaten_methods_are_those_that_no_test_rejects(digits_net, small_digit
 def test_every_method_gives_one_score_per_unit(digits_net, small_digits):
     from captum_ablate.commands.demo import attributions as methods
 
-    scores, seconds = attributions.ranked(methods(digits_net, "relu3", 24, 0), small_digits)
+    scores, seconds = attributions.ranked(methods(digits_net, "relu3", 0), small_digits)
     assert {name: tuple(score.shape) for name, score in scores.items()} == dict.fromkeys(scores, (24,))
     assert seconds.keys() == scores.keys()
     assert min(seconds.values()) >= 0

@@ -1,0 +1,49 @@
+"""Several comparisons on one network in one table: the gap of each method in each, and where it is among the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from captum_ablate.evaluation.comparison import Comparison
+from captum_ablate.inputs.wording import columns, counted, distinct, listed, number
+
+BEST = "*"
+
+WIDEST = 32
+"""Columns that a method's name may take."""
+
+
+def summary(done: Mapping[tuple[str, str], Comparison]) -> str:
+    """Return the table and, in a sentence, who is among the best in most of the comparisons, by layer and reference."""
+    boards = [_board(comparison) for comparison in done.values()]
+    methods = list(dict.fromkeys(name for board in boards for name in board))
+    best = {name: sum(board[name].endswith(BEST) for board in boards if name in board) for name in methods}
+    methods.sort(key=lambda name: -best[name])
+    shown = distinct(methods, WIDEST)
+    width = max(map(columns, shown))
+    heads = [f"[{k}]" for k in range(1, len(boards) + 1)]
+    lines = [f"{head} {layer}, {reference} reference" for head, (layer, reference) in zip(heads, done, strict=True)]
+    lines += ["", " ".join(["gap".ljust(width), *(head.rjust(7) for head in heads), "   best"])]
+    for name, text in zip(methods, shown, strict=True):
+        cells = [board.get(name, "- ").rjust(7) for board in boards]
+        lines.append(" ".join([text + " " * (width - columns(text)), *cells, f"{best[name]}/{len(boards)}".rjust(7)]))
+    lines += [f"{BEST} among the best: the data cannot tell it from the best one", "", _verdict(best, len(boards))]
+    return "\n".join(lines)
+
+
+def _board(comparison: Comparison) -> dict[str, str]:
+    """Return the gap of each method as text, with a star where its rank may be the first."""
+    rows = comparison.leaderboard.to_dict("records")
+    return {r["method"]: number("gap", r["gap"]) + (BEST if r["rank"].split("-")[0] == "1" else " ") for r in rows}
+
+
+def _verdict(best: Mapping[str, int], comparisons: int) -> str:
+    most = max(best.values())
+    leading = [name for name, times in best.items() if times == most]
+    verb = "is" if len(leading) == 1 else "are"
+    where = (
+        f"all {comparisons} comparisons" if most == comparisons else f"{most} of {counted(comparisons, 'comparison')}"
+    )
+    return f"{listed(leading)} {verb} among the best in {where}" + (
+        ", more than any other." if most < comparisons else "."
+    )
