@@ -17,7 +17,9 @@ from benchmarks.coverage.chance import chance
 from benchmarks.coverage.means import means
 from benchmarks.coverage.rare import rare
 from benchmarks.coverage.regression import regression
+from benchmarks.coverage.share import share
 from benchmarks.coverage.spectrum import spectrum
+from benchmarks.coverage.within import within
 from benchmarks.page import fill
 from benchmarks.tables import markdown
 
@@ -25,10 +27,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "statistics.md"
 
 TABLES: dict[str, tuple[Callable[[int], pd.DataFrame], int]] = {
     "chance": (chance, 8000),
+    "within": (within, 8000),
     "rare": (rare, 2000),
     "means": (means, 4000),
     "regression": (regression, 300),
     "spectrum": (spectrum, 60),
+    "share": (share, 1000),
 }
 """What makes each table, and how many repeats it takes by default."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from captum_ablate.evaluation.notes import gap_notes, order_notes, tie_notes
 from captum_ablate.evaluation.pairs import Difference, Pairs
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.random_orders import RandomOrders
-from captum_ablate.evaluation.rows import row_of, with_yardstick
+from captum_ablate.evaluation.rows import row_of, with_yardstick, within_columns
+from captum_ablate.evaluation.within_layers import WithinLayers, has_null_within, within_layers
 from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, Yardstick, share_notes
 from captum_ablate.inputs.values import whole_number
 from captum_ablate.inputs.warnings import warn
@@ -35,7 +36,8 @@ class Comparison:
     """The deficit curve of each method, why others have none, and the random orders they are held against.
 
     ``curves`` by method; ``failed``, the reason by method that is not applicable; ``random``, the random orders;
-    ``yardstick``, the order by Shapley values that shares are of, if one was asked for.
+    ``yardstick``, the order by Shapley values that shares are of, if one was asked for;
+    ``within``, of several layers, by method, what its order within each layer says (``evaluation.within_layers``).
 
     >>> import torch
     >>> from captum_ablate import CumulativeAblationEvaluator
@@ -51,6 +53,7 @@ class Comparison:
     random: RandomOrders
     provenance: Provenance
     yardstick: Yardstick | None = None
+    within: Mapping[str, WithinLayers] = field(default_factory=lambda: Frozen({}))
 
     @classmethod
     def of(
@@ -64,8 +67,8 @@ class Comparison:
     ) -> Comparison:
         """Return the comparison of the methods with ``scores``, whose orders come first in ``plan``.
 
-        Every order of the plan is followed by its reverse. The orders after those of the methods are random, and those
-        after them the yardstick's and its resamples'.
+        Every order of the plan is followed by its reverse. The orders after those of the methods are random; then come
+        those of the yardstick and its resamples, and those within layers.
         """
         curves, methods = curves_of(plan, measured), len(scores)
         descending, ascending = curves[::2], curves[1::2]
@@ -91,11 +94,15 @@ class Comparison:
         alone = [curve(name, values, k) for k, (name, values) in enumerate(scores.items())]
         yardstick = None
         if shapley is not None:
-            own = curve(NAME, shapley.scores, ends)
-            yardstick = Yardstick.of(own, descending[ends + 1 :], ascending[ends + 1 :])
+            own, first = curve(NAME, shapley.scores, ends), ends + 1
+            ends = first + len(shapley.resampled)
+            yardstick = Yardstick.of(own, descending[first:ends], ascending[first:ends])
+        within: Mapping[str, WithinLayers] = {}
+        if has_null_within(provenance):
+            within = within_layers([*scores], descending[ends:], ascending[ends:], fraction, provenance)
         p = holm(np.array([curve.p_raw for curve in alone])).tolist()
         found = {curve.name: replace(curve, p=one) for curve, one in zip(alone, p, strict=True)}
-        return cls(Frozen(found), Frozen(failed), random, provenance, yardstick)
+        return cls(Frozen(found), Frozen(failed), random, provenance, yardstick, Frozen(within))
 
     def __getitem__(self, name: str) -> DeficitCurve:
         if name in self.curves:
@@ -117,6 +124,7 @@ class Comparison:
         Ordered by gap. ``rank`` is a range such as "1-2" where the data cannot tell: paired t tests over samples,
         Holm's correction over all pairs, 5 %; where samples were drawn ``until`` a precision, confidence sequences
         that overlap. ``seconds`` is how long ranking took (``Provenance.ranking_seconds``).
+        Of several layers, ``gap_within``, ``z_within`` and ``p_within`` are of the order within each layer.
         With a yardstick, ``share`` is the part of its gap that a method earns, and its own row is the last, not ranked
         and not corrected for.
         """
@@ -128,6 +136,7 @@ class Comparison:
         first, last = 1 + better.sum(axis=0), len(better) - better.sum(axis=1)
         rows = [
             row_of(str(lo) if lo == hi else f"{lo}-{hi}", curve, self.yardstick, curve.gap_interval)
+            | within_columns(self.within.get(curve.name))
             for curve, lo, hi in zip(self.curves.values(), first, last, strict=True)
         ]
         best_first = np.argsort(-self._pairs.gaps.mean(axis=1), kind="stable")
@@ -263,6 +272,7 @@ class Comparison:
             "provenance": self.provenance.to_dict(),
             "failed": dict(self.failed),
             "random": vars(self.random),
+            "within": {name: vars(one) for name, one in self.within.items()},
             "curves": [_own_fields(curve) for curve in self.curves.values()],
             "yardstick": None if (own := self.yardstick) is None else {**vars(own), "curve": _own_fields(own.curve)},
         }
@@ -283,12 +293,14 @@ class Comparison:
         curves = {fields["name"]: DeficitCurve(**fields, **shared) for fields in tree["curves"]}
         found = tree.get("yardstick")  # results saved before there was one have none
         yardstick = None if found is None else Yardstick(DeficitCurve(**found["curve"], **shared), found["areas"])
-        return cls(Frozen(curves), Frozen(tree["failed"]), random, provenance, yardstick)
+        within = {name: WithinLayers(**fields) for name, fields in tree.get("within", {}).items()}
+        return cls(Frozen(curves), Frozen(tree["failed"]), random, provenance, yardstick, Frozen(within))
 
     def _shown(self) -> pd.DataFrame:
         """Return the columns of the leaderboard that people read."""
         columns = ["rank", "method", "gap", "gap_low", "gap_high"]
         columns += ["z", "p"] if self.provenance.n_random else []
+        columns += ["p_within"] if self.within else []
         columns += ["deletion"] if self.provenance.sampled is None else ["deletion", "deletion_low", "deletion_high"]
         columns += ["insertion"] if self.yardstick is None else ["insertion", "share", "share_low", "share_high"]
         return self.leaderboard[columns]

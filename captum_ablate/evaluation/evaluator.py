@@ -30,6 +30,7 @@ from captum_ablate.evaluation.methods import check_names, shown_name
 from captum_ablate.evaluation.overlap import Overlap
 from captum_ablate.evaluation.precision import DeletionAreas, Precision
 from captum_ablate.evaluation.provenance import Frozen, Provenance, is_same
+from captum_ablate.evaluation.within_layers import orders_within
 from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, check_yardstick, refuse_until
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
@@ -174,7 +175,8 @@ class CumulativeAblationEvaluator:
             located = self._locate(batches)
             ranking = self._rank(attributions, located, ranking_batches, options, self.live_units_only)
             shapley = None if yardstick is None else self._shapley(yardstick, located, ranking, ranking_batches)
-            plan = self._plan(ranking, located, shapley)
+            within = len(self.layers) > 1 and self.n_random > 0 and precision is None
+            plan = self._plan(ranking, located, shapley, within)
             name = f"ablating {' + '.join(located.units_by_layer)}"
             if precision is None:
                 with ticking(name, show_progress, batches.samples) as tick:
@@ -242,7 +244,7 @@ class CumulativeAblationEvaluator:
             first = self._batches([one_ranking], {})  # one batch does not tell which units are dead: all are counted
             ranking = self._rank(attributions, located, first, options, live_units_only=False)
             seconds = (time.perf_counter() - start) * (length_of(ranking_batches) if ranking.uses_data else 1)
-            plan = self._plan(ranking, located)
+            plan = self._plan(ranking, located, within=len(self.layers) > 1 and self.n_random > 0)
 
             def run(masks: int) -> None:
                 few = plan.cut(masks)
@@ -284,10 +286,15 @@ class CumulativeAblationEvaluator:
         own = (self.forward_func, located, ranking.references, self._metric, ranking.live)
         return ShapleyRanking.of(yardstick, *own, batches)
 
-    def _plan(self, ranking: JointRanking, located: Located, shapley: ShapleyRanking | None = None) -> Plan:
-        """Return the plan: the order of every method, then every random one, then the yardstick's; each both ways."""
+    def _plan(
+        self, ranking: JointRanking, located: Located, shapley: ShapleyRanking | None = None, within: bool = False
+    ) -> Plan:
+        """Return the plan, each order both ways: methods', random ones, the yardstick's, and those within layers."""
         counts = counts_of(self.steps, int(ranking.live.sum()))
         orders = ranking.orders(self.n_random, self.seed)
         if shapley is not None:
             orders += [ranking.sorted_by(one, self.seed) for one in (shapley.scores, *shapley.resampled)]
+        if within:
+            units = located.units_by_layer.values()
+            orders += orders_within(orders[: len(ranking.scores)], units, self.n_random, self.seed)
         return Plan.both_ways(orders, counts, located.units)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from captum_ablate.evaluation.curve import DeficitCurve
+from captum_ablate.evaluation.within_layers import WithinLayers
 from captum_ablate.evaluation.yardstick import Yardstick
 from captum_ablate.statistics.intervals import NO_INTERVAL, Interval
 
@@ -37,6 +38,11 @@ def with_yardstick(board: pd.DataFrame, yardstick: Yardstick | None) -> pd.DataF
     last = row_of("-", yardstick.curve, yardstick, yardstick.gap_interval)
     last |= {"p": np.nan} | _with_ends("share", 1.0 if yardstick.has_shares else np.nan, NO_INTERVAL)
     return pd.concat([board, pd.DataFrame([last])], ignore_index=True)
+
+
+def within_columns(within: WithinLayers | None) -> dict[str, float]:
+    """Return what the row of a method over several layers says of its order within each layer."""
+    return {} if within is None else {"gap_within": within.gap, "z_within": within.z, "p_within": within.p}
 
 
 def _with_ends(name: str, value: float, interval: Interval) -> dict[str, float]:

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("benchmarks", reason="the benchmarks are not beside the tests")
 
 from benchmarks.coverage import __main__ as command
-from benchmarks.coverage import chance
+from benchmarks.coverage import chance, share, within
 from benchmarks.coverage.rare import areas
 
 
@@ -43,6 +43,25 @@ def test_a_random_order_of_a_trained_network_is_significant_no_more_often_than_p
         assert 0.03 < found["p_raw at 5.0%"] <= 0.065  # 0.05 with the noise of 1,000 orders
         assert found["p_raw at 0.5%"] <= 0.0125
         assert found["p_exact at 5.0%"] <= 0.06
+
+
+def test_an_order_by_layer_is_significant_within_layers_no_more_often_than_p_says():
+    gaps = within.pools("digits", (8, 16), "mean", 150)
+    found = within.errors(*gaps, 20, 2000, np.random.default_rng(0))
+    assert found["within: 5.0%"] <= 0.1  # 0.05 with the noise of 150 orders
+    assert found["within: 0.5%"] <= 0.03
+
+
+def test_the_interval_of_a_share_covers_and_needs_the_noise_of_permutations(monkeypatch):
+    monkeypatch.setattr(share, "POOL", 100)
+    monkeypatch.setattr(share, "YARDSTICKS", 15)
+    monkeypatch.setattr(share, "PERMUTATIONS", (20,))
+    monkeypatch.setattr(share, "METRICS", {"accuracy": share.accuracy})
+    found = share.share(100)
+    often = found[found["has interval"] > 0.8]
+    assert len(often) >= 3
+    assert often["now"].between(0.86, 1.0).all()
+    assert (often["samples alone"] < often["now"]).all()
 
 
 def test_planted_gaps_are_those_of_their_closed_form():
