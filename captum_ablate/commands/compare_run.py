@@ -100,7 +100,7 @@ class Run:
                         ranking_data=self.data.ranking,
                         batch_size=self.options.batch_size,
                     )
-                print(f"  {by_layer[at[0]]}")
+                print(f"  {by_layer[at[0]]}\n  ranking: {by_layer[at[0]].by_method()}")
         return {at: by_layer[at[0]] for at in left}
 
 

@@ -6,7 +6,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from captum_ablate.inputs.batches import Batches
-from captum_ablate.inputs.wording import counted
+from captum_ablate.inputs.wording import MOST_NAMES, counted, visible
 
 FEW, MORE = 6, 24
 """Masks of the two runs on one batch: their difference is the time of a mask, the rest that of a batch."""
@@ -24,7 +24,8 @@ FEW, MORE = 6, 24
 class Estimate:
     """Expected ``seconds`` in all, of which ``ranking_seconds`` for the ranking, and ``peak_bytes`` beyond the present.
 
-    ``batches`` of evaluation data, each under ``masks`` distinct masks.
+    ``batches`` of evaluation data, each under ``masks`` distinct masks. ``method_seconds`` are those of each method's
+    ranking; methods that share a pass share its time.
     """
 
     seconds: float
@@ -32,13 +33,29 @@ class Estimate:
     peak_bytes: int
     batches: int
     masks: int
+    method_seconds: Mapping[str, float]
+
+    @property
+    def longest(self) -> str | None:
+        """Name of the method whose ranking takes over half of the time, if there is one."""
+        return next((name for name, own in self.method_seconds.items() if own > self.seconds / 2), None)
 
     def __str__(self) -> str:
         effort = f"{counted(self.batches, 'batch', 'batches')} under {counted(self.masks, 'mask')}"
-        return (
+        text = (
             f"about {duration(self.seconds)} (ranking {duration(self.ranking_seconds)}; {effort}), "
             f"{self.peak_bytes / 2**20:,.0f} MiB of memory at the peak beyond what is in use"
         )
+        if self.longest is not None:
+            text += f"; over half of the time is the ranking by {visible(self.longest)}"
+        return text
+
+    def by_method(self) -> str:
+        """Return the methods that take longest to rank, with their seconds, in a line."""
+        most = sorted(((n, own) for n, own in self.method_seconds.items() if own > 0), key=lambda one: -one[1])
+        shown = [f"{visible(name)} {duration(own)}" for name, own in most[:MOST_NAMES]]
+        rest = sum(own for _, own in most[MOST_NAMES:])
+        return ", ".join([*shown, *([f"all others {duration(rest)}"] if len(most) > MOST_NAMES else [])])
 
 
 def extrapolated(run: Callable[[int], object], masks: int, batches: int) -> tuple[float, int]:

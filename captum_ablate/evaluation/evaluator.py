@@ -243,7 +243,8 @@ class CumulativeAblationEvaluator:
             start = time.perf_counter()
             first = self._batches([one_ranking], {})  # one batch does not tell which units are dead: all are counted
             ranking = self._rank(attributions, located, first, options, live_units_only=False)
-            seconds = (time.perf_counter() - start) * (length_of(ranking_batches) if ranking.uses_data else 1)
+            times = length_of(ranking_batches) if ranking.uses_data else 1
+            seconds = (time.perf_counter() - start) * times
             plan = self._plan(ranking, located, within=len(self.layers) > 1 and self.n_random > 0)
 
             def run(masks: int) -> None:
@@ -251,7 +252,8 @@ class CumulativeAblationEvaluator:
                 Engine(self.forward_func, located.sites, ranking.references, self._metric, few).run([one], located.seen)
 
             ablating, peak = extrapolated(run, len(plan), length_of(batches))
-        return Estimate(seconds + ablating, seconds, peak, length_of(batches), len(plan))
+        own = Frozen({name: one * times for name, one in ranking.seconds.items()})
+        return Estimate(seconds + ablating, seconds, peak, length_of(batches), len(plan), own)
 
     def _batches(self, data: Any, options: Mapping[str, Any]) -> Batches:
         return as_batches(data, forward_func=self.forward_func, classes=is_named(self._metric), **options)

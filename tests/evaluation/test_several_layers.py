@@ -127,3 +127,19 @@ def test_an_estimate_tells_the_work_of_the_comparison(network, data):
     assert estimate.seconds > estimate.ranking_seconds >= 0
     assert estimate.peak_bytes >= 0
     assert "3 batches under" in str(estimate)
+    assert set(estimate.method_seconds) == {"a", "b"}
+    assert estimate.method_seconds["a"] == 0  # a tensor ranks in no time
+    assert 0 < estimate.method_seconds["b"] <= estimate.ranking_seconds
+
+
+def test_an_estimate_names_the_method_that_takes_over_half_of_the_time():
+    def of(seconds):
+        return Estimate(10.0, 8.0, 0, 3, 40, {"quick": 1.0, "slow": seconds})
+
+    assert of(5.1).longest == "slow"
+    assert str(of(5.1)).endswith("; over half of the time is the ranking by slow")
+    assert of(4.9).longest is None
+    assert "over half" not in str(of(4.9))
+    assert of(5.1).by_method() == "slow 5.1 s, quick 1 s"
+    many = Estimate(100.0, 8.0, 0, 3, 40, {f"m{k}": float(k) for k in range(1, 8)})
+    assert many.by_method() == "m7 7 s, m6 6 s, m5 5 s, m4 4 s, m3 3 s, all others 3 s"
