@@ -46,6 +46,13 @@ def reference_name(reference: ReferenceOption) -> str:
     return "tensor" if isinstance(reference, Tensor) else getattr(reference, "__name__", type(reference).__name__)
 
 
+def is_same_reference(one: ReferenceOption, other: ReferenceOption) -> bool:
+    """Tell whether two options are one reference: equal names, equal tensors, or the same function."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool((one == other.to(one.device)).all())
+    return type(one) is type(other) and not isinstance(one, Tensor) and one == other
+
+
 def fit_of(reference: ReferenceOption, axis: UnitAxis, seed: int) -> ReferenceFit | None:
     """Return what learns ``reference`` from ranking data, or None if it needs none.
 

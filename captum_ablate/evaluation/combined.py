@@ -133,7 +133,7 @@ class Combined:
         """Return a sentence for each pair of references of one metric: how far their mean ranks agree."""
         tau = self.agreement().to_numpy()
         return [
-            f"{one.name} and {other.name} order methods with Kendall's tau {tau[a, b]:.2f}"
+            f"{one.name} and {other.name} order methods with Kendall's tau {tau[a, b]:.2f}{_disagreement(one, other)}"
             for a, one in enumerate(self.blocks)
             for b, other in enumerate(self.blocks)
             if a < b and one.metric == other.metric and not np.isnan(tau[a, b])
@@ -180,6 +180,14 @@ class Combined:
         ]
         frame = pd.concat(named, ignore_index=True)
         return frame[["reference", "metric", *(name for name in frame if name not in ("reference", "metric"))]]
+
+
+def _disagreement(one: AcrossNetworks, other: AcrossNetworks) -> str:
+    """Return what to say of two references where no method of both is among the best under both: else nothing."""
+    both = [name for name in one.methods if name in other.methods]
+    if any(name in one.best and name in other.best for name in both):
+        return ""
+    return "; they disagree: no method is among the best under both"
 
 
 def _heading(block: AcrossNetworks) -> str:

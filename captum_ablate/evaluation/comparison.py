@@ -18,7 +18,7 @@ from torch import Tensor
 from captum_ablate.ablation import Measured, Plan
 from captum_ablate.evaluation import html, plots, storage, text
 from captum_ablate.evaluation.curve import GAP_MEANING, DeficitCurve
-from captum_ablate.evaluation.notes import gap_notes, order_notes, tie_notes
+from captum_ablate.evaluation.notes import gap_notes, order_notes, reference_notes, tie_notes
 from captum_ablate.evaluation.pairs import Difference, Pairs
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.random_orders import RandomOrders
@@ -219,7 +219,8 @@ class Comparison:
         orders = {name: curve.order for name, curve in self.curves.items()}
         of_methods = [*tie_notes(ties, len(self._any.order)), *order_notes(orders, ties)]
         gaps = gap_notes([curve.gap for curve in self.curves.values()])
-        return [*self._any.setting_notes, *of_methods, *gaps, *share_notes(self.yardstick)]
+        other = reference_notes(self.provenance)
+        return [*self._any.setting_notes, *of_methods, *other, *gaps, *share_notes(self.yardstick)]
 
     def __str__(self) -> str:
         kind = "interval" if self.provenance.sampled is None else "sequence"

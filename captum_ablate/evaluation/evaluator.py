@@ -48,9 +48,11 @@ class CumulativeAblationEvaluator:
     arXiv 1804.06679) for any attribution. The constructor says what a curve means. ``compare`` and ``evaluate`` get the
     data. With :math:`v_{ik}` the metric of sample i at step k and :math:`f_k` the fraction of units ablated,
     :math:`D_i = v_{i0} - \sum_k (f_{k+1} - f_k)(v_{ik} + v_{i,k+1}) / 2`. ``deletion`` is the mean :math:`D_i` of the
-    descending order, ``insertion`` minus that of the ascending order. ``gap``, the headline, is their sum (symmetric
-    relevance gain): with zero reference the reverse of a good order also beats random orders, so deletion alone
-    flatters.
+    descending order, ``insertion`` minus that of the ascending order. ``gap``, the headline, is their sum: the
+    symmetric relevance gain (Bluecher, Vielhaben and Strodthoff 2024, arXiv 2401.06654), of units in the place of
+    pixels. With zero reference the reverse of a good order also beats random orders, so deletion alone flatters. Where
+    units interact at most in pairs, gap is :math:`\sum_u \phi_u (1 - (2 pos_u + 1) / U)`, with :math:`\phi_u` the
+    Shapley values: it rewards orders that sort by them (see ``LayerShapleyValue`` and docs/gap.md).
 
     Args:
         forward_func: an ``nn.Module`` runs again from the layer on; any other function runs whole each time.
@@ -209,6 +211,7 @@ class CumulativeAblationEvaluator:
             sampled=None if precision is None else precision.sampled(len(ranking.scores)),
             bounds=bounds_of(self.metric),
             methods=Frozen(ranking.kinds if shapley is None else {**ranking.kinds, NAME: shapley.kind}),
+            own_references=Frozen(ranking.own_references),
             **overlap._asdict(),
             ranking_seconds=Frozen(ranking.seconds if shapley is None else {**ranking.seconds, NAME: shapley.seconds}),
             seconds=time.perf_counter() - start,

@@ -29,6 +29,7 @@ class JointRanking:
     ``references``, one per layer, learned from the ranking data; ``uses_data`` tells whether anything was. ``watched``
     are the layers' live units as the ranking data show them, ``live [units]`` which units those are. ``kinds`` says
     what each method is (``kind_of``), ``seconds`` how long each took to rank; methods that share a pass share its time.
+    ``own_references`` names the reference of methods that ablate by another one than the evaluator.
     """
 
     scores: dict[str, Tensor]
@@ -39,6 +40,7 @@ class JointRanking:
     watched: list[LiveUnits | None]
     kinds: dict[str, str]
     seconds: dict[str, float]
+    own_references: dict[str, str]
 
     @classmethod
     def of(
@@ -69,12 +71,13 @@ class JointRanking:
         failed: dict[str, str] = {}
         parts: dict[str, list[Tensor]] = {name: [] for name in attributions}
         learned, uses_data, watched = [], False, list[LiveUnits | None]()
-        kinds, seconds = dict[str, str](), Seconds()
+        kinds, seconds, own_references = dict[str, str](), Seconds(), dict[str, str]()
         layers = [site.layer for site in sites]
         methods_of = _split(attributions, forward_func, layers, units, failed) if is_joint else [dict(attributions)]
         for k, (site, methods) in enumerate(zip(sites, methods_of, strict=True)):
             ranker = Ranker(forward_func, site, methods, seed, call_options, seconds)
             kinds |= {name: kind_of(method) for name, method in ranker.methods.items()}
+            own_references |= ranker.other_references(references[k])
             fit = fit_of(references[k], site.axis, seed)
             needs_data = ranker.needs_data() or fit is not None
             uses_data |= needs_data
@@ -102,7 +105,8 @@ class JointRanking:
         failed = {method: failed[method] for method in attributions if method in failed}
         took = {name: seconds.by_name.get(name, 0.0) for name in scores}
         kinds = {name: kinds[name] for name in scores}
-        return cls(scores, failed, learned, uses_data, _live(watched, sites), watched, kinds, took)
+        own = {name: reference for name, reference in own_references.items() if name in scores}
+        return cls(scores, failed, learned, uses_data, _live(watched, sites), watched, kinds, took, own)
 
     def woken(self, forward_func: ForwardFunc, located: Located, batches: Batches) -> int:
         """Return how many units that were left out differ from their reference in ``batches``, in a pass of its own."""

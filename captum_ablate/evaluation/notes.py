@@ -8,7 +8,7 @@ from torch import Tensor
 
 from captum_ablate.evaluation.provenance import Provenance
 from captum_ablate.inputs.targets import are_classes
-from captum_ablate.inputs.wording import counted, listed
+from captum_ablate.inputs.wording import counted, listed, visible
 
 FEW_STEPS = 5
 """Fewer steps than this make coarse areas, unless they are one unit each."""
@@ -55,6 +55,18 @@ def overlap_notes(provenance: Provenance) -> list[str]:
     end = "; no p holds" if provenance.overlaps else ""
     verb = "was" if overlap == 1 else "were"
     return [f"overlap: {overlap:,} of {counted(n, 'evaluated sample')} {verb} ranked on too{end}"]
+
+
+def reference_notes(provenance: Provenance) -> list[str]:
+    """Return a sentence for each reference that methods ablate by, and the evaluator does not."""
+    by_reference: dict[str, list[str]] = {}
+    for name, reference in provenance.own_references.items():
+        by_reference.setdefault(reference, []).append(name)
+    return [
+        f"another reference: {listed(names)} {'ranks' if len(names) == 1 else 'rank'} by what units do under the "
+        f"{visible(reference)} reference, not under {visible(provenance.reference)}"
+        for reference, names in by_reference.items()
+    ]
 
 
 def tie_notes(ties: Mapping[str, int], units: int) -> list[str]:

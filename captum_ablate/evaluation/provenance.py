@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 SCHEMA_VERSION = 2
 """Version of the fields of ``Provenance``, kept with every saved result."""
 
-MAPPINGS = ("layers", "versions", "methods", "ranking_seconds")
+MAPPINGS = ("layers", "versions", "methods", "own_references", "ranking_seconds")
 """Fields of ``Provenance`` that are mappings by name."""
 
 MOST_LAYERS = 4
@@ -84,6 +84,7 @@ class Provenance:
         bounds: smallest and largest value of the metric, where it has them.
         sampled: how samples were drawn, where ``until`` was asked for; else all were evaluated.
         methods: what each method is, by name: its class, "function ...", or "scores" for a ready Tensor.
+        own_references: the reference of methods that ablate by another one than the evaluator, by name.
         ranking_n: number of samples that were ranked on, or that references were learned from; None if not known.
         ranking_digest: their digest (``inputs.fingerprint.DataDigest``), 32 hexadecimal digits.
         evaluation_digest: that of the samples that were evaluated.
@@ -110,6 +111,7 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=versions)
     schema_version: int = SCHEMA_VERSION
     methods: Mapping[str, str] = field(default_factory=lambda: Frozen({}))
+    own_references: Mapping[str, str] = field(default_factory=lambda: Frozen({}))
     ranking_n: int | None = None
     ranking_digest: str | None = None
     evaluation_digest: str | None = None

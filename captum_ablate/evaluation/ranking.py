@@ -12,8 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_ablate.ablation import LiveUnits, Reference, ReferenceFit, Site
+from captum_ablate.ablation import (
+    LiveUnits,
+    Reference,
+    ReferenceFit,
+    ReferenceOption,
+    Site,
+    is_same_reference,
+    reference_name,
+)
 from captum_ablate.attr import LayerDatasetAttribution
+from captum_ablate.attr.measured import MeasuredAttribution
 from captum_ablate.attr.per_sample_scores import PerSampleScores
 from captum_ablate.attr.pieces import SAMPLES_AT_A_TIME
 from captum_ablate.evaluation.methods import Method, RankingFunction, as_method
@@ -60,6 +69,13 @@ class Ranker:
     def needs_data(self) -> bool:
         """Tell whether any method looks at the ranking data."""
         return not all(isinstance(method, Tensor) for method in self.methods.values())
+
+    def other_references(self, reference: ReferenceOption) -> dict[str, str]:
+        """Return the name of each method's own reference where it ablates by another one than ``reference``."""
+        own = {
+            name: method.reference for name, method in self.methods.items() if isinstance(method, MeasuredAttribution)
+        }
+        return {name: reference_name(one) for name, one in own.items() if not is_same_reference(one, reference)}
 
     def rank(self, batches: Batches, fit: ReferenceFit | None, live: LiveUnits | None = None) -> Ranking:
         """Return the scores of every method; ``fit`` is fed with the layer's outputs in the same pass.

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from captum_ablate.ablation import Engine, Located, Plan, Reference, ReferenceOption, reference_name
+from captum_ablate.ablation import Engine, Located, Plan, Reference, ReferenceOption, is_same_reference, reference_name
 from captum_ablate.ablation.metrics import Metric, metric_name
 from captum_ablate.attr import LayerShapleyValue
 from captum_ablate.evaluation.curve import DeficitCurve, deficit_areas
@@ -52,7 +52,7 @@ def check_yardstick(
         raise ValueError(f"yardstick is of {names}, and the evaluator ablates others; give it the evaluator's layers")
     if any(yardstick.axis != axis for axis in axes):
         raise ValueError("yardstick has other units than the evaluator; give both the same unit_dim and layer_mask")
-    same = all(_are_one(yardstick.reference, one) for one in references)
+    same = all(is_same_reference(yardstick.reference, one) for one in references)
     if not same or yardstick.metric != metric:
         wanted = references[0] if len(references) == 1 else list(references)
         raise ValueError(
@@ -68,12 +68,6 @@ def refuse_until(until: float | None) -> None:
     """Raise if samples are drawn ``until`` a precision: a share has no confidence sequence."""
     if until is not None:
         raise ValueError(f"yardstick needs all samples, and until={until!r} draws some; leave out one of the two")
-
-
-def _are_one(one: ReferenceOption, other: ReferenceOption) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and bool((one == other).all())
-    return type(one) is type(other) and one == other
 
 
 def _named(reference: Any) -> str:

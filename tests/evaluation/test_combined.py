@@ -6,13 +6,15 @@ import math
 
 import numpy as np
 import oracles
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
 from scipy import stats
 from torch import nn
 
-from captum_ablate import CumulativeAblationEvaluator, LayerMeanActivity, combine
+from captum_ablate import Combined, CumulativeAblationEvaluator, LayerMeanActivity, combine
+from captum_ablate.evaluation.across_networks import AcrossNetworks
 
 METHODS = ["activity", "backwards", "by number", "flat"]
 
@@ -153,6 +155,33 @@ def test_references_and_metrics_are_never_averaged(one_layer):
 
 def _mean_ranks(combined):
     return combined.leaderboard.set_index("method").loc[METHODS, "mean_rank"]
+
+
+def block(reference, gaps):
+    """One reference over six networks, with these mean gaps."""
+    rng, rows = np.random.default_rng(0), []
+    for k in range(6):
+        own = {name: gap + rng.normal(0, 0.01) for name, gap in gaps.items()}
+        for name, gap in own.items():
+            rank = 1.0 + sum(other > gap for other in own.values())
+            about = {"network": f"net {k}", "layer": "1", "method": name, "rank": rank, "gap": gap}
+            rows.append(about | {"is_best": rank == 1})
+    return AcrossNetworks(reference, "logit", pd.DataFrame(rows), True, [])
+
+
+def test_references_that_disagree_are_said():
+    zero, mean, close = (
+        block(name, gaps)
+        for name, gaps in {"zero": {"a": 1, "b": 0}, "mean": {"a": 0, "b": 1}, "tensor": {"a": 2, "b": 1}}.items()
+    )
+    (note,) = Combined((zero, mean)).notes
+    assert note == (
+        "zero reference, logit and mean reference, logit order methods with Kendall's tau -1.00; they disagree: no "
+        "method is among the best under both"
+    )
+    assert note in str(Combined((zero, mean)))
+    (agreed,) = Combined((zero, close)).notes
+    assert agreed.endswith("tau 1.00")
 
 
 def test_a_winner_needs_two_references(one_layer):

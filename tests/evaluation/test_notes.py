@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from captum_ablate import Comparison, CumulativeAblationEvaluator
+from captum_ablate import Comparison, CumulativeAblationEvaluator, LayerShapleyValue, LayerUnitAblation
 from captum_ablate.evaluation.notes import gap_notes, order_notes, step_notes, tie_notes
 
 RISING = torch.arange(8.0)
@@ -95,3 +95,23 @@ def test_gaps_that_round_to_0_are_0_and_one_that_is_not_ends_the_sentence():
     assert gap_notes([1e-16, -1e-15]) != []
     assert gap_notes([0.0]) == ["the gap is 0: the metric does not tell an order from its reverse"]
     assert gap_notes([0.0, 1e-6]) == []
+
+
+def test_a_method_that_ablates_by_another_reference_is_named(setting, tmp_path):
+    model = setting[0]
+    methods = {
+        "by mean": LayerUnitAblation(model, "1", reference="mean"),
+        "by zero": LayerUnitAblation(model, "1"),
+        "by ones": LayerShapleyValue(model, "1", reference=torch.ones(8), permutations=2),
+        "a": RISING,
+    }
+    comparison = compared(setting, methods)
+    sentences = [
+        "another reference: by mean ranks by what units do under the mean reference, not under zero",
+        "another reference: by ones ranks by what units do under the tensor reference, not under zero",
+    ]
+    assert [note for note in comparison.notes if note.startswith("another")] == sentences
+    for sentence in sentences:
+        assert [sentence in text for text in shown(comparison, tmp_path)] == [True] * 5
+    same = compared(setting, {"by ones": methods["by ones"]}, reference=torch.ones(8))
+    assert same.notes == []
