@@ -469,6 +469,29 @@ def two_way_interval(table):
     return grand - half, grand + half
 
 
+def mean_squares(table):
+    """Mean squares of ``table [rows][columns]`` without replication: of the rows' means, and of the rest."""
+    rows, columns = len(table), len(table[0])
+    grand = sum(sum(row) for row in table) / (rows * columns)
+    row_means = [sum(row) / columns for row in table]
+    column_means = [sum(row[j] for row in table) / rows for j in range(columns)]
+    rest = 0.0
+    for i in range(rows):
+        for j in range(columns):
+            rest += (table[i][j] - row_means[i] - column_means[j] + grand) ** 2
+    between = columns * sum((m - grand) ** 2 for m in row_means) / (rows - 1)
+    return {"rows": between, "rest": rest / ((rows - 1) * (columns - 1))}
+
+
+def interval_with_noise(values, variance, degrees):
+    """95 % interval of a mean to which an independent noise is added; Satterthwaite's degrees of freedom."""
+    n, mean = len(values), sum(values) / len(values)
+    own = sum((v - mean) ** 2 for v in values) / (n - 1) / n
+    freedom = (own + variance) ** 2 / (own**2 / (n - 1) + variance**2 / degrees)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(own + variance)
+    return mean - half, mean + half
+
+
 def rank_ranges(values):
     """First and last possible rank of each method, ``values [methods][n]``: paired t, Holm over all pairs, 5 %."""
     pairs = []

@@ -107,6 +107,13 @@ class LayerDatasetAttribution(AttributionWithOptions):
     def score(self, *statistics: Any) -> Tensor:
         """Return one score per unit, ``[units]``, from the requested statistics."""
 
+    def held(self, *statistics: Any) -> LayerDatasetAttribution:
+        """Return the attribution with what it chooses by the data, such as a strength, held as these statistics say.
+
+        So the score of a resample differs from that of the data by its samples alone.
+        """
+        return self
+
     def score_per_class(self, *statistics: Any) -> Tensor:
         """Return the scores per class, ``[classes, units]``, classes in ascending order of their labels."""
         raise ValueError(f"{self.get_name()} has no score per class; call attribute without per_class=True")
@@ -184,6 +191,10 @@ class LayerDatasetAttribution(AttributionWithOptions):
         if self.source == "gradients":
             return gate_gradients(self.forward_func, self.layers, self.axis, shown, at_input=at_input)
         return collect(self.forward_func, self.layer_requests(), shown, at_input=at_input)
+
+    def statistics_of(self, batches: Batches, *, at_input: bool) -> list[LayerStatistics]:
+        """Return the statistics of every layer that ``score`` takes, from passes over checked ``batches``."""
+        return self._collect(batches, at_input=at_input, show_progress=False)
 
     @property
     def layers(self) -> list[nn.Module]:

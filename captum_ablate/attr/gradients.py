@@ -15,13 +15,16 @@ from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.quantised import refuse_gradients_of_quantised
+from captum_ablate.inputs.resamples import ResampledBatches
 from captum_ablate.inputs.threads import of_own_pass
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activation_checks import check_activations, check_calls
 from captum_ablate.statistics.activations import output_shapes
 from captum_ablate.statistics.collect import LayerStatistics
 from captum_ablate.statistics.layer_tensors import layer_inputs, tensor_parts
-from captum_ablate.statistics.moments import ClassMoments
+from captum_ablate.statistics.pooled import PooledBatch
+from captum_ablate.statistics.requests import MomentsRequest, Statistic
+from captum_ablate.statistics.unit_statistics import UnitStatistics
 
 
 def gate_gradients(
@@ -40,8 +43,8 @@ def gate_gradients(
     Raises:
         ValueError: as ``collect``; or the model's outputs are not those of classes.
     """
-    names = [layer_name(forward_func, layer) for layer in layers]
-    totals: list[list[ClassMoments]] = []
+    names, request = [layer_name(forward_func, layer) for layer in layers], MomentsRequest()
+    totals: list[list[UnitStatistics]] = []
     shapes: list[tuple[torch.Size, ...]] = []
     numbers: list[tuple[int, ...]] = []
     for number, batch in enumerate(batches):
@@ -56,10 +59,24 @@ def gate_gradients(
             raise ValueError(
                 f"the gradient of the loss is NaN or infinite in batch {number}; check the outputs of the model"
             )
-        new = [[ClassMoments.of(part, target) for part in parts] for parts in values]
-        pairs = zip(totals, new, strict=True)
-        totals = [[a + b for a, b in zip(old, own, strict=True)] for old, own in pairs] if totals else new
-    return [LayerStatistics(own, tuple((total,) for total in parts)) for own, parts in zip(shapes, totals, strict=True)]
+        weights = batches.batch_weights if isinstance(batches, ResampledBatches) else None
+        if not totals:
+            totals = [
+                [UnitStatistics([request], name) for _ in parts] for name, parts in zip(names, values, strict=True)
+            ]
+        for old, new in zip(totals, values, strict=True):
+            for total, part in zip(old, new, strict=True):
+                total.add(PooledBatch(part, target, 1, part.shape, weights=weights))
+    found = []
+    for own, sums in zip(shapes, totals, strict=True):
+        statistics = tuple((total.statistics()[request],) for total in sums)
+        of_resample = partial(_of_resample, sums) if isinstance(batches, ResampledBatches) else None
+        found.append(LayerStatistics(own, statistics, of_resample))
+    return found
+
+
+def _of_resample(totals: Sequence[UnitStatistics], number: int) -> tuple[tuple[Statistic, ...], ...]:
+    return tuple(tuple(total.of_resample(number).values()) for total in totals)
 
 
 def _of_batch(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,10 +15,12 @@ from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import layer_name
 from captum_ablate.inputs.progress import with_progress
+from captum_ablate.inputs.resamples import ResampledBatches
 from captum_ablate.inputs.targets import classes_or_zeros
 from captum_ablate.statistics.activations import output_shapes
+from captum_ablate.statistics.chunks import Chunk
 from captum_ablate.statistics.collect import LayerStatistics
-from captum_ablate.statistics.moments import ClassMoments
+from captum_ablate.statistics.moments import ClassMoments, Labels
 
 
 class MeasuredAttribution(LayerDatasetAttribution):
@@ -59,13 +63,21 @@ class MeasuredAttribution(LayerDatasetAttribution):
             name = layer_name(self.forward_func, layer)
             sites = {k: Site(layer, name, self.axis, at_input, k) for k in parts}
             deficits = [self._deficits(sites[k], shape, batches, show_progress) for k, shape in parts.items()]
-            found.append(LayerStatistics(tuple(parts.values()), tuple((one,) for one in deficits)))
+            statistics = tuple((ClassMoments.of(one.values, one.labels),) for one in deficits)
+            of_resample = partial(_of_resample, deficits) if isinstance(batches, ResampledBatches) else None
+            found.append(LayerStatistics(tuple(parts.values()), statistics, of_resample))
         return found
 
-    def _deficits(self, site: Site, shape: torch.Size, batches: Batches, show_progress: bool) -> ClassMoments:
+    def _deficits(self, site: Site, shape: torch.Size, batches: Batches, show_progress: bool) -> Chunk:
+        """Return what each unit takes from the metric of each sample, ``[n, units]``."""
         reference = learn(self.reference, self.forward_func, site, batches)
         plan = self.plan(self.axis.count(shape))
         engine = Engine(self.forward_func, [site], [reference], as_metric(self.metric), plan)
         measured = engine.run(with_progress(batches, self.get_name(), show_progress))
-        losses = self.losses(plan, measured)
-        return ClassMoments.of(losses.T.contiguous(), classes_or_zeros(measured.target))
+        losses = self.losses(plan, measured).T.contiguous()  # [n, units]
+        weights = batches.weights if isinstance(batches, ResampledBatches) else None
+        return Chunk(losses, Labels.of(classes_or_zeros(measured.target)), [len(losses)], weights)
+
+
+def _of_resample(deficits: Sequence[Chunk], number: int) -> tuple[tuple[ClassMoments], ...]:
+    return tuple((ClassMoments.of(*one.resampled(number)),) for one in deficits)

@@ -81,13 +81,20 @@ class PerSampleScores:
         self._shapes: dict[int, torch.Size] = {}
         self._sizes: list[torch.Size] = []
         self._moments: list[ClassMoments] = []
+        self._resampled: list[Tensor] = []
+        self._weight = torch.zeros(1, 1, dtype=torch.float64)
         self._check_arguments()
 
-    def add(self, batch: Batch) -> None:
-        """Attribute one batch, and add its unit scores."""
-        classes = classes_or_zeros(batch.target.cpu())
-        new = [ClassMoments.of(values, classes) for values in self.per_sample(batch)]
+    def add(self, batch: Batch, weights: Tensor | None = None) -> None:
+        """Attribute one batch, and add its unit scores; also to each resample, by ``weights [n, resamples]``."""
+        classes, values = classes_or_zeros(batch.target.cpu()), self.per_sample(batch)
+        new = [ClassMoments.of(part, classes) for part in values]
         self._moments = [a + b for a, b in zip(self._moments, new, strict=True)] if self._moments else new
+        if weights is not None:
+            own = weights.T.to(torch.float64)  # [resamples, n]
+            sums = [own @ (part.abs() if self.samples == "mean_abs" else part) for part in values]
+            self._resampled = [a + b for a, b in zip(self._resampled, sums, strict=True)] if self._resampled else sums
+            self._weight = self._weight + own.sum(1, keepdim=True)
 
     def per_sample(self, batch: Batch) -> tuple[Tensor, ...]:
         """Return the unit scores of each sample of one batch, ``[n, units]`` for every tensor of the layer."""
@@ -125,6 +132,15 @@ class PerSampleScores:
             for m in self._moments
         )
         return results[0] if len(results) == 1 else results
+
+    @property
+    def resampled_scores(self) -> Tensor:
+        """The scores of each resample, ``[resamples, units]``, of the first tensor of the layer."""
+        return self._resampled[0] / self._weight
+
+    def forget(self) -> None:
+        """Begin again, without the batches so far."""
+        self._moments, self._resampled, self._weight = [], [], torch.zeros_like(self._weight[:1])
 
     def _check_arguments(self) -> None:
         unknown = [k for k in self.kwargs if k not in self._takes and not takes_any(self._takes)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -57,25 +58,46 @@ class LayerLinearProbe(LayerDatasetAttribution):
         if self.C is not None and not self.C > 0:
             raise ValueError(f"C must be positive, or None for cross-validation; got {self.C!r}")
 
+    def held(self, table: ActivationTable) -> LayerLinearProbe:
+        """Return the probe with the strength that cross-validation chooses on the table."""
+        if self.C is not None:
+            return self
+        values, target = _standardised(table)[0], table.target.numpy()
+        if not values.shape[1]:
+            return self
+        fixed = copy(self)
+        fixed.C = _best_strength(*_ordered(values, target))
+        return fixed
+
     def score(self, table: ActivationTable) -> Tensor:
         return torch.linalg.vector_norm(self.score_per_class(table), dim=0)
 
     def score_per_class(self, table: ActivationTable) -> Tensor:
-        values, target = table.values.numpy(), table.target.numpy()
-        spread = values.std(axis=0)
-        alive = spread > table.rounding * np.abs(values).max(axis=0, initial=0)
-        weights = np.zeros((len(np.unique(target)), values.shape[1]))
+        (standardised, alive), target = _standardised(table), table.target.numpy()
+        weights = np.zeros((len(np.unique(target)), len(alive)))
         if alive.any():
-            standardised = (values[:, alive] - values[:, alive].mean(axis=0)) / spread[alive]
             weights[:, alive] = _weights(standardised, target, self.C)
         return torch.from_numpy(weights)
 
 
+def _standardised(table: ActivationTable) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the standardised values ``[n, alive]`` of the units that vary, and which these are, ``[units]``."""
+    values = table.values.numpy()
+    spread = values.std(axis=0)
+    alive = spread > table.rounding * np.abs(values).max(axis=0, initial=0)
+    return (values[:, alive] - values[:, alive].mean(axis=0)) / spread[alive], alive
+
+
+def _ordered(values: NDArray[Any], target: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the samples in an order that depends neither on that of the data nor on that of the units: the folds."""
+    key = np.sort(values, axis=1) @ np.cos(np.arange(values.shape[1]))
+    order = np.lexsort((key, target))
+    return values[order], target[order]
+
+
 def _weights(values: NDArray[Any], target: NDArray[Any], strength: float | None) -> NDArray[Any]:
     """Return the centred weights ``[classes, units]`` of the probe."""
-    key = np.sort(values, axis=1) @ np.cos(np.arange(values.shape[1]))
-    order = np.lexsort((key, target))  # so that folds depend neither on the order of samples nor on that of units
-    values, target = values[order], target[order]
+    values, target = _ordered(values, target)
     with ignoring(ConvergenceWarning):  # near the optimum the ranking no longer moves
         if strength is None:
             strength = _best_strength(values, target)

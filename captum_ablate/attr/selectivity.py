@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -99,6 +101,12 @@ class LayerSelectivityActivity(LayerDatasetAttribution):
     @property
     def requests(self) -> tuple[Request, ...]:  # type: ignore[override]  # those of both factors
         return (MomentsRequest(), *self.factor.requests)
+
+    def held(self, moments: ClassMoments, *selectivity: Statistic) -> LayerSelectivityActivity:
+        """Return the product with what its factor chooses by the data held."""
+        fixed = copy(self)
+        fixed.factor = self.factor.held(*selectivity)
+        return fixed
 
     def score(self, moments: ClassMoments, *selectivity: Statistic) -> Tensor:
         return self.factor.score(*selectivity) * moments.absolute_mean

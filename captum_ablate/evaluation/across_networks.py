@@ -132,9 +132,8 @@ def _with_ends(name: str, values: Floats, interval: Interval) -> dict[str, float
 
 
 def _results(network: str, comparison: Comparison, methods: Sequence[str]) -> pd.DataFrame:
-    gaps = np.stack([comparison[name].gap_areas.numpy() for name in methods])  # [methods, n]
-    means = gaps.mean(axis=1)
-    better = Pairs(list(methods), gaps, comparison.provenance.sampled).better
+    pairs = Pairs.of([comparison[name] for name in methods])
+    means, better = pairs.gaps.mean(axis=1), pairs.better
     return pd.DataFrame(
         {
             "network": network,

@@ -164,7 +164,7 @@ class Combined:
         return path
 
     def __str__(self) -> str:
-        tables = [f"{_heading(block)}\n{text.as_text(_shown(block), 'interval')}" for block in self.blocks]
+        tables = [f"{_heading(block)}\n{text.as_text(_shown(block))}" for block in self.blocks]
         return "\n".join([self.verdict, *self.notes, *tables, GAP_MEANING])
 
     __repr__ = __str__

@@ -17,11 +17,15 @@ from torch import Tensor
 
 from captum_ablate.ablation import Measured, Plan
 from captum_ablate.evaluation import html, plots, storage, text
+from captum_ablate.evaluation.across_rankings import difference
+from captum_ablate.evaluation.areas import curves_of
+from captum_ablate.evaluation.claims import Headings, footnotes, marked, order_only_notes
 from captum_ablate.evaluation.curve import GAP_MEANING, DeficitCurve
 from captum_ablate.evaluation.notes import gap_notes, order_notes, reference_notes, tie_notes
 from captum_ablate.evaluation.pairs import Difference, Pairs
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.random_orders import RandomOrders
+from captum_ablate.evaluation.ranked_again import NEVER, RankedAgain
 from captum_ablate.evaluation.rows import row_of, with_yardstick, within_columns
 from captum_ablate.evaluation.within_layers import WithinLayers, has_null_within, within_layers
 from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, Yardstick, share_notes
@@ -63,12 +67,14 @@ class Comparison:
         plan: Plan,
         measured: Measured,
         provenance: Provenance,
+        again: Mapping[str, RankedAgain],
         shapley: ShapleyRanking | None = None,
     ) -> Comparison:
         """Return the comparison of the methods with ``scores``, whose orders come first in ``plan``.
 
         Every order of the plan is followed by its reverse. The orders after those of the methods are random; then come
-        those of the yardstick and its resamples, and those within layers.
+        those of the yardstick and its resamples, and those within layers. ``again`` holds what the resampled rankings
+        of a method say.
         """
         curves, methods = curves_of(plan, measured), len(scores)
         descending, ascending = curves[::2], curves[1::2]
@@ -89,6 +95,7 @@ class Comparison:
                 null=random.gap,
                 random_quantiles=random.quantiles,
                 provenance=provenance,
+                again=again.get(name, NEVER),
             )
 
         alone = [curve(name, values, k) for k, (name, values) in enumerate(scores.items())]
@@ -123,7 +130,8 @@ class Comparison:
 
         Ordered by gap. ``rank`` is a range such as "1-2" where the data cannot tell: paired t tests over samples,
         Holm's correction over all pairs, 5 %; where samples were drawn ``until`` a precision, confidence sequences
-        that overlap. ``seconds`` is how long ranking took (``Provenance.ranking_seconds``).
+        that overlap. Ranks and intervals are of the methods where ``resamples``, the rankings on resampled data, are
+        not 0, else of the one order. ``seconds`` is how long ranking took (``Provenance.ranking_seconds``).
         Of several layers, ``gap_within``, ``z_within`` and ``p_within`` are of the order within each layer.
         With a yardstick, ``share`` is the part of its gap that a method earns, and its own row is the last, not ranked
         and not corrected for.
@@ -144,15 +152,20 @@ class Comparison:
 
     @cached_property
     def _pairs(self) -> Pairs:
-        gaps = np.stack([curve.gap_areas.numpy() for curve in self.curves.values()])  # [methods, n]
-        return Pairs(list(self.curves), gaps, self.provenance.sampled)
+        return Pairs.of(list(self.curves.values()))
 
-    def versus(self, method: str, other: str) -> Difference:
+    def versus(self, method: str, other: str, *, of: Comparison | None = None) -> Difference:
         """Return by how much the gap of ``method`` exceeds that of ``other``, on the same samples.
+
+        ``other`` may be ``of`` another comparison, ranked on other data and evaluated on the same samples: the noise of
+        both rankings counts, if both were ranked again on resamples. Its p is not corrected.
 
         Raises:
             KeyError: if one of them is not in the comparison, or not applicable.
+            ValueError: if the other comparison has another setting, or other samples.
         """
+        if of is not None:
+            return difference(self[method], of[other])
         names = list(self.curves)
         a, b = (names.index(self[name].name) for name in (method, other))
         return self._pairs.difference(a, b)
@@ -168,7 +181,7 @@ class Comparison:
 
     def to_latex(self) -> str:
         """Return the printed table for LaTeX (needs the package booktabs), the best set in bold."""
-        return text.as_latex(self._shown())
+        return text.as_latex(self._shown(), Headings.of(self.provenance))
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per method, direction and step: method, direction, n_ablated, fraction, score, low, high."""
@@ -217,24 +230,25 @@ class Comparison:
         """Sentences to read before the numbers: chance accuracy, few steps, ties, equal orders, gaps of 0."""
         ties = {name: curve.ties for name, curve in self.curves.items()}
         orders = {name: curve.order for name, curve in self.curves.items()}
-        of_methods = [*tie_notes(ties, len(self._any.order)), *order_notes(orders, ties)]
+        own = [*order_only_notes(self.provenance), *tie_notes(ties, len(self._any.order)), *order_notes(orders, ties)]
         gaps = gap_notes([curve.gap for curve in self.curves.values()])
         other = reference_notes(self.provenance)
-        return [*self._any.setting_notes, *of_methods, *other, *gaps, *share_notes(self.yardstick)]
+        return [*self._any.setting_notes, *own, *other, *gaps, *share_notes(self.yardstick)]
 
     def __str__(self) -> str:
-        kind = "interval" if self.provenance.sampled is None else "sequence"
-        lines = [self.setting, *self.notes, text.as_text(self._shown(), kind)]
+        lines = [self.setting, *self.notes, text.as_text(self._shown(), Headings.of(self.provenance))]
         lines += [
             f"not applicable: {isolated(visible(name))} ({' '.join(reason.split())})"
             for name, reason in self.failed.items()
         ]
-        return "\n".join([*lines, GAP_MEANING])
+        return "\n".join([*lines, *footnotes(self.provenance, GAP_MEANING)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html.table_html(self._shown(), self.setting, dict(self.failed), self.notes)
+        below = footnotes(self.provenance, GAP_MEANING)
+        shown = (self._shown(), self.setting, dict(self.failed), self.notes)
+        return html.table_html(*shown, headings=Headings.of(self.provenance), footnotes=below)
 
     def report(self, file: str | Path) -> Path:
         """Write one self-contained HTML page with the leaderboard and the curves; return its path.
@@ -263,7 +277,7 @@ class Comparison:
     def _bars(self) -> Figure:
         board = self.leaderboard
         figure = Figure(figsize=plots.bars_size(board["method"]), layout="constrained")
-        intervals = "95 % intervals" if self.provenance.sampled is None else "95 % confidence sequences"
+        intervals = Headings.of(self.provenance).intervals
         plots.leaderboard_bars(board, figure.subplots(), intervals=intervals, notes=self.notes)
         return figure
 
@@ -304,13 +318,8 @@ class Comparison:
         columns += ["p_within"] if self.within else []
         columns += ["deletion"] if self.provenance.sampled is None else ["deletion", "deletion_low", "deletion_high"]
         columns += ["insertion"] if self.yardstick is None else ["insertion", "share", "share_low", "share_high"]
-        return self.leaderboard[columns]
-
-
-def curves_of(plan: Plan, measured: Measured) -> list[Tensor]:
-    """Return the metric along each chain of the plan, intact first, ``[steps+1, n]``."""
-    intact = measured.intact.to(torch.float64)
-    return [torch.cat([intact[None], measured.values[list(row)].to(torch.float64)]) for row in plan.rows]
+        shown = self.leaderboard[columns]
+        return shown.assign(method=[marked(name, self.provenance) for name in shown["method"]])
 
 
 def _own_fields(curve: DeficitCurve) -> dict[str, Any]:

@@ -11,31 +11,18 @@ import torch
 from torch import Tensor
 
 from captum_ablate.evaluation import plots
+from captum_ablate.evaluation.areas import deficit_areas
 from captum_ablate.evaluation.notes import chance_notes, gap_notes, overlap_notes, step_notes, tie_notes
 from captum_ablate.evaluation.provenance import Provenance
+from captum_ablate.evaluation.ranked_again import NEVER, RankedAgain
 from captum_ablate.inputs.targets import as_target
 from captum_ablate.statistics.confidence_sequence import Sampled
-from captum_ablate.statistics.intervals import (
-    Floats,
-    Interval,
-    bounded_bands,
-    bounded_interval,
-    mean_bands,
-    mean_interval,
-)
+from captum_ablate.statistics.intervals import Floats, Interval, bounded_bands, mean_bands
 from captum_ablate.statistics.null import against_chance
+from captum_ablate.statistics.ranking_noise import RankingNoise, interval_with
 
 GAP_MEANING = "gap = deletion + insertion: larger means that the attribution finds the units that the network needs"
 """The sentence under every leaderboard."""
-
-
-def deficit_areas(values: Tensor, fraction: Tensor) -> Tensor:
-    """Return D_i, the area between the intact metric and the curve of each sample, ``[n]``.
-
-    D_i = v_i0 - sum_k (f_(k+1) - f_k) (v_ik + v_i(k+1)) / 2, for ``values [steps+1, n]`` at ``fraction [steps+1]``.
-    """
-    widths = (fraction[1:] - fraction[:-1])[:, None]
-    return values[0] - (widths * (values[1:] + values[:-1]) / 2).sum(dim=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +35,8 @@ class DeficitCurve:
     orders (``statistics.null``); ``p`` is ``p_raw`` corrected for the number of methods (Holm). All p are NaN for a
     ranking made on the samples that are evaluated, and where samples were drawn ``until`` a precision.
     ``random_quantiles [3, steps+1]`` are the 5 %, 50 % and 95 % of random orders at each step (no rows without any).
+    ``resampled_areas [resamples, m]`` are D_i of m of the samples under the orders of the resampled rankings (no rows
+    without any), ``resampled_ascending_areas`` those of the reverse orders.
     """
 
     name: str
@@ -64,6 +53,8 @@ class DeficitCurve:
     ties: int
     random_quantiles: Tensor
     provenance: Provenance
+    resampled_areas: Tensor = NEVER.areas
+    resampled_ascending_areas: Tensor = NEVER.ascending_areas
 
     @classmethod
     def of(
@@ -78,6 +69,7 @@ class DeficitCurve:
         null: Tensor,
         random_quantiles: Tensor,
         provenance: Provenance,
+        again: RankedAgain = NEVER,
     ) -> DeficitCurve:
         """Return the curve of a ranking, held against ``null [orders]``, the gaps of random orders; alone, so far."""
         fraction = n_ablated.to(torch.float64) / len(order)
@@ -101,6 +93,8 @@ class DeficitCurve:
             ties,
             random_quantiles,
             provenance,
+            again.areas,
+            again.ascending_areas,
         )
 
     @property
@@ -181,35 +175,40 @@ class DeficitCurve:
 
     @property
     def deletion_interval(self) -> Interval:
-        """95 % interval over samples.
+        """95 % interval over samples, and over ranking data where they were resampled.
 
         Student's t; ``statistics.intervals.bounded_interval`` of a bounded metric such as accuracy, which holds where
-        few samples change; the confidence sequence where samples were drawn ``until``.
+        few samples change; the confidence sequence where samples were drawn ``until``. The part of the ranking is that
+        of ``statistics.ranking_noise``.
         """
-        return self._interval(self.areas)
+        return self._interval(self.areas, self.resampled_areas)
 
     @property
     def insertion_interval(self) -> Interval:
-        """95 % interval over samples."""
-        return self._interval(-self.ascending_areas)
+        """95 % interval, as that of deletion."""
+        return self._interval(-self.ascending_areas, -self.resampled_ascending_areas)
 
     @property
     def gap_interval(self) -> Interval:
-        """95 % interval over samples."""
-        return self._interval(self.gap_areas)
+        """95 % interval, as that of deletion."""
+        return self._interval(self.gap_areas, self.resampled_gap_areas)
+
+    @property
+    def resampled_gap_areas(self) -> Tensor:
+        """Contributions to the gap under the orders of the resampled rankings, ``[resamples, m]``."""
+        return self.resampled_areas - self.resampled_ascending_areas
 
     @property
     def sampled(self) -> Sampled | None:
         """Random draw of the samples, if ``until`` was asked for."""
         return self.provenance.sampled
 
-    def _interval(self, values: Tensor) -> Interval:
+    def _interval(self, values: Tensor, resampled: Tensor) -> Interval:
         if self.sampled is not None:
             return self.sampled.interval(values.numpy())
         bounds = self.provenance.bounds
-        return (
-            mean_interval(values.numpy()) if bounds is None else bounded_interval(values.numpy(), bounds[1] - bounds[0])
-        )
+        noise = RankingNoise.of(resampled.numpy())
+        return interval_with(noise, values.numpy(), None if bounds is None else bounds[1] - bounds[0])
 
     @property
     def engine(self) -> str:

@@ -30,6 +30,7 @@ from captum_ablate.evaluation.methods import check_names, shown_name
 from captum_ablate.evaluation.overlap import Overlap
 from captum_ablate.evaluation.precision import DeletionAreas, Precision
 from captum_ablate.evaluation.provenance import Frozen, Provenance, is_same
+from captum_ablate.evaluation.ranked_again import EvaluatedSamples, RankedAgain, ablate_again, checked_resamples
 from captum_ablate.evaluation.within_layers import orders_within
 from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, check_yardstick, refuse_until
 from captum_ablate.inputs.batch import Batch
@@ -37,6 +38,7 @@ from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.borrowed import borrowed
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layers
 from captum_ablate.inputs.progress import ticking
+from captum_ablate.inputs.resamples import ResampledBatches
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.values import whole_number
 
@@ -128,6 +130,7 @@ class CumulativeAblationEvaluator:
         data: Any,
         *,
         ranking_data: Any = None,
+        ranking_resamples: int = 0,
         yardstick: LayerShapleyValue | None = None,
         until: float | None = None,
         batch_size: int | None = None,
@@ -145,6 +148,11 @@ class CumulativeAblationEvaluator:
             data: what to evaluate on, ``(inputs, target)`` or a re-iterable of batches ``(*inputs, labels)``.
             ranking_data: what to rank on (and to take the mean or donors from). Without it the ranking is made on
                 ``data`` itself, and the result says in-sample.
+            ranking_resamples: how often every method is ranked again on a Poisson-bootstrap resample of the ranking
+                data, in the same pass. Intervals and ranks are then of the method; without, of the orders that these
+                ranking data gave. Bin edges, a probe's strength, references, live units and Monte-Carlo seeds stay
+                those of all ranking data. Tensors and functions keep their order, and are named. The resampled orders
+                are ablated on few samples and steps (``evaluation.ranked_again``).
             yardstick: a ``LayerShapleyValue`` with the evaluator's layer, units, reference and metric. Its order, made
                 on the ranking data, is the last row, without a rank, and ``share`` tells how much of its gap a method
                 earns. Over several layers its values are of all their units together.
@@ -164,6 +172,7 @@ class CumulativeAblationEvaluator:
         check_names(attributions)
         options: dict[str, Any] = {"batch_size": batch_size, "unpack_batch": unpack_batch}
         drawn = {"forward_func": self.forward_func, "seed": self.seed, "classes": is_named(self._metric), **options}
+        resamples = checked_resamples(ranking_resamples, until)
         precision = None if until is None else Precision.of(until, self.metric, data, **drawn)
         if yardstick is not None:
             check_yardstick(yardstick, self.layers, self.axes, self.references, self.metric)
@@ -173,6 +182,8 @@ class CumulativeAblationEvaluator:
         ranking_batches = batches if is_one else self._batches(ranking_data, options)
         batches.keep_digest()
         ranking_batches.keep_digest()
+        if resamples:
+            ranking_batches = ResampledBatches(ranking_batches, resamples, self.seed)
         with self._borrowed(batches, ranking_batches):
             located = self._locate(batches)
             ranking = self._rank(attributions, located, ranking_batches, options, self.live_units_only)
@@ -180,10 +191,15 @@ class CumulativeAblationEvaluator:
             within = len(self.layers) > 1 and self.n_random > 0 and precision is None
             plan = self._plan(ranking, located, shapley, within)
             name = f"ablating {' + '.join(located.units_by_layer)}"
+            again: dict[str, RankedAgain] = {}
             if precision is None:
                 with ticking(name, show_progress, batches.samples) as tick:
                     engine = Engine(self.forward_func, located.sites, ranking.references, self._metric, plan, tick)
-                    measured = engine.run(batches, located.seen)
+                    samples = EvaluatedSamples(batches, self.seed) if ranking.resampled else batches
+                    measured = engine.run(samples, located.seen)
+                if isinstance(samples, EvaluatedSamples):
+                    own = (self.forward_func, located.sites, ranking.references, self._metric)
+                    again = ablate_again(*own, ranking.resampled_orders(self.seed), plan, samples)
                 evaluated = batches.digest
             else:
                 references = precision.by_place(ranking.references, self.references)
@@ -196,6 +212,8 @@ class CumulativeAblationEvaluator:
         uses_data = ranking.uses_data or shapley is not None
         ranked = ranking_batches.digest if uses_data else None
         overlap = Overlap.of(ranked, evaluated, is_same=is_one)
+        if all(name in ranking.order_only for name in ranking.scores):
+            resamples = 0
         provenance = Provenance(
             layers=Frozen(located.units_by_layer),
             reference=" + ".join(dict.fromkeys(map(reference_name, self.references))),
@@ -215,8 +233,10 @@ class CumulativeAblationEvaluator:
             **overlap._asdict(),
             ranking_seconds=Frozen(ranking.seconds if shapley is None else {**ranking.seconds, NAME: shapley.seconds}),
             seconds=time.perf_counter() - start,
+            ranking_resamples=resamples,
+            order_only=Frozen(ranking.order_only if resamples else {}),
         )
-        return Comparison.of(ranking.scores, ranking.failed, plan, measured, provenance, shapley)
+        return Comparison.of(ranking.scores, ranking.failed, plan, measured, provenance, again, shapley)
 
     def evaluate(self, attribution: Any, data: Any, **options: Any) -> DeficitCurve:
         """Return the deficit curve of one attribution, or of ``scores [units]``: ``compare`` of one."""

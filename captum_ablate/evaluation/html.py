@@ -12,6 +12,7 @@ import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
+from captum_ablate.evaluation.claims import PLAIN, Headings
 from captum_ablate.evaluation.curve import GAP_MEANING
 from captum_ablate.evaluation.labels import plain
 from captum_ablate.inputs.wording import number, visible
@@ -50,7 +51,7 @@ _TABLE = _ENVIRONMENT.from_string("""\
 <thead><tr>
 {% for column in columns %}
 <th{{ ' class="number"' | safe if column.numeric }}>{{ column.name }}\
-{% if column.interval %} <span class="interval">[95 %]</span>{% endif %}</th>
+{% if column.interval %} <span class="interval">[{{ column.interval }}]</span>{% endif %}</th>
 {% endfor %}
 </tr></thead>
 <tbody>
@@ -69,7 +70,9 @@ _TABLE = _ENVIRONMENT.from_string("""\
 {% for name, reason in failed %}
 <p class="note"><b>not applicable:</b> <bdi>{{ name }}</bdi> ({{ reason }})</p>
 {% endfor %}
+{% for footnote in footnotes %}
 <p class="note">{{ footnote }}</p>
+{% endfor %}
 </div>
 """)
 
@@ -135,8 +138,16 @@ def render(title: str, table: str, pictures: Sequence[Picture], lead: str = "") 
     return _PAGE.render(title=title, lead=lead, table=table, pictures=pictures)
 
 
-def table_html(leaderboard: pd.DataFrame, header: str, failed: dict[str, str], notes: Sequence[str] = ()) -> str:
-    """Return the leaderboard as an HTML fragment, with ``notes`` above it.
+def table_html(
+    leaderboard: pd.DataFrame,
+    header: str,
+    failed: dict[str, str],
+    notes: Sequence[str] = (),
+    *,
+    headings: Headings = PLAIN,
+    footnotes: Sequence[str] = (GAP_MEANING,),
+) -> str:
+    """Return the leaderboard as an HTML fragment, with ``notes`` above it and ``footnotes`` under it.
 
     Columns ``x, x_low, x_high`` become one, written as ``0.214 [0.197, 0.231]``; an index of names is shown. Names are
     written in full; what cannot be seen in them is written as in Python.
@@ -146,8 +157,8 @@ def table_html(leaderboard: pd.DataFrame, header: str, failed: dict[str, str], n
     ends = {end for name in frame.columns for end in _ends(name) if _has_interval(frame, name)}
     columns = [
         {
-            "name": str(name).replace("_", " "),
-            "interval": _has_interval(frame, name) and not frame[list(_ends(name))].isna().all(axis=None),
+            "name": headings.rank if name == "rank" else str(name).replace("_", " "),
+            "interval": (headings.level if name == "gap" else "95 %") if _is_known(frame, name) else "",
             "is_name": not pd.api.types.is_numeric_dtype(frame[name]) and name != "rank",
             "numeric": pd.api.types.is_numeric_dtype(frame[name]),
         }
@@ -159,7 +170,7 @@ def table_html(leaderboard: pd.DataFrame, header: str, failed: dict[str, str], n
         for row in frame.to_dict("records")
     ]
     named = [(visible(name), reason) for name, reason in failed.items()]
-    return _TABLE.render(header=header, notes=notes, columns=columns, rows=rows, failed=named, footnote=GAP_MEANING)
+    return _TABLE.render(header=header, notes=notes, columns=columns, rows=rows, failed=named, footnotes=footnotes)
 
 
 def _ends(name: object) -> tuple[str, str]:
@@ -168,6 +179,11 @@ def _ends(name: object) -> tuple[str, str]:
 
 def _has_interval(frame: pd.DataFrame, name: object) -> bool:
     return set(_ends(name)) <= set(frame.columns)
+
+
+def _is_known(frame: pd.DataFrame, name: object) -> bool:
+    """Tell whether a column has an interval in some row."""
+    return _has_interval(frame, name) and not frame[list(_ends(name))].isna().all(axis=None)
 
 
 def _cell(row: dict[object, object], name: object) -> dict[str, str]:

@@ -19,6 +19,7 @@ from captum_ablate.evaluation.ranking import Ranker
 from captum_ablate.evaluation.seconds import Seconds
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc, find_layer, layer_name
+from captum_ablate.inputs.resamples import ResampledBatches
 from captum_ablate.inputs.values import tensor_of
 
 
@@ -29,7 +30,9 @@ class JointRanking:
     ``references``, one per layer, learned from the ranking data; ``uses_data`` tells whether anything was. ``watched``
     are the layers' live units as the ranking data show them, ``live [units]`` which units those are. ``kinds`` says
     what each method is (``kind_of``), ``seconds`` how long each took to rank; methods that share a pass share its time.
-    ``own_references`` names the reference of methods that ablate by another one than the evaluator.
+    ``own_references`` names the reference of methods that ablate by another one than the evaluator. ``resampled`` are
+    the scores of each method on each resample of the ranking data, ``[resamples, units]``; ``order_only``, by method,
+    says why it has none.
     """
 
     scores: dict[str, Tensor]
@@ -41,6 +44,8 @@ class JointRanking:
     kinds: dict[str, str]
     seconds: dict[str, float]
     own_references: dict[str, str]
+    resampled: dict[str, Tensor]
+    order_only: dict[str, str]
 
     @classmethod
     def of(
@@ -70,6 +75,8 @@ class JointRanking:
         names, units = [site.name for site in sites], [site.units.stop - site.units.start for site in sites]
         failed: dict[str, str] = {}
         parts: dict[str, list[Tensor]] = {name: [] for name in attributions}
+        again: dict[str, list[Tensor]] = {name: [] for name in attributions}
+        order_only: dict[str, str] = {}
         learned, uses_data, watched = [], False, list[LiveUnits | None]()
         kinds, seconds, own_references = dict[str, str](), Seconds(), dict[str, str]()
         layers = [site.layer for site in sites]
@@ -95,6 +102,10 @@ class JointRanking:
                         raise ValueError(ranking.failed[name])
                     found = ranking.scores[name].cpu().to(torch.float64)
                     parts[name].append(checked_scores(found, units[k], names[k]))
+                    if name in ranking.resampled and bool(ranking.resampled[name].isfinite().all()):
+                        again[name].append(ranking.resampled[name].cpu().to(torch.float64))
+                    else:
+                        order_only.setdefault(name, ranking.order_only.get(name, "a resample has no finite scores"))
                 except ValueError as error:
                     failed.setdefault(name, f"{names[k]}: {error}" if len(sites) > 1 else str(error))
         scores = {name: torch.cat(found) for name, found in parts.items() if name not in failed}
@@ -106,7 +117,12 @@ class JointRanking:
         took = {name: seconds.by_name.get(name, 0.0) for name in scores}
         kinds = {name: kinds[name] for name in scores}
         own = {name: reference for name, reference in own_references.items() if name in scores}
-        return cls(scores, failed, learned, uses_data, _live(watched, sites), watched, kinds, took, own)
+        if not isinstance(batches, ResampledBatches):
+            order_only = dict.fromkeys(scores, "the ranking data were not resampled")
+        resampled = {name: torch.cat(again[name], dim=1) for name in scores if name not in order_only}
+        order_only = {name: order_only[name] for name in scores if name in order_only}
+        alive = _live(watched, sites)
+        return cls(scores, failed, learned, uses_data, alive, watched, kinds, took, own, resampled, order_only)
 
     def woken(self, forward_func: ForwardFunc, located: Located, batches: Batches) -> int:
         """Return how many units that were left out differ from their reference in ``batches``, in a pass of its own."""
@@ -137,6 +153,11 @@ class JointRanking:
     def _sorted(self, scores: Tensor, ties: Tensor) -> Tensor:
         order = ties[scores[ties].argsort(descending=True, stable=True)]
         return order[self.live[order]]
+
+    def resampled_orders(self, seed: int) -> dict[str, list[Tensor]]:
+        """Return the descending order ``[live]`` of each resample, by method; ties are broken as in ``orders``."""
+        ties = torch.randperm(len(self.live), generator=torch.Generator().manual_seed(seed))
+        return {name: [self._sorted(values, ties) for values in own] for name, own in self.resampled.items()}
 
 
 def _live(watched: Sequence[LiveUnits | None], sites: Sequence[Site]) -> Tensor:

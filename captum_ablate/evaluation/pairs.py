@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -11,10 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from captum_ablate.evaluation.curve import DeficitCurve
 from captum_ablate.inputs.wording import number
 from captum_ablate.statistics.confidence_sequence import Sampled
-from captum_ablate.statistics.intervals import LEVEL, Floats, Interval, mean_interval, paired_p
+from captum_ablate.statistics.intervals import LEVEL, Floats, Interval
 from captum_ablate.statistics.null import holm
+from captum_ablate.statistics.ranking_noise import NO_NOISE, RankingNoise, interval_with, paired_p_with
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,29 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """All pairs of methods: ``gaps [methods, n]`` is what each sample adds to each gap."""
+    """All pairs of methods: ``gaps [methods, n]`` is what each sample adds to each gap.
+
+    ``again`` is what a few samples add to it under the orders of the resampled rankings, ``[resamples, m]`` for each
+    method (no rows for one that was not ranked again). The same resample of two methods is a pair, too.
+    """
 
     names: list[str]
     gaps: Floats
     sampled: Sampled | None
+    again: Sequence[Floats] = ()
+
+    @classmethod
+    def of(cls, curves: Sequence[DeficitCurve]) -> Pairs:
+        """Return the pairs of the methods with these ``curves``, which are on the same samples."""
+        gaps = np.stack([curve.gap_areas.numpy() for curve in curves])
+        again = [curve.resampled_gap_areas.numpy() for curve in curves]
+        return cls([curve.name for curve in curves], gaps, curves[0].sampled, again)
 
     def difference(self, a: int, b: int) -> Difference:
         """Return the gap of method ``a`` minus that of ``b``."""
         apart = self.gaps[a] - self.gaps[b]
-        interval = mean_interval(apart) if self.sampled is None else self.sampled.interval(apart, 2)
+        noise = self._noise(a, b)
+        interval = interval_with(noise, apart) if self.sampled is None else self.sampled.interval(apart, 2)
         p_raw, p = (values[min(a, b), max(a, b)] for values in (self._p_raw, self._p))
         return Difference(float(apart.mean()), interval, float(p_raw), float(p))
 
@@ -81,8 +97,16 @@ class Pairs:
         p = np.full((len(self.names), len(self.names)), np.nan)
         if self.sampled is None:
             for a, b in combinations(range(len(self.names)), 2):
-                p[a, b] = paired_p(self.gaps[a] - self.gaps[b])
+                p[a, b] = paired_p_with(self._noise(a, b), self.gaps[a] - self.gaps[b])
         return p
+
+    def _noise(self, a: int, b: int) -> RankingNoise:
+        if not self.again:
+            return NO_NOISE
+        one, other = self.again[a], self.again[b]
+        if len(one) and len(other):
+            return RankingNoise.of(one - other)
+        return RankingNoise.of(one if len(one) else other)
 
     @cached_property
     def _p(self) -> Floats:

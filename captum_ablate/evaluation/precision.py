@@ -13,8 +13,7 @@ from torch import Tensor
 
 from captum_ablate.ablation import Engine, Measured, Plan, Probe, Reference, ReferenceOption
 from captum_ablate.ablation.metrics import Metric, bounds_of, metric_name
-from captum_ablate.evaluation.comparison import curves_of
-from captum_ablate.evaluation.curve import deficit_areas
+from captum_ablate.evaluation.areas import curves_of, deficit_areas
 from captum_ablate.inputs.fingerprint import DataDigest
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.sampling import RandomOrder

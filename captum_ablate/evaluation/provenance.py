@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 SCHEMA_VERSION = 2
 """Version of the fields of ``Provenance``, kept with every saved result."""
 
-MAPPINGS = ("layers", "versions", "methods", "own_references", "ranking_seconds")
+MAPPINGS = ("layers", "versions", "methods", "own_references", "ranking_seconds", "order_only")
 """Fields of ``Provenance`` that are mappings by name."""
 
 MOST_LAYERS = 4
@@ -92,6 +92,8 @@ class Provenance:
         ranking_seconds: wall-clock seconds that ranking took, by method. Statistics that share a pass over the data
             share its time in equal parts; what learns references alone is in ``seconds`` only.
         seconds: wall-clock seconds in all.
+        ranking_resamples: resamples of the ranking data on which every method was ranked again; 0 without any.
+        order_only: why a method was not ranked again, by name: its intervals are those of its one order.
         versions: versions of the packages and of Python, by name.
     """
 
@@ -116,6 +118,8 @@ class Provenance:
     ranking_digest: str | None = None
     evaluation_digest: str | None = None
     overlap: int | None = None
+    ranking_resamples: int = 0
+    order_only: Mapping[str, str] = field(default_factory=lambda: Frozen({}))
     ranking_seconds: Mapping[str, float] = field(default_factory=lambda: Frozen({}), compare=False)
     seconds: float = field(default=float("nan"), compare=False)
 
@@ -153,6 +157,7 @@ class Provenance:
             f"{self.layer_words} ({counted(self.units, 'unit')}{self._left_out}, {visible(self.reference)} reference, "
             f"{self.metric_words} {self.intact:.3f} on {samples}"
             + (f", {counted(self.n_random, 'random order')}" if self.n_random else "")
+            + (f", {counted(self.ranking_resamples, 'resample')} of the ranking data" if self.ranking_resamples else "")
             + ")"
         )
         if sampled is not None:

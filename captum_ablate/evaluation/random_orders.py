@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from captum_ablate.evaluation.curve import deficit_areas
+from captum_ablate.evaluation.areas import deficit_areas
 
 QUANTILES = (0.05, 0.5, 0.95)
 """Low end, middle and high end of the band of random orders in a picture."""

@@ -30,18 +30,26 @@ from captum_ablate.evaluation.seconds import Seconds
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc
+from captum_ablate.inputs.resamples import ResampledBatches
 from captum_ablate.inputs.targets import as_target, classes_of
 from captum_ablate.inputs.threads import drawing
-from captum_ablate.statistics.collect import LayerRequest, collect
+from captum_ablate.inputs.warnings import ignoring
+from captum_ablate.statistics.collect import LayerRequest, LayerStatistics, collect
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """``scores`` by method, each ``[units]``; ``failed``, the reason by method; the learned ``reference``, if any."""
+    """``scores`` by method, each ``[units]``; ``failed``, the reason by method; the learned ``reference``, if any.
+
+    ``resampled`` are the scores on each resample of the ranking data, ``[resamples, units]``; ``order_only`` says by
+    method why there are none.
+    """
 
     scores: dict[str, Tensor]
     failed: dict[str, str]
     reference: Reference | None
+    resampled: dict[str, Tensor]
+    order_only: dict[str, str]
 
 
 class Ranker:
@@ -59,6 +67,8 @@ class Ranker:
         self.forward_func, self.site, self.seed = forward_func, site, seed
         self.seconds = seconds or Seconds()
         self.failed: dict[str, str] = {}
+        self.resampled: dict[str, Tensor] = {}
+        self.order_only: dict[str, str] = {}
         self.methods: dict[str, Method] = {}
         for name, method in methods.items():
             try:
@@ -81,6 +91,7 @@ class Ranker:
         """Return the scores of every method; ``fit`` is fed with the layer's outputs in the same pass.
 
         So is ``live``, if there is such a pass; else it makes its own, which ends once all units are known to be live.
+        ``ResampledBatches`` are ranked on each resample, too.
         """
         given = {name: method for name, method in self.methods.items() if isinstance(method, Tensor)}
         ours = {n: method for n, method in self.methods.items() if isinstance(method, LayerDatasetAttribution)}
@@ -96,11 +107,17 @@ class Ranker:
             listening = [fit, live if live is not None and not live.needs_target else None]
             listeners = [one.add for one in listening if one is not None]
             scores |= self._in_one_pass(statistical, by_sample, batches, listeners)
+            if isinstance(batches, ResampledBatches) and batches.settle():  # some resamples were drawn again
+                scores |= self._in_one_pass(statistical, by_sample, batches, [])
         if live is not None and (live.needs_target or not passes):
             live.add_all(self.forward_func, batches)
         scores |= self._measured(measured, batches)
         scores |= self._called(functions, batches)
-        return Ranking(scores, self.failed, None if fit is None else fit.finish())
+        self.order_only |= dict.fromkeys(given, "its scores are given") | dict.fromkeys(
+            functions, "a function is not ranked again"
+        )
+        reference = None if fit is None else fit.finish()
+        return Ranking(scores, self.failed, reference, self.resampled, self.order_only)
 
     def _in_one_pass(
         self,
@@ -113,7 +130,10 @@ class Ranker:
 
         Of a layer with a tuple of tensors only the first counts, the one that is ablated.
         """
-        site, left, no_classes = self.site, dict(by_sample), list[Tensor]()
+        site, no_classes = self.site, list[Tensor]()
+        left = {name: scoring for name, scoring in by_sample.items() if name not in self.failed}
+        for scoring in left.values():
+            scoring.forget()
         own = [tuple(method.requests) for method in statistical.values()]
         requests = [LayerRequest(site.layer, site.axis, one) for one in own or [()]]
         numbers = count()
@@ -121,7 +141,8 @@ class Ranker:
         def score_samples(batch: Batch) -> None:
             if classes_of(batch.target) is None:
                 no_classes[:] = [batch.target]
-            self._add_batch(left, batch, next(numbers))
+            weights = batches.batch_weights if isinstance(batches, ResampledBatches) else None
+            self._add_batch(left, batch, weights, next(numbers))
 
         def hear(*heard: Tensor) -> None:
             for listener in listeners:
@@ -138,29 +159,65 @@ class Ranker:
                 on_batch=score_samples,
             )
         scores = {name: _first(scoring.scores()) for name, scoring in left.items()}
-        for (name, method), answer in zip(statistical.items(), answers, strict=False):
+        if isinstance(batches, ResampledBatches):
+            self.resampled |= {name: scoring.resampled_scores for name, scoring in left.items()}
+        answered = dict(zip(statistical.items(), answers, strict=False))
+        return scores | self._scored(answered, batches, no_classes)
+
+    def _scored(
+        self,
+        answered: Mapping[tuple[str, LayerDatasetAttribution], LayerStatistics],
+        batches: Batches,
+        no_classes: Sequence[Tensor],
+    ) -> dict[str, Tensor]:
+        """Return the scores of attributions from their statistics, and keep those of the resamples."""
+        scores, fixed = {}, {}
+        for (name, method), answer in answered.items():
             try:
                 (found,) = answer.statistics
                 if method.needs_two_classes and no_classes:
                     as_target(no_classes[0])
                 method.check_classes(found)
+                own = method.held(*found) if isinstance(batches, ResampledBatches) else method
                 with self.seconds.of(name):
-                    scores[name] = method.score(*found)
+                    scores[name] = own.score(*found)
+                fixed[name] = own, answer
             except Exception as error:
                 self._fail(name, error)
+        if isinstance(batches, ResampledBatches):
+            self._score_resamples(fixed, batches.resamples)
         return scores
 
-    def _add_batch(self, scorings: dict[str, PerSampleScores], batch: Batch, number: int) -> None:
+    def _score_resamples(
+        self, fixed: dict[str, tuple[LayerDatasetAttribution, LayerStatistics]], resamples: int
+    ) -> None:
+        """Keep the scores of each resample; a method that fails on one keeps its order alone, with the reason."""
+        found: dict[str, list[Tensor]] = {name: [] for name in fixed}
+        for number in range(resamples):
+            for name in list(found):
+                method, answer = fixed[name]
+                assert answer.of_resample is not None
+                try:
+                    with ignoring(UserWarning), self.seconds.of(name):  # the full data have given the warnings
+                        found[name].append(method.score(*answer.of_resample(number)[0]))
+                except Exception as error:
+                    self.order_only[name] = f"a resample cannot be scored: {_reason(error)}"
+                    del found[name]
+        self.resampled |= {name: torch.stack(own) for name, own in found.items()}
+
+    def _add_batch(
+        self, scorings: dict[str, PerSampleScores], batch: Batch, weights: Tensor | None, number: int
+    ) -> None:
         """Let each of ``scorings`` attribute a batch; one that fails is taken out and reported."""
         for name in list(scorings):
             try:
                 if not scorings[name].draws:
                     with self.seconds.of(name):
-                        _add(scorings[name], batch)
+                        _add(scorings[name], batch, weights)
                     continue
                 with drawing, self.seconds.of(name):
                     _seed_everything(self.seed, number)
-                    _add(scorings[name], batch)
+                    _add(scorings[name], batch, weights)
             except Exception as error:
                 self._fail(name, error)
                 del scorings[name]
@@ -171,9 +228,21 @@ class Ranker:
         for name, method in measured.items():
             try:
                 with self.seconds.of(name):
-                    scores[name] = _first(method.attribute(batches, attribute_to_layer_input=self.site.at_input))
+                    scores[name] = self._measured_alone(name, method, batches)
             except Exception as error:
                 self._fail(name, error)
+        return scores
+
+    def _measured_alone(self, name: str, method: LayerDatasetAttribution, batches: Batches) -> Tensor:
+        """Return the scores of a method that makes passes of its own, and keep those of the resamples."""
+        if not isinstance(batches, ResampledBatches) or _has_own_attribute(method):
+            self.order_only[name] = "its class has an attribute of its own"
+            return _first(method.attribute(batches, attribute_to_layer_input=self.site.at_input))
+        (answer,) = method.statistics_of(batches, at_input=self.site.at_input)
+        if batches.settle():
+            (answer,) = method.statistics_of(batches, at_input=self.site.at_input)
+        scores = _first(method.results([answer]))
+        self._score_resamples({name: (method.held(*answer.statistics[0]), answer)}, batches.resamples)
         return scores
 
     def _called(self, functions: Mapping[str, RankingFunction], batches: Batches) -> dict[str, Tensor]:
@@ -189,7 +258,15 @@ class Ranker:
         return scores
 
     def _fail(self, name: str, error: Exception) -> None:
-        self.failed[name] = str(error).splitlines()[0] if str(error) else type(error).__name__
+        self.failed[name] = _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _has_own_attribute(method: LayerDatasetAttribution) -> bool:
+    return type(method).attribute is not LayerDatasetAttribution.attribute
 
 
 def _first(scores: Any) -> Tensor:
@@ -206,7 +283,8 @@ def _seed_everything(*seed: int) -> None:
     torch.manual_seed(number)
 
 
-def _add(scoring: PerSampleScores, batch: Batch) -> None:
+def _add(scoring: PerSampleScores, batch: Batch, weights: Tensor | None) -> None:
     """Add the batch in pieces that a path method can hold."""
     for start in range(0, len(batch.target), SAMPLES_AT_A_TIME):
-        scoring.add(batch.take(slice(start, start + SAMPLES_AT_A_TIME)))
+        piece = slice(start, start + SAMPLES_AT_A_TIME)
+        scoring.add(batch.take(piece), None if weights is None else weights[piece])

@@ -26,6 +26,7 @@ def row_of(rank: str, curve: DeficitCurve, yardstick: Yardstick | None, gap_inte
         "p_raw": curve.p_raw,
         "p_exact": curve.p_exact,
         "ties": curve.ties,
+        "resamples": len(curve.resampled_areas),
         "seconds": curve.provenance.ranking_seconds.get(curve.name, np.nan),
     }
     return row if yardstick is None else row | _with_ends("share", *yardstick.share(curve))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from captum_ablate.evaluation.claims import PLAIN, Headings
 from captum_ablate.evaluation.pairs import Pairs
 from captum_ablate.evaluation.provenance import Provenance
 from captum_ablate.inputs.wording import columns, counted, distinct, isolated, number, visible
@@ -25,7 +26,7 @@ _LATEX = {c: rf"\{c}" for c in "#$%&_{}"} | {
 }
 
 
-def as_text(shown: pd.DataFrame, kind: str) -> str:
+def as_text(shown: pd.DataFrame, headings: Headings = PLAIN) -> str:
     """Return the table as aligned text: words to the left, numbers to the right, intervals after their value.
 
     An interval that does not exist (of one sample, of one random order) is left out.
@@ -37,11 +38,11 @@ def as_text(shown: pd.DataFrame, kind: str) -> str:
         texts = [value if isinstance(value, str) else number(name, value) for value in shown[name]]
         if name == "method":
             texts = distinct(texts, MOST_COLUMNS)
-        heading = name.replace("_", " ")
+        heading = headings.rank if name == "rank" else name.replace("_", " ")
         if f"{name}_low" in shown and not shown[[f"{name}_low", f"{name}_high"]].isna().all(axis=None):
             ends = zip(texts, shown[f"{name}_low"], shown[f"{name}_high"], strict=True)
             texts = [text if np.isnan(low + high) else f"{text} [{low:.3f}, {high:.3f}]" for text, low, high in ends]
-            heading += f" [95 % {kind}]" if name == "gap" else " [95 %]"
+            heading += f" [{headings.interval}]" if name == "gap" else " [95 %]"
         width = max(map(columns, [heading, *texts]))
         spaces = [" " * (width - columns(text)) for text in (heading, *texts)]
         is_word = name in ("rank", "method")
@@ -50,13 +51,13 @@ def as_text(shown: pd.DataFrame, kind: str) -> str:
     return "\n".join("  ".join(row).rstrip() for row in zip(*parts, strict=True))
 
 
-def as_latex(shown: pd.DataFrame) -> str:
+def as_latex(shown: pd.DataFrame, headings: Headings = PLAIN) -> str:
     """Return the table for LaTeX with booktabs' rules; rows whose rank may be the first are bold."""
     names = [name for name in shown.columns if not name.endswith(("_low", "_high"))]
     lines = [
         r"\begin{tabular}{" + "".join("l" if name in ("rank", "method") else "r" for name in names) + "}",
         r"\toprule",
-        " & ".join(_heading(shown, name) for name in names) + r" \\",
+        " & ".join(_heading(shown, name, headings) for name in names) + r" \\",
         r"\midrule",
     ]
     for row in shown.to_dict("records"):
@@ -67,8 +68,11 @@ def as_latex(shown: pd.DataFrame) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _heading(shown: pd.DataFrame, name: str) -> str:
-    return name.replace("_", " ") + (r" [95\,\%]" if f"{name}_low" in shown else "")
+def _heading(shown: pd.DataFrame, name: str, headings: Headings) -> str:
+    if name == "rank":
+        return headings.rank
+    interval = headings.level.replace(" %", r"\,\%") if name == "gap" else r"95\,\%"
+    return name.replace("_", " ") + (f" [{interval}]" if f"{name}_low" in shown else "")
 
 
 def _latex_cell(row: Mapping[Any, Any], name: str) -> str:
@@ -93,7 +97,7 @@ def _latex_number(name: str, value: float) -> str:
 def verdict(board: pd.DataFrame, pairs: Pairs, provenance: Provenance) -> str:
     """Return who finds the units best, and how many methods beat random orders, in one or two sentences."""
     best = [row["method"] for row in board.to_dict("records") if row["rank"].split("-")[0] == "1"]
-    sentences = [_winners(best, board, pairs)]
+    sentences = [_winners(best, board, pairs, "" if provenance.ranking_resamples else " in these rankings")]
     if provenance.in_sample:
         sentences.append(
             "The ranking was made on the samples that are evaluated, so this says nothing about other samples."
@@ -110,18 +114,18 @@ def verdict(board: pd.DataFrame, pairs: Pairs, provenance: Provenance) -> str:
     return " ".join(sentences)
 
 
-def _winners(best: Sequence[str], board: pd.DataFrame, pairs: Pairs) -> str:
+def _winners(best: Sequence[str], board: pd.DataFrame, pairs: Pairs, where: str) -> str:
     first = board.iloc[0]
     gap = f"gap {number('gap', first['gap'])} [{number('gap', first['gap_low'])}, {number('gap', first['gap_high'])}]"
     if len(board) == 1:
         return f"{visible(first['method'])} has a {gap}."
     if len(best) > 1:
         named = " and ".join([", ".join(map(visible, best[:-1])), visible(best[-1])])
-        return f"The data cannot tell which of {named} finds the units best."
+        return f"The data cannot tell which of {named} finds the units best{where}."
     second = board.iloc[1]["method"]
     lead = pairs.difference(pairs.names.index(first["method"]), pairs.names.index(second))
     sure = f", p {number('p', lead.p)}" if not np.isnan(lead.p) else ""
     return (
-        f"{visible(first['method'])} finds the units best: {gap}, {number('gap', lead.value)} "
+        f"{visible(first['method'])} finds the units best{where}: {gap}, {number('gap', lead.value)} "
         f"[{number('gap', lead.interval.low)}, {number('gap', lead.interval.high)}] above {visible(second)}{sure}."
     )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_ablate.evaluation.curve import deficit_areas
+from captum_ablate.evaluation.areas import deficit_areas
 from captum_ablate.evaluation.provenance import Provenance
 from captum_ablate.statistics.null import against_chance, holm
 

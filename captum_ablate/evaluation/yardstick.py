@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from captum_ablate.ablation import Engine, Located, Plan, Reference, ReferenceOption, is_same_reference, reference_name
 from captum_ablate.ablation.metrics import Metric, metric_name
 from captum_ablate.attr import LayerShapleyValue
-from captum_ablate.evaluation.curve import DeficitCurve, deficit_areas
+from captum_ablate.evaluation.areas import deficit_areas
+from captum_ablate.evaluation.curve import DeficitCurve
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.wording import counted
 from captum_ablate.statistics.intervals import LEVEL, NO_INTERVAL, Floats, Interval
+from captum_ablate.statistics.ranking_noise import RankingNoise
 from captum_ablate.statistics.ratio import fieller_interval
 
 NAME = "Shapley value (yardstick)"
@@ -176,13 +178,15 @@ class Yardstick:
     def share(self, curve: DeficitCurve) -> tuple[float, Interval]:
         """Return the gap of ``curve`` over that of the yardstick, with Fieller's interval.
 
-        It covers samples, which both have in common, and permutations. It is for these rankings. NaN unless the
+        It covers samples, which both have in common, permutations, and the ranking data of ``curve`` where it was
+        ranked again on resamples of them; those of the yardstick are held. NaN unless the
         yardstick's own interval is above 0. A share may exceed 1: Shapley values are estimated, and made on other
         samples; where more than two units interact, another order may earn more.
         """
         if not self.has_shares:
             return float("nan"), NO_INTERVAL
-        noise = np.array([[0.0, 0.0], [0.0, self.noise]])
+        ranking = RankingNoise.of(curve.resampled_gap_areas.numpy())
+        noise = np.array([[ranking.variance, 0.0], [0.0, self.noise]])
         return fieller_interval(curve.gap_areas.numpy(), self.curve.gap_areas.numpy(), noise, len(self.areas) - 1)
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from captum_ablate.inputs.batch import Batch, Name, as_tuple
 from captum_ablate.inputs.checks import Checks, float_type_of
-from captum_ablate.inputs.fingerprint import DataDigest
+from captum_ablate.inputs.fingerprint import DataDigest, sample_digests
 from captum_ablate.inputs.forms import is_input, is_target, refuse_other_data
 from captum_ablate.inputs.model import device_of
 from captum_ablate.inputs.shared import RowsSeen, shared_by_accident
@@ -44,6 +44,7 @@ class Batches:
         self._started, self._rows = False, RowsSeen()
         self._shared: tuple[Name, ...] | None = None
         self._keeps_digest = False
+        self._digests: tuple[Batch, list[bytes] | None] | None = None
         self.digest: DataDigest | None = None
         """The samples of the first whole pass, if ``keep_digest`` was called before it."""
 
@@ -70,6 +71,12 @@ class Batches:
         except TypeError:
             return None
         return n - n % self._source.batch_size if self._source.drop_last else n
+
+    def digests(self, batch: Batch) -> list[bytes] | None:
+        """Return ``sample_digests`` of the batch that came last, taken once."""
+        if self._digests is None or self._digests[0] is not batch:
+            self._digests = batch, sample_digests(batch)
+        return self._digests[1]
 
     def keep_digest(self) -> None:
         """Take the digests of the samples during the next whole pass."""
@@ -100,7 +107,7 @@ class Batches:
             batch = batch._replace(shared=(*batch.shared, *(self._shared or ())))
             self._rows.look(batch, number)
             if digest is not None:
-                digest.add(batch)
+                digest.add(batch, self.digests(batch))
             yield batch
         if empty:
             raise ValueError("the data set is empty: no batch with at least one sample came")

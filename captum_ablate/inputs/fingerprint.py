@@ -63,10 +63,10 @@ class DataDigest:
         self.n = 0
         self.known = True
 
-    def add(self, batch: Batch) -> None:
-        """Count the samples of a batch."""
+    def add(self, batch: Batch, digests: list[bytes] | None = None) -> None:
+        """Count the samples of a batch; ``digests`` are theirs, if they were taken before."""
         self.n += len(batch.target)
-        found = sample_digests(batch) if self.known else None
+        found = digests or (sample_digests(batch) if self.known else None)
         if found is None:
             self.known = False
             self.samples.clear()

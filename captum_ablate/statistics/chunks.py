@@ -19,11 +19,21 @@ CHUNK_VALUES_ELSEWHERE = 2**22
 
 
 class Chunk(NamedTuple):
-    """Values ``[n, units]`` on the CPU, in their own type, with their labels and the sizes of the batches joined."""
+    """Values ``[n, units]`` on the CPU, in their own type, with their labels and the sizes of the batches joined.
+
+    ``weights [n, resamples]`` say how often each resample holds a sample; None without resamples.
+    """
 
     values: Tensor
     labels: Labels
     sizes: list[int]
+    weights: Tensor | None = None
+
+    def resampled(self, number: int) -> tuple[Tensor, Labels]:
+        """Return the values and labels of a resample: each sample as often as it holds it."""
+        assert self.weights is not None
+        rows = torch.repeat_interleave(self.weights[:, number])
+        return self.values[rows], Labels.of(self.labels.target[rows])
 
 
 class Chunks:
@@ -45,7 +55,9 @@ class Chunks:
             return None
         batches, self._pending, self._values = self._pending, [], 0
         values, target = joined([b.values for b in batches]), joined([b.target for b in batches])
-        return Chunk(values.cpu(), Labels.of(target.cpu()), [len(b.target) for b in batches])
+        weights = [b.weights for b in batches if b.weights is not None]
+        sizes = [len(b.target) for b in batches]
+        return Chunk(values.cpu(), Labels.of(target.cpu()), sizes, torch.cat(weights) if weights else None)
 
 
 class Rows:

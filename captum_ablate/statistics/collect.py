@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, layer_name
+from captum_ablate.inputs.resamples import ResampledBatches
 from captum_ablate.inputs.targets import classes_or_zeros
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.activations import activations
@@ -35,10 +36,14 @@ class LayerRequest:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """The answer, for each tensor of the layer's output: its shape in the first batch, and the statistics."""
+    """The answer, for each tensor of the layer's output: its shape in the first batch, and the statistics.
+
+    ``of_resample(number)`` returns the statistics of a resample, if the batches have resamples.
+    """
 
     shapes: tuple[torch.Size, ...]
     statistics: tuple[tuple[Statistic, ...], ...]
+    of_resample: Callable[[int], tuple[tuple[Statistic, ...], ...]] | None = None
 
 
 def collect(
@@ -55,7 +60,8 @@ def collect(
 
     The same layer with the same units is pooled once, and the same request counted once. A second pass is made only
     for histograms whose edges depend on the range of the data, and only if the activations exceed ``TABLE_BYTES``.
-    Listeners hear the first pass only; ``collect`` raises what they raise.
+    Listeners hear the first pass only; ``collect`` raises what they raise. ``ResampledBatches`` are summed up for each
+    resample, too: bin edges are those of all samples.
 
     Args:
         forward_func: the model, or a function that runs it.
@@ -102,7 +108,19 @@ def collect(
     for key, own_norms in norms.items():
         for statistics, one_norm in zip(found[key], own_norms, strict=True):
             statistics[WeightNormsRequest()] = one_norm
-    return [_answer(one, shapes, found) for one in requests]
+    answers = [_answer(one, shapes, found) for one in requests]
+    if not isinstance(batches, ResampledBatches):
+        return answers
+
+    def of_resample(request: LayerRequest, number: int) -> tuple[tuple[Statistic, ...], ...]:
+        resampled = {
+            key: [{**found[key][k], **total.of_resample(number)} for k, total in enumerate(sums[key])]
+            for key in _by_key(request)
+        }
+        return _answer(request, shapes, resampled).statistics
+
+    pairs = zip(requests, answers, strict=True)
+    return [replace(answer, of_resample=partial(of_resample, one)) for one, answer in pairs]
 
 
 _Key = tuple[nn.Module, UnitAxis, bool]
@@ -142,10 +160,13 @@ def _pooled(
         axes=[list(dict.fromkeys(axis for axis, _ in own)) for own in axes.values()],
     ):
         target = classes_or_zeros(batch.target)
+        weights = batches.batch_weights if isinstance(batches, ResampledBatches) else None
         yield (
             batch,
             {
-                (layer, axis, squared): [PooledBatch(part[k][0], target, *part[k][1:]) for part in parts]
+                (layer, axis, squared): [
+                    PooledBatch(part[k][0], target, *part[k][1:])._replace(weights=weights) for part in parts
+                ]
                 for (layer, own), parts in zip(axes.items(), taken, strict=True)
                 for k, (axis, squared) in enumerate(own)
             },

@@ -33,7 +33,7 @@ def mean_interval(values: Floats) -> Interval:
     n = len(values)
     if n < 2:
         return Interval(np.nan, np.nan)
-    return _t_interval(float(values.mean()), float(values.var(ddof=1)) / n, n - 1)
+    return t_interval(float(values.mean()), float(values.var(ddof=1)) / n, n - 1)
 
 
 def over_networks(values: Floats) -> Interval:
@@ -85,7 +85,7 @@ def ratio_interval(above: Floats, below: Floats) -> tuple[float, Interval]:
     if len(above) < 2:
         return ratio, Interval(np.nan, np.nan)
     variance = float((above - ratio * below).var(ddof=1)) / (len(above) * bottom**2)
-    return ratio, _t_interval(ratio, variance, len(above) - 1)
+    return ratio, t_interval(ratio, variance, len(above) - 1)
 
 
 def mean_bands(values: Floats) -> tuple[Floats, Floats]:
@@ -123,7 +123,7 @@ def two_way_interval(values: Floats) -> Interval:
         total, degrees = float(squares[larger]), float(freedom[larger])
     else:
         degrees = total**2 / float((squares**2 / freedom).sum())
-    return _t_interval(float(grand), total / (n * orders), degrees)
+    return t_interval(float(grand), total / (n * orders), degrees)
 
 
 def paired_p(difference: Floats) -> float:
@@ -155,6 +155,7 @@ def _bounded_half(values: Floats, span: float) -> Floats:
     return half
 
 
-def _t_interval(mean: float, variance: float, degrees: float) -> Interval:
+def t_interval(mean: float, variance: float, degrees: float) -> Interval:
+    """Return Student's t interval of a mean whose variance is known to so many ``degrees`` of freedom."""
     half = float(stats.t.ppf((1 + LEVEL) / 2, degrees)) * np.sqrt(max(variance, 0.0))
     return Interval(float(mean - half), float(mean + half))

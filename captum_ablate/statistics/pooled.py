@@ -21,7 +21,7 @@ class PooledBatch(NamedTuple):
     """Pooled activations of a batch: ``values [n, units]``, ``target [n]``, the number of positions averaged.
 
     ``shape`` and ``dtype`` are those of the tensor before pooling. Values lie on any device; they are float64, or of
-    the layer's own type if nothing was averaged.
+    the layer's own type if nothing was averaged. ``weights [n, resamples]`` say how often each resample holds a sample.
     """
 
     values: Tensor
@@ -29,6 +29,7 @@ class PooledBatch(NamedTuple):
     positions: int
     shape: torch.Size
     dtype: torch.dtype = torch.float64
+    weights: Tensor | None = None
 
 
 def pooled_activations(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from captum_ablate import CumulativeAblationEvaluator, DeficitCurve
-from captum_ablate.evaluation.curve import deficit_areas
+from captum_ablate.evaluation.areas import deficit_areas
 from captum_ablate.evaluation.provenance import Provenance
 
 mpl.use("Agg")

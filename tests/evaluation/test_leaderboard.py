@@ -30,7 +30,16 @@ def test_the_board_holds_what_the_curves_say(comparison):
     columns = ["rank", "method"]
     for name in NUMBERS:
         columns += [name, f"{name}_low", f"{name}_high"]
-    assert list(comparison.leaderboard.columns) == [*columns, "z", "p", "p_raw", "p_exact", "ties", "seconds"]
+    assert list(comparison.leaderboard.columns) == [
+        *columns,
+        "z",
+        "p",
+        "p_raw",
+        "p_exact",
+        "ties",
+        "resamples",
+        "seconds",
+    ]
     for row in comparison.leaderboard.to_dict("records"):
         curve = comparison[row["method"]]
         for name in NUMBERS:
@@ -67,7 +76,7 @@ def test_print_is_the_table_of_the_design(comparison):
     )
     assert [note] == comparison.notes
     assert re.split(r" {2,}", lines[0]) == [
-        "rank", "method", "gap [95 % interval]", "z", "p", "deletion", "insertion",
+        "rank of these orders", "method", "gap [95 % interval for these rankings]", "z", "p", "deletion", "insertion",
     ]  # fmt: skip
     for text, row in zip(lines[1:6], comparison.leaderboard.to_dict("records"), strict=True):
         assert re.split(r" {2,}", text) == [

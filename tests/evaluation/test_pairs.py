@@ -87,7 +87,8 @@ def test_the_verdict_names_the_best_and_its_lead(setting):
     comparison = scored(model, data, {"good": best, "bad": -best}, metric="logit", n_random=10)
     lead = comparison.versus("good", "bad")
     assert re.fullmatch(
-        r"good finds the units best: gap [\d.]+ \[[\d.]+, [\d.]+\], [\d.]+ \[[\d.]+, [\d.]+\] above bad, p \S+\. "
+        r"good finds the units best in these rankings: gap [\d.]+ \[[\d.]+, [\d.]+\], "
+        r"[\d.]+ \[[\d.]+, [\d.]+\] above bad, p \S+\. "
         r"\d of 2 methods beats? random orders \(5 %, corrected for the number of methods\)\.",
         comparison.verdict,
     )
@@ -98,7 +99,7 @@ def test_the_verdict_says_what_the_data_cannot_tell(setting):
     model, data, _ = setting
     same = torch.arange(8.0)
     comparison = scored(model, data, {"a": same, "b": same * 2}, n_random=0)
-    assert comparison.verdict == "The data cannot tell which of a and b finds the units best."
+    assert comparison.verdict == "The data cannot tell which of a and b finds the units best in these rankings."
 
 
 def test_the_verdict_on_one_method_is_of_chance_alone(setting):
@@ -112,7 +113,9 @@ def test_latex_has_the_printed_columns_and_the_best_in_bold(comparison):
     text = comparison.to_latex()
     lines = text.splitlines()
     assert lines[0] == r"\begin{tabular}{llrrrrr}"
-    assert lines[2].startswith(r"rank & method & gap [95\,\%] & z & p & deletion & insertion")
+    assert lines[2].startswith(
+        r"rank of these orders & method & gap [95\,\% for these rankings] & z & p & deletion & insertion"
+    )
     rows = lines[4:-2]
     assert len(rows) == len(comparison)
     for row, line in zip(comparison.leaderboard.to_dict("records"), rows, strict=True):

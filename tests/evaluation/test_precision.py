@@ -202,7 +202,7 @@ def test_samples_used_and_the_kind_of_interval_are_said_wherever_results_are_sho
         assert used in text
         assert kind in text
     assert "known to ±0.1" in str(drawn)
-    assert "gap [95 % sequence]" in str(drawn)
+    assert "gap [95 % sequence for these rankings]" in str(drawn)
     assert "deletion [95 %]" in str(drawn)
     assert " p\n" not in str(drawn)
     low, high = drawn["good"].deletion_interval
