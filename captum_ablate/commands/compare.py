@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace) -> None:
         for reference in dict.fromkeys(options.reference or ["zero"])
     }
     data = compare_data.read(options, model.prepare)
-    compare_data.check_classes(module, data.evaluation, options)
+    compare_data.check_classes(module, data, options)
     folder = RunFolder.opened(
         options.out, _settings(options, module, methods, data), resume=options.resume, command=options.command_line
     )

@@ -48,8 +48,9 @@ def read(options: argparse.Namespace, own: Callable[[Any], Any] | None) -> Parts
     if options.samples is not None:
         data = {o: halves.at_most(one, options.samples, options.seed, o) for o, one in data.items()}
     how = next((one.preparation.words for one in data.values() if isinstance(one, Images)), None)
+    data = {o: _read_images(one, options) for o, one in data.items()}
     parts = (data["--ranking-data"], data["--data"]) if len(data) == 2 else halves.halves(data["--data"], options.seed)
-    ranking, evaluation = (_read_images(one, options) for one in parts)
+    ranking, evaluation = parts
     settings = {
         "data": options.data,
         "ranking data": options.ranking_data,
@@ -62,26 +63,31 @@ def read(options: argparse.Namespace, own: Callable[[Any], Any] | None) -> Parts
     return Parts(ranking, evaluation, _baselines(ranking, options.seed), words, settings)
 
 
-def check_classes(model: nn.Module, data: Any, options: argparse.Namespace) -> None:
-    """Raise if the classes of the data cannot be those of the model's outputs, as its first batch shows them.
+def check_classes(model: nn.Module, data: Parts, options: argparse.Namespace) -> None:
+    """Raise if the classes of the data cannot be those of the model's outputs.
+
+    Of data that are not in memory, the first batch is looked at.
 
     The subfolders of a folder must be as many as the outputs, since they are numbered by their place.
     """
     if ":" in options.metric:  # of the user's own, which takes any target
         return
     with user_code.naming_errors(options):
-        batch = next(iter(as_batches(data, forward_func=model, batch_size=2)))
+        first = [
+            next(iter(as_batches(part, forward_func=model, batch_size=2))) for part in (data.evaluation, data.ranking)
+        ]
         with torch.no_grad():
-            outputs = call(model, batch)
+            outputs = call(model, first[0])
     outputs = getattr(outputs, "logits", outputs)
-    classes = classes_of(_targets(data, batch))
+    parts = zip((data.evaluation, data.ranking), first, strict=True)
+    classes = classes_of(torch.cat([_targets(part, batch).flatten().cpu() for part, batch in parts]))
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2 or classes is None:
         return  # what one logit, or an output of another form, means is checked where it is scored
     k, largest = outputs.shape[1], int(classes.max())
     if largest >= k or int(classes.min()) < 0:
         raise ValueError(
-            f"the model has {k} outputs, for the classes 0 to {k - 1}, and the labels of --data {options.data} go from "
-            f"{int(classes.min())} to {largest}"
+            f"the model has {k} outputs, for the classes 0 to {k - 1}, and the labels of the data {options.data} go "
+            f"from {int(classes.min())} to {largest}"
         )
     if options.data.startswith(image_folder.PREFIX) and largest + 1 != k:
         raise ValueError(

@@ -71,9 +71,9 @@ def load(model: nn.Module, weights: Weights, what: str) -> None:
 
 
 def classes_of(weights: Weights) -> int | None:
-    """Return the number of classes of a classifier: the rows of its last matrix; None if it has no matrix."""
-    matrices = [value for value in weights.values() if value.ndim == 2]
-    return len(matrices[-1]) if matrices else None
+    """Return the number of classes of a classifier: the rows of its last matrix or kernel; None if it has none."""
+    heads = [value for value in weights.values() if value.ndim >= 2]
+    return len(heads[-1]) if heads else None
 
 
 def _first(what: str, names: list[str]) -> str:

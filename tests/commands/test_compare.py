@@ -166,7 +166,7 @@ def test_results_that_no_run_made_are_not_written_into(here, capsys):
         (["--device", "abacus"], "--device abacus cannot be used: "),
         (
             ["--data", "my_code:many"],
-            "the model has 3 outputs, for the classes 0 to 2, and the labels of --data my_code:",
+            "the model has 3 outputs, for the classes 0 to 2, and the labels of the data my_code:many go",
         ),
         (["--random", "-1"], "n_random must be"),
         (["--model", "my_code:load"], "--model my_code:load must be or return an nn.Module; got tuple"),
