@@ -225,5 +225,6 @@ _NAMES: dict[Rule, str] = {
     _split: "split split_with_sizes unbind",
     _item: "getitem",
 }
+ELEMENTWISE = tuple(_NAMES[_elementwise].split())
 RULES = {name: rule for rule, names in _NAMES.items() for name in names.split()}
 """The operators that may act on each unit alone, by their names without overload."""
