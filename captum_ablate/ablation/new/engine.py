@@ -21,10 +21,11 @@ from torch.utils._pytree import tree_flatten
 from captum_ablate.ablation.hook_loop import Probe
 from captum_ablate.ablation.metric_table import MetricTable, Outputs
 from captum_ablate.ablation.metrics import Metric, class_outputs
+from captum_ablate.ablation.new.capture import capture
 from captum_ablate.ablation.new.checks import CLOSE, TOLERANCE, equal
 from captum_ablate.ablation.new.choose import ZERO, Chooser, Differs, modules_around, repays
-from captum_ablate.ablation.new.graph import CannotCapture, ReadsPrefix, capture
-from captum_ablate.ablation.new.hooked import FullPasses, Look
+from captum_ablate.ablation.new.graph import CannotCapture
+from captum_ablate.ablation.new.hooked import FEW, FullPasses, Look
 from captum_ablate.ablation.new.suffix import Opened, Suffix, Way
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.ablation.reference import Reference
@@ -206,12 +207,12 @@ class Engine:
 
     def _new_capture(self, batch: Batch, look: Look, batches: float) -> Captured:
         passes = self._passes
-        own = partial(capture, passes.forward_func, passes.sites, look.activations, batch)
+        own = partial(capture, passes.forward_func, passes.sites, look.activations)
         with unchanged(passes.forward_func):
             try:
-                graph = own(whole=False)
-            except ReadsPrefix:
-                graph = own(whole=True)
+                graph = own(batch if batch.why_whole() else batch.take(slice(FEW)), whole=False)
+            except CannotCapture:
+                graph = own(batch, whole=True)
         suffix = Suffix(graph, passes.sites)
         masks = (len(self._plan) + 1) * batches
         return Captured(suffix, Chooser(suffix, self._plan, len(batch.target), masks))

@@ -1,0 +1,107 @@
+"""Tidy a captured graph: no in-place operators, no reading of memory as it lies, constants computed; or refuse it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils._pytree import tree_leaves
+
+from captum_ablate.ablation.new.graph import CannotCapture, argument, aten, attribute, name_of, resized
+
+IN_PLACE = frozenset(
+    "relu_ hardtanh_ silu_ hardswish_ hardsigmoid_ leaky_relu_ elu_ sigmoid_ tanh_ add_ sub_ mul_".split()  # noqa: SIM905
+)
+"""In-place operators whose other form returns the same numbers."""
+VIEWS = (aten.view.default, aten._unsafe_view.default, aten.view_copy.default)
+
+
+def functional(root: fx.GraphModule, trace_away: Callable[[fx.GraphModule], fx.GraphModule]) -> fx.GraphModule:
+    """Return a graph without in-place operators.
+
+    Those whose writing nobody else sees are replaced; if there are others, ``trace_away`` traces the graph once more.
+    """
+    nodes = list(root.graph.nodes)
+    place = {node: k for k, node in enumerate(nodes)}
+    aliases: dict[int, list[fx.Node]] = {}
+    for node in nodes:
+        for value in tree_leaves(node.meta.get("val")):
+            if isinstance(value, Tensor):
+                aliases.setdefault(_memory(value), []).append(node)
+    for node in filter(writes, nodes):
+        if not _is_plain(node) or _is_seen(node, aliases, place):
+            return trace_away(root)
+        node.target = getattr(getattr(aten, name_of(node)[:-1]), node.target._overloadname)
+    return root
+
+
+def _is_seen(node: Any, aliases: dict[int, list[fx.Node]], place: dict[fx.Node, int]) -> bool:
+    """Tell whether what an in-place operator writes to is read later by another node than its own."""
+    older = [other for other in aliases[_memory(node.args[0].meta["val"])] if place[other] < place[node]]
+    return any(place[user] > place[node] for other in older for user in other.users)
+
+
+def _memory(fake: Tensor) -> int:
+    return fake.untyped_storage()._cdata
+
+
+def writes(node: Any) -> bool:
+    """Tell whether an operator writes to one of its arguments."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _is_plain(node: Any) -> bool:
+    """Tell whether an in-place operator returns what its other form does: same type, on a value of the graph itself."""
+    types = {a.meta["val"].dtype for a in node.all_input_nodes if "val" in a.meta}
+    return name_of(node) in IN_PLACE and len(types) == 1 and node.args[0].op != "get_attr"
+
+
+def refuse(root: fx.GraphModule) -> None:
+    """Raise unless a graph repeats what the model does."""
+    for node in root.graph.nodes:
+        if node.op != "call_function" or node.target is operator.getitem:
+            continue
+        if not isinstance(node.target, torch._ops.OpOverload) or node.target.namespace not in ("aten", "prims"):
+            raise CannotCapture(f"{node.target} is not an operator of PyTorch")
+        if writes(node):
+            raise CannotCapture(f"{node.target} writes to what the model keeps")
+        if torch.Tag.nondeterministic_seeded in node.target.tags and argument(node, "dropout_p", 1.0) != 0:
+            raise CannotCapture(f"{node.target} is random")
+
+
+def forget_memory(root: fx.GraphModule) -> None:
+    """Make operators independent of how values lie in memory: at run time they may lie otherwise."""
+    for node in root.graph.nodes:
+        if node.target in VIEWS:  # a value in another memory format cannot be viewed, but can be reshaped
+            node.target = aten.reshape.default
+        elif node.target is aten.as_strided.default:
+            source, new = node.args[0].meta["val"], node.meta["val"]
+            axes = zip(new.shape, source.stride(), new.stride(), strict=False)
+            if source.shape != new.shape or any(size > 1 and a != b for size, a, b in axes) or new.storage_offset():
+                raise CannotCapture("as_strided reads memory as it lies")
+            node.replace_all_uses_with(node.args[0])
+    root.graph.eliminate_dead_code()
+
+
+def compute_constants(root: fx.GraphModule) -> None:
+    """Put the value of every operator that no input reaches (the transpose of a weight, say) in its place."""
+    known: dict[fx.Node, Any] = {}
+    for node in list(root.graph.nodes):
+        if node.op == "get_attr":
+            known[node] = attribute(root, node.target)
+        elif node.op == "call_function" and all(a in known for a in node.all_input_nodes):
+            if resized(node.args, 1) != node.args:
+                continue  # made for each sample
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+            with torch.no_grad():
+                known[node] = value = node.target(*args, **kwargs)
+            if isinstance(value, Tensor):
+                root.register_buffer(f"constant_{node.name}", value)
+                with root.graph.inserting_before(node):
+                    new = root.graph.get_attr(f"constant_{node.name}")
+                new.meta, known[new] = node.meta, value
+                node.replace_all_uses_with(new)
+    root.graph.eliminate_dead_code()
