@@ -19,14 +19,19 @@ def is_finite(*tensors: Tensor) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
-def equal(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
-    """Tell whether two outputs are equal, up to ``tolerance`` of the largest number. NaN equals NaN."""
+def equal(a: Any, b: Any, tolerance: float = TOLERANCE, like: Any = None) -> bool:
+    """Tell whether two outputs are equal, up to ``tolerance`` of the largest number, also of ``like``. NaN equals NaN.
+
+    ``like`` are outputs of the same network, whose size says what rounding is small where ``a`` and ``b`` are near 0.
+    """
+    least = max(map(_largest, _tensors(like)), default=0.0)
     pairs = list(zip(_tensors(a), _tensors(b), strict=False))
-    return len(_tensors(a)) == len(_tensors(b)) and all(
-        x.shape == y.shape
-        and (torch.equal(x, y) or torch.allclose(x, y, rtol=tolerance, atol=tolerance * _largest(y), equal_nan=True))
-        for x, y in pairs
-    )
+
+    def close(x: Tensor, y: Tensor) -> bool:
+        largest = max(_largest(y), least)
+        return torch.equal(x, y) or torch.allclose(x, y, rtol=tolerance, atol=tolerance * largest, equal_nan=True)
+
+    return len(_tensors(a)) == len(_tensors(b)) and all(x.shape == y.shape and close(x, y) for x, y in pairs)
 
 
 def difference(a: Any, b: Any) -> float:

@@ -62,6 +62,7 @@ def capture(
     for activation in activations:
         _refuse_type(activation, "an activation")
     mode, held = _QuickFake(allow_non_fake_inputs=True), tensors_of(forward_func)
+    mode._allow_unsafe_data_ptr_access = False  # a model that reads memory must fail here, not end the process
     with mode:
         given = [torch.empty((ROWS, *a.shape[1:]), dtype=a.dtype, device=a.device) for a in activations]
         arguments = _Arguments(batch, fake=whole)
@@ -78,8 +79,8 @@ def capture(
     root = functional(root, _traced_away)
     if any(n.op == "get_attr" and isinstance(attribute(root, n.target), FakeTensor) for n in root.graph.nodes):
         raise CannotCapture("a tensor of the pass was left elsewhere")
-    refuse(root)
     forget_memory(root)
+    refuse(root)
     compute_constants(root)
     places = [node for node in root.graph.nodes if node.op == "placeholder"]
     k = len(sites)

@@ -79,10 +79,12 @@ def repays(look: Look, modules: tuple[int, int], masks: int, batches: float) -> 
 class Chooser:
     """The way of one captured graph: chosen on its first batch, and kept."""
 
-    def __init__(self, suffix: Suffix, plan: Plan, n: int, masks: float) -> None:
-        self._suffix, self._plan, self._left = suffix, plan, masks
+    def __init__(self, suffix: Suffix, plan: Plan, n: int, masks: float, full: float) -> None:
+        self._suffix, self._plan, self._left, self._full = suffix, plan, masks, full
         self.best, self._rest = self._start(n)
         self._seconds: float | None = None
+        self.is_slow = False
+        """True if a full pass turned out faster; then ``outputs`` ends early."""
 
     def _start(self, n: int) -> tuple[Way, list[dict[str, Any]]]:
         """Return the way to begin with, and the changes of it to try."""
@@ -110,6 +112,15 @@ class Chooser:
         if not self._suffix.keeps_samples:
             return 1
         return int(max(1, min(LARGEST_STACK, STACK_BYTES // max(1, self._suffix.largest * n))))
+
+    def wants_closed_form(self, classes: int, n: int) -> bool:
+        """Tell whether the backward passes of a closed form cost less than the masks of the plan."""
+        return "closed form" in FORCED if FORCED is not None else len(self._plan) >= 4 + 3 * (classes / n)
+
+    @property
+    def description(self) -> str:
+        """The way in words, as far as this network has what it does."""
+        return str(replace(self.best, update=self.best.update and self._updates, fold=self.best.fold))
 
     def demote(self) -> bool:
         """Go back to the operators of a full pass; tell whether that is a change."""
@@ -139,10 +150,13 @@ class Chooser:
                 raise Differs(
                     f"the graph{f' ({self.best})' * (not self.best.is_exact)} differs from a full forward pass"
                 )
+            yield from self._wanted(found)
             if is_warm and len(some) == self.best.stack:
                 self._seconds = min(seconds, self._seconds or seconds)
+                self.is_slow = FORCED is None and self._seconds > self._full
+                if self.is_slow:
+                    return
             is_warm = True
-            yield from self._wanted(found)
 
     def _tried(
         self, opened: Callable[[Way], Opened], queue: list[int], known: Sequence[int], agrees: Judge

@@ -16,27 +16,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
 from captum_ablate.ablation.hook_loop import Probe
 from captum_ablate.ablation.metric_table import MetricTable, Outputs
 from captum_ablate.ablation.metrics import Metric, class_outputs
-from captum_ablate.ablation.new.capture import capture
+from captum_ablate.ablation.new.captured import CPU, Batches, Captured, Captures
 from captum_ablate.ablation.new.checks import CLOSE, TOLERANCE, equal
-from captum_ablate.ablation.new.choose import ZERO, Chooser, Differs, modules_around, repays
-from captum_ablate.ablation.new.graph import CannotCapture
-from captum_ablate.ablation.new.hooked import FEW, FullPasses, Look
-from captum_ablate.ablation.new.suffix import Opened, Suffix, Way
+from captum_ablate.ablation.new.choose import ZERO, Differs, modules_around, repays
+from captum_ablate.ablation.new.hooked import FullPasses, Look
+from captum_ablate.ablation.new.suffix import Opened, Way
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.ablation.reference import Reference
 from captum_ablate.ablation.site import Site
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, has_hooks
-from captum_ablate.inputs.unchanged import unchanged
 from captum_ablate.inputs.warnings import warn
 
-WHOLE = 32
-"""Samples up to which the check of a capture runs the whole batch."""
+SLOW = "full passes are faster"
 
 
 @dataclass(frozen=True)
@@ -60,15 +56,6 @@ class BatchOutputs:
     outputs: Callable[[Tensor], Any]
 
 
-@dataclass
-class Captured:
-    """The graph of one shape of inputs, and the way that its masks run."""
-
-    suffix: Suffix
-    chooser: Chooser
-    is_proven: bool = False
-
-
 class _Judge:
     """What the outputs of some masks must be, by full passes: of the intact mask, and of the half-ablated one."""
 
@@ -78,7 +65,8 @@ class _Judge:
     def __call__(self, number: int, outputs: Any, within: float) -> bool:
         if number == ZERO:
             return equal(outputs, class_outputs(self._look.outputs), within)
-        return self._passes.is_right(self._batch, self._plan, number, self._first, outputs)
+        mask = self._plan.mask(number, self._batch.target.device)
+        return self._passes.is_right(self._batch, mask, self._first, outputs, self._look.outputs)
 
 
 class Engine:
@@ -98,7 +86,9 @@ class Engine:
     ) -> None:
         self._passes, self._plan = FullPasses(forward_func, sites, references), plan
         self._metric_table = MetricTable(metric, plan, tick)
-        self._captured: dict[Any, Captured | str] = {}
+        self._captures = Captures(self._passes, plan)
+        self._has_looked = False
+        self._intact: Any = None
         self._seen: Probe | None = None
         self.restarts = 0
         """Number of runs restarted because the graph used by an earlier batch failed a later check."""
@@ -111,7 +101,7 @@ class Engine:
             self._seen = self._passes.put_in_order(seen)
         tables: list[Tensor] = []
         targets, first = [], 0
-        last: tuple[Batch, int] | None = None
+        last: tuple[Batch, int, Any] | None = None
         for batch in batches:
             try:
                 table = self._batch(batch, first, _batches_left(batches, len(tables)))
@@ -121,7 +111,7 @@ class Engine:
                     return self._restart(batches)
                 table = self._batch(batch, first, 1.0)
             self._passes.check_finite(batch, len(tables), table)
-            last = batch, first
+            last = batch, first, self._intact
             first += len(batch.target)
             tables.append(table.cpu())
             targets.append(batch.target.cpu().clone())  # a loader may reuse its memory
@@ -145,46 +135,48 @@ class Engine:
 
     def outputs_of(self, batch: Batch, first: int = 0) -> BatchOutputs:
         """Return the outputs of one batch under any masks, also under one mask a sample."""
-        passes = self._passes
-        look = self._looked(batch)
-        try:
-            captured = self._why_hooks or self._capture(batch, look)
-            if isinstance(captured, Captured):
-                opened = self._opened(captured, batch, first, look, Way())
-                zero = torch.zeros(1, self._plan.units, dtype=torch.bool)
-                judge = _Judge(passes, self._plan, batch, first, look)
-                half = self._plan.mask(self._plan.half, zero.device)[None]
-                with _without_autocast(batch):
-                    right = judge(ZERO, opened.outputs(zero), TOLERANCE)
-                    right = right and (captured.is_proven or judge(self._plan.half, opened.outputs(half), TOLERANCE))
-                if not right:
-                    raise Differs("the graph differs from a full forward pass")
-                captured.is_proven = True
-                return BatchOutputs(look.outputs, partial(_under, opened, batch))
-        except Differs as error:
-            self._fall_back(str(error))
+        passes, look = self._passes, self._looked(batch)
+        captured = self._captured(batch, look) if self._why_hooks is None else self._why_hooks
+        if isinstance(captured, Captured):
+            try:
+                opened = captured.opened(batch, look, self._replace(batch, first))
+                self._check(captured, opened, self._judge(batch, first, look), batch)
+                return BatchOutputs(look.outputs, partial(_under, opened(Way()), batch))
+            except Differs as error:
+                self._fall_back(str(error))
         return BatchOutputs(look.outputs, lambda mask: passes.ablated(batch, mask, first))
+
+    def _check(self, captured: Captured, opened: Batches, judge: _Judge, batch: Batch) -> None:
+        """Check the intact outputs of a batch, and once the half-ablated ones."""
+        numbers = {ZERO: torch.zeros(1, self._plan.units, dtype=torch.bool)}
+        if not captured.is_proven:
+            numbers[self._plan.half] = self._plan.mask(self._plan.half, CPU)[None]
+        for number, mask in numbers.items():
+            if not judge(number, _under(opened(Way()), batch, mask[0]), TOLERANCE):
+                raise Differs("the graph differs from a full forward pass")
+        captured.is_proven = True
 
     def _looked(self, batch: Batch) -> Look:
         """Return a plain pass; the first one must repeat what was seen before."""
         if self._seen is None:
             self._seen = self._passes.probe(batch)
         look = self._passes.look(batch)
-        if not self._captured and not self._executions:
+        if not self._has_looked:
             self._passes.check_repeats(batch, look.outputs, self._seen)
+            self._has_looked = True
+        self._intact = look.outputs
         return look
 
     def _batch(self, batch: Batch, first: int, batches: float) -> Tensor:
         """Return the metric ``[1 + masks, n]`` of one batch, intact first."""
         look = self._looked(batch)
-        if self._why_hooks is not None:
-            return self._hooked(batch, first, look, self._why_hooks)
-        key = _key(batch, look)
-        if key not in self._captured:
+        reason = self._why_hooks
+        if reason is None and self._captures.known(batch, look) is None:
             around = modules_around(self._passes.forward_func, self._passes.sites[0])  # type: ignore[arg-type]
-            if not repays(look, around, len(self._plan), batches):
-                return self._hooked(batch, first, look, "the job is small")
-        captured = self._capture(batch, look, batches)
+            reason = None if repays(look, around, len(self._plan), batches) else "the job is small"
+        captured = self._captured(batch, look, batches) if reason is None else reason
+        if isinstance(captured, Captured) and captured.chooser.is_slow:
+            captured = SLOW
         if isinstance(captured, str):
             return self._hooked(batch, first, look, captured)
         try:
@@ -194,60 +186,47 @@ class Engine:
                 raise
             return self._graphed(captured, batch, first, look)
 
-    def _capture(self, batch: Batch, look: Look, batches: float = 1.0) -> Captured | str:
-        """Return the graph for the shapes of a batch, or the reason why there is none."""
-        key = _key(batch, look)
-        if key not in self._captured:
-            try:
-                self._captured[key] = self._new_capture(batch, look, batches)
-            except CannotCapture as error:
-                self._captured[key] = str(error)
-                self._warn(str(error))
-        return self._captured[key]
+    def _captured(self, batch: Batch, look: Look, batches: float = 1.0) -> Captured | str:
+        """Return the capture for batches like this, or the reason why there is none, which is said once."""
+        known = self._captures.known(batch, look)
+        captured = self._captures.of(batch, look, batches)
+        if known is None and isinstance(captured, str):
+            self._warn(captured)
+        return captured
 
-    def _new_capture(self, batch: Batch, look: Look, batches: float) -> Captured:
-        passes = self._passes
-        own = partial(capture, passes.forward_func, passes.sites, look.activations)
-        with unchanged(passes.forward_func):
-            try:
-                graph = own(batch if batch.why_whole() else batch.take(slice(FEW)), whole=False)
-            except CannotCapture:
-                graph = own(batch, whole=True)
-        suffix = Suffix(graph, passes.sites)
-        masks = (len(self._plan) + 1) * batches
-        return Captured(suffix, Chooser(suffix, self._plan, len(batch.target), masks))
+    def _replace(self, batch: Batch, first: int) -> list[Callable[[Tensor], Tensor]]:
+        return [partial(reference, target=batch.target, first=first) for reference in self._passes.references]
 
-    def _opened(self, captured: Captured, batch: Batch, first: int, look: Look, way: Way) -> Opened:
-        """Return a batch, run up to the first site."""
-        suffix, target = captured.suffix, batch.target
-        inputs = [leaf for leaf in tree_flatten(batch.arguments)[0] if isinstance(leaf, Tensor)]
-        replace = [partial(reference, target=target, first=first) for reference in self._passes.references]
-        try:
-            known = suffix.prefix(inputs, len(target)) | dict(zip(suffix.graph.inputs, inputs, strict=True))
-            return Opened(suffix, way, known, look.activations[0], replace)
-        except RuntimeError as error:  # a size that is none of a batch like this
-            raise Differs(f"the graph does not take this batch: {error}".splitlines()[0]) from error
+    def _judge(self, batch: Batch, first: int, look: Look) -> _Judge:
+        return _Judge(self._passes, self._plan, batch, first, look)
 
     def _graphed(self, captured: Captured, batch: Batch, first: int, look: Look) -> Tensor:
         """Return the metric of one batch by the graph; its intact outputs are checked."""
-        kept: dict[Way, Opened] = {}
-
-        def opened(way: Way) -> Opened:
-            if way not in kept:
-                kept[way] = self._opened(captured, batch, first, look, way)
-            return kept[way]
-
-        def exactly(number: int) -> Any:
-            return opened(Way()).outputs(self._plan.mask(number, torch.device("cpu"))[None])
-
-        chooser, judge = captured.chooser, _Judge(self._passes, self._plan, batch, first, look)
+        chooser, judge = captured.chooser, self._judge(batch, first, look)
         known = [ZERO] if captured.is_proven else [ZERO, self._plan.half]
         with torch.no_grad(), _without_autocast(batch):
-            outputs = chooser.outputs(opened, known, judge, TOLERANCE if captured.is_proven else CLOSE)
-            table = self._metric_table.measure(batch, look.outputs, outputs, exactly)
+            opened = captured.opened(batch, look, self._replace(batch, first))
+            outputs = opened.closed_form(judge)
+            name = "graph" if outputs is None else "closed form"
+            if outputs is None:
+                outputs = chooser.outputs(opened, known, judge, TOLERANCE if captured.is_proven else CLOSE)
+                outputs = self._rest_hooked(outputs, batch, first)
+            table = self._metric_table.measure(batch, look.outputs, outputs, opened.exactly)
         captured.is_proven = True
-        self._executions[f"graph ({chooser.best})" if str(chooser.best) else "graph"] = None
+        details = chooser.description if name == "graph" else ""
+        self._executions[f"{name} ({details})" if details else name] = None
         return table
+
+    def _rest_hooked(self, outputs: Outputs, batch: Batch, first: int) -> Outputs:
+        """Yield ``outputs``, and those of all other masks by full passes: the graph may have turned out slower."""
+        left = dict.fromkeys(range(len(self._plan)))
+        for numbers, found in outputs:
+            for number in numbers:
+                del left[number]
+            yield numbers, found
+        for number in left:
+            yield [number], self._passes.ablated(batch, self._plan.mask(number, batch.target.device), first)
+            self._executions[f"hook loop ({SLOW})"] = None
 
     def _hooked(self, batch: Batch, first: int, look: Look, reason: str) -> Tensor:
         passes, name = self._passes, f"hook loop ({reason})"
@@ -275,30 +254,18 @@ class Engine:
             "slower"
         )
 
-    def _largest_is_right(self, batch: Batch, first: int) -> bool:
+    def _largest_is_right(self, batch: Batch, first: int, intact: Any) -> bool:
         """Check the largest step of the last batch against a full forward pass."""
-        return self._passes.is_right(batch, self._plan, self._plan.largest, first, self._metric_table.largest)
+        if all(name.startswith("hook loop") for name in self._executions):
+            return True
+        mask = self._plan.mask(self._plan.largest, batch.target.device)
+        return self._passes.is_right(batch, mask, first, self._metric_table.largest, intact)
 
 
 def _why_hooks(forward_func: ForwardFunc) -> str | None:
     if not isinstance(forward_func, nn.Module):
         return "forward_func is not an nn.Module"
     return "modules have hooks, which must see their calls" if has_hooks(forward_func) else None
-
-
-def _key(batch: Batch, look: Look) -> Any:
-    """Return what a graph depends on: shapes and types of the arguments' tensors, and all else in them."""
-    leaves, spec = tree_flatten(batch.arguments)
-    n = len(batch.target)
-
-    def mark(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor):
-            size = ("n", *leaf.shape[1:]) if leaf.ndim and len(leaf) == n else tuple(leaf.shape)
-            return size, leaf.dtype, leaf.device
-        return type(leaf), repr(leaf)
-
-    shapes = tuple(tuple(a.shape[1:]) for a in look.activations)
-    return str(spec), tuple(map(mark, leaves)), shapes
 
 
 def _batches_left(batches: Iterable[Batch], done: int) -> float:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from captum_ablate.ablation.hook_loop import Probe
 from captum_ablate.ablation.new.checks import difference, equal, rows_of
-from captum_ablate.ablation.plan import Plan
 from captum_ablate.ablation.reference import Reference
 from captum_ablate.ablation.site import Site
 from captum_ablate.inputs.batch import Batch
@@ -160,18 +159,18 @@ class FullPasses:
             "check the model's outputs, the metric and the reference"
         )
 
-    def is_right(self, batch: Batch, plan: Plan, number: int, first: int, found: Any) -> bool:
-        """Check the outputs ``found`` for a mask against a full forward pass.
+    def is_right(self, batch: Batch, mask: Tensor, first: int, found: Any, like: Any) -> bool:
+        """Check the outputs ``found`` under ``mask`` against a full forward pass; ``like`` are the intact outputs.
 
         A few samples are enough, unless the network mixes samples: then the whole batch is compared.
         """
-        mask, few = plan.mask(number, batch.target.device), slice(FEW)
+        few = slice(FEW)
         try:
-            if equal(self.ablated(batch.take(few), mask, first), rows_of(found, few, len(batch.target))):
+            if equal(self.ablated(batch.take(few), mask, first), rows_of(found, few, len(batch.target)), like=like):
                 return True
         except Exception:  # for example a model made for one batch size
             pass
-        return equal(self.ablated(batch, mask, first), found)
+        return equal(self.ablated(batch, mask, first), found, like=like)
 
 
 def unablated(site: Site, activation: Tensor) -> Tensor:

@@ -240,14 +240,17 @@ class _Started:
         return {node: values[0] if len(values) == 1 else torch.cat(values) for node, values in found.items()}
 
     def _moved(self, walk: Walk, mask: Tensor, there: Tensor) -> Tensor:
+        """Go to a mask from the nearest known one: the last, that of no unit, or that of all."""
         last = self._last
+        count, distance = int(mask.sum()), len(mask)
         if last is not None:
             more, fewer = (mask & ~last).nonzero().flatten(), (last & ~mask).nonzero().flatten()
-            if not len(more) or not len(fewer):
-                return walk.move(more if len(more) else fewer, there, back=not len(more))
-        ablated = 2 * int(mask.sum()) > len(mask)
-        value, others = walk.start(ablated=ablated), (mask != ablated).nonzero().flatten()
-        return walk.move(others, there, back=ablated) if len(others) else value
+            distance = max(len(more), len(fewer)) if not len(more) or not len(fewer) else distance
+        if distance < min(count, len(mask) - count):
+            return walk.move(more if len(more) else fewer, there, back=not len(more))
+        ablated = 2 * count > len(mask)
+        walk.start(ablated=ablated)
+        return walk.move((mask != ablated).nonzero().flatten(), there, back=ablated)
 
     def _fixed(self, node: fx.Node, k: int) -> Tensor:
         """Return a value that is the same under all masks, once for each stacked mask."""

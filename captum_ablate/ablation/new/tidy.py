@@ -74,16 +74,29 @@ def refuse(root: fx.GraphModule) -> None:
 
 def forget_memory(root: fx.GraphModule) -> None:
     """Make operators independent of how values lie in memory: at run time they may lie otherwise."""
-    for node in root.graph.nodes:
+    for node in list(root.graph.nodes):
         if node.target in VIEWS:  # a value in another memory format cannot be viewed, but can be reshaped
             node.target = aten.reshape.default
-        elif node.target is aten.as_strided.default:
-            source, new = node.args[0].meta["val"], node.meta["val"]
-            axes = zip(new.shape, source.stride(), new.stride(), strict=False)
-            if source.shape != new.shape or any(size > 1 and a != b for size, a, b in axes) or new.storage_offset():
+        elif node.target in (aten.as_strided.default, aten.as_strided_.default):
+            if not _lies_as_before(node):
                 raise CannotCapture("as_strided reads memory as it lies")
             node.replace_all_uses_with(node.args[0])
+            root.graph.erase_node(node)
+        elif node.target is aten.copy.default and _is_alike(node.args[0].meta["val"], node.args[1].meta["val"]):
+            node.replace_all_uses_with(node.args[1])
     root.graph.eliminate_dead_code()
+
+
+def _lies_as_before(node: fx.Node) -> bool:
+    """Tell whether an as_strided names the memory of its input, apart from axes of size 1."""
+    source, size, stride = node.args[0].meta["val"], node.args[1], node.args[2]  # type: ignore[union-attr]
+    offset = argument(node, "storage_offset") or 0
+    axes = zip(size, stride, source.stride(), strict=False)  # type: ignore[arg-type]
+    return tuple(source.shape) == tuple(size) and offset == 0 and all(n == 1 or a == b for n, a, b in axes)  # type: ignore[arg-type]
+
+
+def _is_alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
 
 
 def compute_constants(root: fx.GraphModule) -> None:
