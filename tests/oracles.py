@@ -404,6 +404,14 @@ def bounded_interval(values, span):
     return max(-span, mean - half), min(span, mean + half)
 
 
+def bounded_p(values, span):
+    """Two-sided p that the mean is 0: that of t, its error from the half-width of the bounded interval."""
+    n, mean = len(values), sum(values) / len(values)
+    low, high = bounded_interval(values, span)
+    half = max(mean - low, high - mean)  # one side may be cut off at the span
+    return 2 * stats.t.sf(abs(mean) * stats.t.ppf(0.975, n - 1) / half, n - 1)
+
+
 def shapley_values(model, layer, x, labels, replacement, metric, units):
     """Each unit's Shapley value by the sum over all subsets, ``[n, units]``: every subset is one hooked pass."""
     value = {}
@@ -492,12 +500,17 @@ def interval_with_noise(values, variance, degrees):
     return mean - half, mean + half
 
 
-def rank_ranges(values):
-    """First and last possible rank of each method, ``values [methods][n]``: paired t, Holm over all pairs, 5 %."""
+def rank_ranges(values, span=None):
+    """First and last possible rank of each method, ``values [methods][n]``: paired t, Holm over all pairs, 5 %.
+
+    With a ``span`` of the differences the test is that of the bounded interval.
+    """
     pairs = []
     for a in range(len(values)):
         for b in range(a):
-            pairs.append((float(stats.ttest_rel(values[a], values[b]).pvalue), a, b))
+            apart = np.subtract(values[a], values[b]).tolist()
+            p = stats.ttest_1samp(apart, 0).pvalue if span is None else bounded_p(apart, span)
+            pairs.append((float(p), a, b))
     better = set()
     for k, (p, a, b) in enumerate(sorted(pairs)):
         if not p <= 0.05 / (len(pairs) - k):

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.evaluation.pairs import Difference, Pairs
 from captum_ablate.inputs.wording import counted, listed, visible
-from captum_ablate.statistics.intervals import FEWEST_NETWORKS, Floats, Interval, over_networks, rank_interval
+from captum_ablate.statistics.intervals import FEWEST_NETWORKS, Floats, Interval, over_networks, rank_intervals
 
 Named = tuple[str, Comparison]
 """A network's name, and a comparison on one of its layers."""
@@ -84,13 +84,13 @@ class AcrossNetworks:
         better, ranks, gaps = self._better, self.means("rank"), self.means("gap")
         first, last = 1 + better.sum(axis=0), len(better) - better.sum(axis=1)
         best = self.results.groupby("method")["is_best"].sum()
-        rows = []
+        rows, of_ranks = [], rank_intervals(ranks)
         for k, method in enumerate(self.methods):
             row: dict[str, Any] = {
                 "rank": f"{first[k]}-{last[k]}" if first[k] < last[k] else str(first[k]),
                 "method": method,
             }
-            row |= _with_ends("mean_rank", ranks[k], rank_interval(ranks[k], len(self.methods)))
+            row |= _with_ends("mean_rank", ranks[k], of_ranks[k])
             row |= _with_ends("gap", gaps[k], over_networks(gaps[k])) if self.is_one_setting else {}
             rows.append({**row, "best": int(best[method]), "comparisons": len(self.results) // len(self.methods)})
         order = np.argsort(-self._pairs.gaps.mean(axis=1), kind="stable")

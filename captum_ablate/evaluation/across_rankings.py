@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from captum_ablate.evaluation.curve import DeficitCurve
-from captum_ablate.evaluation.pairs import Difference
+from captum_ablate.evaluation.pairs import Difference, difference_span
 from captum_ablate.evaluation.provenance import Provenance
 from captum_ablate.statistics.ranking_noise import RankingNoise, interval_with, paired_p_with
 
@@ -23,8 +23,9 @@ def difference(one: DeficitCurve, other: DeficitCurve) -> Difference:
     _check(one, other)
     apart = one.gap_areas.numpy() - other.gap_areas.numpy()
     noise = _noise(one, other)
-    p = paired_p_with(noise, apart)
-    return Difference(float(apart.mean()), interval_with(noise, apart), p, p)
+    span = difference_span(one)
+    p = paired_p_with(noise, apart, span)
+    return Difference(float(apart.mean()), interval_with(noise, apart, span), p, p)
 
 
 def _noise(one: DeficitCurve, other: DeficitCurve) -> RankingNoise:

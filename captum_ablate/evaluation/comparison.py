@@ -128,7 +128,7 @@ class Comparison:
     def leaderboard(self) -> pd.DataFrame:
         """One row per method, best first: rank, method, gap, deletion and insertion with intervals, z and p.
 
-        Ordered by gap. ``rank`` is a range such as "1-2" where the data cannot tell: paired t tests over samples,
+        Ordered by gap. ``rank`` is a range such as "1-2" where the data cannot tell: paired tests over samples,
         Holm's correction over all pairs, 5 %; where samples were drawn ``until`` a precision, confidence sequences
         that overlap. Ranks and intervals are of the methods where ``resamples``, the rankings on resampled data, are
         not 0, else of the one order. ``seconds`` is how long ranking took (``Provenance.ranking_seconds``).

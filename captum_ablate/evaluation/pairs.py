@@ -24,9 +24,10 @@ from captum_ablate.statistics.ranking_noise import NO_NOISE, RankingNoise, inter
 class Difference:
     """The gap of one method minus that of another, on the same samples.
 
-    ``interval`` is Student's t over samples (or the confidence sequence, where samples were drawn ``until``). ``p_raw``
-    is two-sided, from the paired t test; ``p`` is corrected for all pairs of the comparison (Holm). Both are NaN
-    where samples were drawn by results.
+    ``interval`` is ``statistics.intervals.bounded_interval`` over samples where the metric has bounds, else Student's t
+    (or the confidence sequence, where samples were drawn ``until``). ``p_raw``, two-sided, is 0.05 where the interval
+    ends at 0; ``p`` is corrected for all pairs of the comparison (Holm). Both are NaN where samples were drawn by
+    results.
     """
 
     value: float
@@ -44,26 +45,28 @@ class Pairs:
     """All pairs of methods: ``gaps [methods, n]`` is what each sample adds to each gap.
 
     ``again`` is what a few samples add to it under the orders of the resampled rankings, ``[resamples, m]`` for each
-    method (no rows for one that was not ranked again). The same resample of two methods is a pair, too.
+    method (no rows for one that was not ranked again). The same resample of two methods is a pair, too. ``span`` is
+    what no difference of two gaps on a sample exceeds, twice that of the metric, if it has bounds.
     """
 
     names: list[str]
     gaps: Floats
     sampled: Sampled | None
     again: Sequence[Floats] = ()
+    span: float | None = None
 
     @classmethod
     def of(cls, curves: Sequence[DeficitCurve]) -> Pairs:
         """Return the pairs of the methods with these ``curves``, which are on the same samples."""
         gaps = np.stack([curve.gap_areas.numpy() for curve in curves])
         again = [curve.resampled_gap_areas.numpy() for curve in curves]
-        return cls([curve.name for curve in curves], gaps, curves[0].sampled, again)
+        return cls([curve.name for curve in curves], gaps, curves[0].sampled, again, difference_span(curves[0]))
 
     def difference(self, a: int, b: int) -> Difference:
         """Return the gap of method ``a`` minus that of ``b``."""
         apart = self.gaps[a] - self.gaps[b]
         noise = self._noise(a, b)
-        interval = interval_with(noise, apart) if self.sampled is None else self.sampled.interval(apart, 2)
+        interval = interval_with(noise, apart, self.span) if self.sampled is None else self.sampled.interval(apart, 2)
         p_raw, p = (values[min(a, b), max(a, b)] for values in (self._p_raw, self._p))
         return Difference(float(apart.mean()), interval, float(p_raw), float(p))
 
@@ -97,7 +100,7 @@ class Pairs:
         p = np.full((len(self.names), len(self.names)), np.nan)
         if self.sampled is None:
             for a, b in combinations(range(len(self.names)), 2):
-                p[a, b] = paired_p_with(self._noise(a, b), self.gaps[a] - self.gaps[b])
+                p[a, b] = paired_p_with(self._noise(a, b), self.gaps[a] - self.gaps[b], self.span)
         return p
 
     def _noise(self, a: int, b: int) -> RankingNoise:
@@ -111,3 +114,9 @@ class Pairs:
     @cached_property
     def _p(self) -> Floats:
         return holm(self._p_raw.ravel()).reshape(self._p_raw.shape)
+
+
+def difference_span(curve: DeficitCurve) -> float | None:
+    """Return what no difference of two gaps on one sample exceeds: None for a metric without bounds."""
+    bounds = curve.provenance.bounds
+    return None if bounds is None else 2 * (bounds[1] - bounds[0])

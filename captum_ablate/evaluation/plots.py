@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from captum_ablate.evaluation.labels import headed, label, name_labels
 from captum_ablate.inputs.wording import MOST_NAMES, counted
-from captum_ablate.statistics.intervals import Floats, rank_interval
+from captum_ablate.statistics.intervals import Floats, rank_intervals
 
 COLOURS = (
     "#0072b2",
@@ -175,7 +175,7 @@ def network_dots(
         rows, colour = [order.index(method) + shift for method in methods], COLOURS[k % len(COLOURS)]
         for row, values in zip(rows, ranks, strict=True):
             ax.plot(values, [row] * len(values), "o", color=GREY, markersize=3.5, zorder=2)
-        ends = np.array([rank_interval(values, len(ranks)) for values in ranks])
+        ends = np.array(rank_intervals(ranks))
         ax.hlines(rows, ends[:, 0], ends[:, 1], color=colour, linewidth=2.5, alpha=0.45, zorder=3)
         ax.plot(ranks.mean(axis=1), rows, "o", color=colour, markersize=6, label=label(name), zorder=4)
     ax.set_yticks(range(len(order)), name_labels(order, lines=2))

@@ -41,10 +41,22 @@ def over_networks(values: Floats) -> Interval:
     return mean_interval(values) if len(values) >= FEWEST_NETWORKS else Interval(np.nan, np.nan)
 
 
-def rank_interval(ranks: Floats, most: int) -> Interval:
-    """Return the interval over networks of the mean of ``ranks [networks]``, within the ranks 1 to ``most``."""
-    low, high = over_networks(ranks)
-    return Interval(float(np.clip(low, 1, most)), float(np.clip(high, 1, most)))
+def rank_intervals(ranks: Floats) -> list[Interval]:
+    """Return the interval over networks of each method's mean rank, from ``ranks [methods, networks]``.
+
+    A method that is first in each of a few networks is not first in all. So two more squared deviations are added to
+    the spread of its ranks, of the size that ranks of all methods show on average, and of one place at least.
+    Student's t with that spread, within the ranks 1 to ``methods``. The rule is ours, as that of ``bounded_interval``.
+    """
+    methods, networks = ranks.shape
+    if networks < FEWEST_NETWORKS:
+        return [Interval(np.nan, np.nan)] * methods
+    spread = ranks.var(axis=1, ddof=1)
+    spread += 2 * max(float(spread.mean()), 1.0) / (networks - 1)
+    half = stats.t.ppf((1 + LEVEL) / 2, networks - 1) * np.sqrt(spread / networks)
+    means = ranks.mean(axis=1)
+    ends = np.clip([means - half, means + half], 1, methods)
+    return [Interval(float(low), float(high)) for low, high in ends.T]
 
 
 def bounded_interval(values: Floats, span: float) -> Interval:
@@ -126,19 +138,30 @@ def two_way_interval(values: Floats) -> Interval:
     return t_interval(float(grand), total / (n * orders), degrees)
 
 
-def paired_p(difference: Floats) -> float:
-    """Return the two-sided p of the paired t test that the mean of ``difference [n]`` is 0.
+def paired_p(difference: Floats, span: float | None = None) -> float:
+    """Return the two-sided p that the mean of ``difference [n]`` is 0: 0.05 where the interval ends at 0.
 
-    Differences that are all the same have no spread for a t. Their sign decides alone then: p is 2^(1 - n), and 1
-    where they are 0. NaN for fewer than two samples.
+    With a ``span``, which no difference exceeds, the interval is ``bounded_interval``. Without one it is Student's t,
+    so p is that of the paired t test. Differences that are all the same have no spread for a t: their sign decides
+    alone then, p is 2^(1 - n), and 1 where they are 0. NaN for fewer than two samples.
     """
     n = len(difference)
     if n < 2:
         return float("nan")
-    spread, mean = float(difference.std(ddof=1)), float(difference.mean())
+    mean = float(difference.mean())
+    if span is not None:
+        return float(2 * stats.t.sf(abs(mean) / mean_error(difference, span), n - 1))
+    spread = float(difference.std(ddof=1))
     if spread <= 1e-12 * abs(mean) or spread == 0:
         return 1.0 if mean == 0 else 2.0 ** (1 - n)
     return float(2 * stats.t.sf(abs(mean) / (spread / np.sqrt(n)), n - 1))
+
+
+def mean_error(values: Floats, span: float | None = None) -> float:
+    """Return the standard error of the mean of ``values [n]``; with a ``span``, that of ``bounded_interval``."""
+    if span is None:
+        return float(values.std(ddof=1)) / np.sqrt(len(values))
+    return float(_bounded_half(values[None], span)[0] / stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
 
 
 def _bounded_half(values: Floats, span: float) -> Floats:

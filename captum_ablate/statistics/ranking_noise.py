@@ -19,10 +19,10 @@ import numpy as np
 from scipy import stats
 
 from captum_ablate.statistics.intervals import (
-    LEVEL,
     Floats,
     Interval,
     bounded_interval,
+    mean_error,
     mean_interval,
     paired_p,
     t_interval,
@@ -79,19 +79,19 @@ def interval_with(noise: RankingNoise, values: Floats, span: float | None = None
     n, mean = len(values), float(values.mean())
     if noise.variance == 0 or n < 2:
         return one
-    t = float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
-    half = max(mean - one.low, one.high - mean)  # the longer side was not cut off at the span
-    low, high = t_interval(mean, *_joined([((half / t) ** 2, n - 1.0), (noise.variance, noise.degrees)]))
+    low, high = t_interval(mean, *_joined([(mean_error(values, span) ** 2, n - 1.0), (noise.variance, noise.degrees)]))
     return Interval(low, high) if span is None else Interval(max(low, min(-span, mean)), min(high, max(span, mean)))
 
 
-def paired_p_with(noise: RankingNoise, difference: Floats) -> float:
-    """Return the two-sided p that the mean of ``difference [n]`` is 0, where rankings on other data would move it."""
+def paired_p_with(noise: RankingNoise, difference: Floats, span: float | None = None) -> float:
+    """Return the two-sided p that the mean of ``difference [n]`` is 0, where rankings on other data would move it.
+
+    It is 0.05 where an end of ``interval_with`` is 0.
+    """
     n = len(difference)
     if noise.variance == 0 or n < 2:
-        return paired_p(difference)
-    parts = [(float(difference.var(ddof=1)) / n, n - 1.0), (noise.variance, noise.degrees)]
-    variance, degrees = _joined(parts)
+        return paired_p(difference, span)
+    variance, degrees = _joined([(mean_error(difference, span) ** 2, n - 1.0), (noise.variance, noise.degrees)])
     return float(2 * stats.t.sf(abs(float(difference.mean())) / np.sqrt(variance), degrees))
 
 

@@ -14,6 +14,8 @@ from captum_ablate.statistics.intervals import (
     bounded_interval,
     mean_bands,
     mean_interval,
+    paired_p,
+    rank_intervals,
     two_way_interval,
 )
 
@@ -153,6 +155,39 @@ def test_the_bounded_interval_holds_also_where_few_samples_change(n, share, sign
     truth = share * (1.0 if whole else 0.5) * np.mean(signs)
     found = coverage(lambda v: bounded_interval(v, 1.0), lambda: rare(rng, n, share, signs, whole), truth)
     assert found > 0.91
+
+
+def test_p_of_a_bounded_difference_is_that_of_its_interval():
+    rng = np.random.default_rng(6)
+    told = {None: 0, 2.0: 0}
+    for _ in range(400):  # no mean: some win 0.1, few lose 0.5
+        one = rng.choice([0.1, -0.5, 0.0], 50, p=[0.1, 0.02, 0.88])
+        low, high = bounded_interval(one, 2.0)
+        p = paired_p(one, 2.0)
+        assert p == pytest.approx(oracles.bounded_p(one.tolist(), 2.0))
+        assert (low <= 0 <= high) == (p >= 0.05)
+        for span in told:
+            told[span] += paired_p(one, span) <= 0.05
+    assert told[None] > 0.15 * 400  # t sees the wins alone where no sample lost
+    assert told[2.0] < 0.08 * 400
+
+
+@pytest.mark.parametrize(("networks", "apart"), [(5, 0.1), (5, 0.3), (10, 0.1), (20, 0.3)])
+def test_mean_ranks_are_held_also_where_a_few_networks_agree_on_all_of_them(networks, apart):
+    """Four methods of gaps this far apart, noise 0.1: Student's t held them in 0.1 to 0.9 of cases."""
+    rng = np.random.default_rng(7)
+
+    def ranks(count):
+        return stats.rankdata(-(apart * np.arange(4)[:, None] + rng.normal(0, 0.1, (4, count))), axis=0)
+
+    truth, held, by_t = ranks(100_000).mean(axis=1), [], []
+    for _ in range(400):
+        drawn = ranks(networks)
+        held += [low <= mean <= high for mean, (low, high) in zip(truth, rank_intervals(drawn), strict=True)]
+        by_t += [low <= mean <= high for mean, (low, high) in zip(truth, map(mean_interval, drawn), strict=True)]
+    assert np.mean(held) > 0.94
+    assert np.mean(by_t) < 0.92
+    assert np.isnan(rank_intervals(np.ones((3, 4)))).all()
 
 
 def test_the_bounded_interval_is_students_where_most_samples_change():
