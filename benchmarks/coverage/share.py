@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.coverage.rules import Floats
 from captum_ablate import LayerClassSelectivity, LayerMutualInformation, LayerUnitAblation
-from captum_ablate.evaluation.areas import deficit_areas
+from captum_ablate.evaluation.curve import deficit_areas
 from captum_ablate.evaluation.yardstick import RESAMPLES, order_noise, resampled_means
 from captum_ablate.statistics.intervals import mean_interval
 from captum_ablate.statistics.ratio import fieller_interval

@@ -1288,6 +1288,35 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 """Networks whose curves must equal the hook loop's, by name."""
 
+NUMBERS = "Python reads numbers that follow from the ablation"
+MEMORY = "numpy or a list reads or writes the memory of a tensor"
+OWN_GRADIENT = "the network differentiates its outputs with respect to the layer, inside its forward pass"
+NO_GRAPH = {
+    "BranchesOnAblated": NUMBERS,
+    "LoopsOnAblated": NUMBERS,
+    "BranchesOnInput": "another batch takes another branch: the check of its intact outputs finds it",
+    "ChildWritesArgumentLate": NUMBERS,
+    "FillsContext": NUMBERS,
+    "FillsContext: dict": NUMBERS,
+    "FillsContextLate": NUMBERS,
+    **dict.fromkeys(("WritesLate: iadd", "WritesLate: data iadd", "WritesLate: data replaced"), NUMBERS),
+    "WritesLate: numpy": MEMORY,
+    "Writes: numpy": MEMORY,
+    "WritesBefore: numpy": MEMORY,
+    "Returns: array": MEMORY,
+    "Returns: array view of a tensor": MEMORY,
+    "Returns: numbers": MEMORY,
+    "Returns: distribution": "a distribution checks the numbers of its parameters",
+    "PackedStem": "the shape of packed sequences depends on numbers",
+    "Threads": "operators run in another thread",
+    **dict.fromkeys(("InnerGradient: across", "InnerGradient: across, unused allowed"), OWN_GRADIENT),
+    **dict.fromkeys(
+        ("Writes: data replaced", "WritesBefore: data replaced"), "`.data` is replaced, which no operator shows"
+    ),
+    "MixesSamples: position": "a tensor has one row for each sample of this batch, by Python",
+}
+"""Networks without a graph, and why: the hook loop serves them. All others must have one."""
+
 
 # --- attention and recurrence ------------------------------------------------------------------------
 

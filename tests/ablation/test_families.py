@@ -11,6 +11,7 @@ import captum_networks
 import pytest
 import torch
 import torchvision.models as zoo
+from engine_runs import GRAPHS
 from networks import built
 from oracle import assert_matches, assert_order, check, dtype_of, hook_loop, one_thread, scores_for
 from torch import Tensor, nn
@@ -29,7 +30,16 @@ def images(side: int, n: int = 2) -> tuple[Tensor, Tensor]:
     return torch.randn(n, 3, side, side, generator=generator), torch.arange(n)
 
 
-def hold(model: nn.Module, layer: str, x: Any, y: Tensor, *, unit_dim: int | None = 1, reference: Any = "zero") -> str:
+def hold(
+    model: nn.Module,
+    layer: str,
+    x: Any,
+    y: Tensor,
+    *,
+    unit_dim: int | None = 1,
+    reference: Any = "zero",
+    exact: bool = True,
+) -> str:
     """Compare the curve of one model, too large to build twice, with the hook loop, and return the engine."""
     scores = scores_for(model, layer, x, unit_dim)
     options: dict[str, Any] = {"metric": "logit", "unit_dim": unit_dim, "reference": reference}
@@ -38,7 +48,7 @@ def hold(model: nn.Module, layer: str, x: Any, y: Tensor, *, unit_dim: int | Non
     assert_order(curve, scores)
     expected = hook_loop(model, layer, x, y, curve.order, curve.n_ablated, **options)
     assert not torch.equal(expected[0], expected[-1])
-    assert_matches(curve, expected, reference, dtype_of(model))
+    assert_matches(curve, expected, reference, dtype_of(model), exact=exact)
     return curve.engine
 
 
@@ -150,6 +160,7 @@ def test_vision_transformer_equals_hook_loop(layer: str, unit_dim: int | None, r
         reference=reference,
         steps=4,
         batch_size=2,
+        exact=False,
     )
 
 
@@ -172,8 +183,8 @@ def test_large_family_equals_hook_loop(name: str, layers: tuple[str, ...], unit_
 def test_large_vision_transformer_equals_hook_loop() -> None:
     x, y = images(32)
     model = built(lambda: with_head(model_of("vit_b_16", image_size=32)))
-    engine = hold(model, "encoder.layers.encoder_layer_9.mlp.0", x, y, unit_dim=-1)
-    assert engine.startswith("replay")
+    engine = hold(model, "encoder.layers.encoder_layer_9.mlp.0", x, y, unit_dim=-1, exact=False)
+    assert engine.startswith(GRAPHS)
 
 
 @pytest.mark.parametrize(
@@ -195,9 +206,8 @@ def test_late_layer_of_resnet_does_not_run_the_hook_loop(reference: str) -> None
     x, y = images(64, n=4)
     model = built(partial(model_of, "resnet18"))
     for layer in ("layer4.1.conv1", "layer4.1.bn1", "layer4.0.downsample.1"):
-        assert hold(model, layer, x, y, reference=reference).startswith("replay")
-    # After the last block comes an affine tail, and either execution may be the faster one.
-    assert hold(model, "layer4", x, y, reference=reference).startswith(("closed form", "replay"))
+        assert hold(model, layer, x, y, reference=reference).startswith(GRAPHS)
+    hold(model, "layer4", x, y, reference=reference)
 
 
 def test_channels_last_family_equals_hook_loop() -> None:
@@ -257,6 +267,7 @@ def total(outputs: Tensor, _target: Tensor) -> Tensor:
     return outputs.flatten(1).sum(1) if outputs.ndim > 1 else outputs
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.parametrize("name", HELPERS)
 @pytest.mark.parametrize("reference", ["zero", "function"])
 def test_helper_network_of_captum_equals_hook_loop(name: str, reference: str) -> None:

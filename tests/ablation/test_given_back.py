@@ -132,6 +132,7 @@ MAKES = [
 ]
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
 @pytest.mark.parametrize("make", MAKES)
 def test_model_and_process_are_unchanged(make: Callable[[], nn.Module]) -> None:
@@ -146,6 +147,7 @@ def test_model_and_process_are_unchanged(make: Callable[[], nn.Module]) -> None:
 ONE_OF_EACH = list({name.split(":")[0]: name for name in NETWORKS}.values())
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_special_network_is_unchanged(name: str) -> None:
@@ -159,6 +161,7 @@ def test_special_network_is_unchanged(name: str) -> None:
     assert_same(snapshot(model), before)
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.parametrize(
     "make",
     [
@@ -179,6 +182,7 @@ def test_refused_model_is_unchanged(make: Callable[[], nn.Module]) -> None:
     assert_same(snapshot(model), before)
 
 
+@pytest.mark.may_fall_back
 def test_model_that_raises_when_all_is_ablated_is_unchanged() -> None:
     x, y = data()
     model = lived_in(networks.RaisesWhenAllAblated)
@@ -207,6 +211,7 @@ class Bomb(networks.SharedReLU):
         return self.head(self.act(self.layer(h)) + h)
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("where", ["", "stem", "head"])
 @pytest.mark.parametrize("error", [Boom, KeyboardInterrupt, RuntimeError])
@@ -234,6 +239,7 @@ def test_error_at_any_call_changes_nothing(where: str, error: type[BaseException
     assert torch.equal(torch.as_tensor(evaluate(model, x, y).values), expected)
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.parametrize("part", ["metric", "reference"])
 @pytest.mark.parametrize("after", [0, 1, 2, 5, 9])
 def test_error_of_the_users_function_changes_nothing(part: str, after: int) -> None:
@@ -282,6 +288,7 @@ def test_model_can_be_copied_and_trained_afterwards() -> None:
     copy.deepcopy(model)(x)
 
 
+@pytest.mark.may_fall_back
 def test_no_activation_is_kept_alive() -> None:
     x, y = data()
     model = built(networks.DenseNet)
@@ -324,6 +331,7 @@ def test_weights_are_freed_with_the_model(layers: list[str], reference: str) -> 
     assert all(_freed(run, lambda: built(networks.DenseNet)))
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
 @pytest.mark.parametrize("name", [name for name in ONE_OF_EACH if name not in ("LayerLast", "InplaceLayerOnPart")])
 def test_weights_of_special_networks_are_freed_with_the_model(name: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import networks
 import pytest
 import torch
-from networks import NETWORKS, WIDTH, Network, built, data
+from engine_runs import GRAPHS, IS_NEW
+from networks import NETWORKS, NO_GRAPH, WIDTH, Network, built, data
 from oracle import assert_matches, assert_order, check, evaluated, hook_loop, is_exact, one_thread, scores_for
 from torch import Tensor, nn
 
@@ -39,35 +40,39 @@ def evaluate(model: Any, layer: Any, x: Any, y: Tensor, **options: Any) -> Any:
     return evaluated(model, layer, scores, (x, y), **options)
 
 
+MAY_FALL_BACK = [
+    pytest.mark.may_fall_back,
+    pytest.mark.filterwarnings("ignore:.*full forward passes are used instead"),
+]
+SOME_FALL_BACK = [pytest.param(name, marks=MAY_FALL_BACK if name in NO_GRAPH else ()) for name in NETWORKS]
+
+
 @pytest.mark.parametrize("reference", REFERENCES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", SOME_FALL_BACK)
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 def test_curve_equals_hook_loop(name: str, reference: str) -> None:
     make = NETWORKS[name]
     x, y = data()
-    check(partial(built, make), built(make).target_layer, x, y, reference=REFERENCES[reference])
+    curve = check(partial(built, make), built(make).target_layer, x, y, reference=REFERENCES[reference])
+    if IS_NEW:
+        assert curve.engine.startswith("hook loop" if name in NO_GRAPH else GRAPHS)
 
 
 @pytest.mark.parametrize(
-    "make",
+    "asked",
     [
-        Network,
-        networks.SharedReLU,
-        networks.SharedStem,
-        networks.AncestorSecondCall,
-        networks.InplaceAfter,
-        networks.DenseNet,
-        networks.CountsCalls,
-        networks.BranchesOnAblated,
-        networks.Bank,
-        networks.Keywords,
-        networks.Deep,
+        pytest.param(execution, marks=pytest.mark.execution(execution))
+        for execution in ("stacked", "closed form, update, stacked", "update, stacked, folded")
     ],
 )
-def test_slow_prefix_is_replayed(make: Callable[[], Network]) -> None:
+@pytest.mark.parametrize("name", SOME_FALL_BACK)
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.may_fall_back  # a network that mixes samples must not be stacked
+@pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
+def test_curve_of_every_execution_equals_hook_loop(name: str, asked: str) -> None:
+    make = NETWORKS[name]
     x, y = data()
-    curve = check(partial(built, make), make().target_layer, x, y)
-    assert curve.engine.startswith("replay")
+    check(partial(built, make), built(make).target_layer, x, y, reference=other_samples)
 
 
 # --- refused -----------------------------------------------------------------------------------------
@@ -86,12 +91,15 @@ def test_layer_that_no_hook_sees_is_refused(make: Callable[[], Network]) -> None
         evaluate(built(make), "layer", x, y)
 
 
+@pytest.mark.may_fall_back
 def test_layer_that_does_not_run_on_a_batch_is_refused() -> None:
     x, y = data()
     with pytest.raises(ValueError, match="did not run"):
         evaluate(built(networks.LayerNotInEveryBatch), "layer", x, y)
 
 
+@pytest.mark.may_fall_back
+@pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_drifting_model_is_refused(where: str) -> None:
     x, y = data()
@@ -99,6 +107,8 @@ def test_drifting_model_is_refused(where: str) -> None:
         evaluate(built(partial(networks.Drifts, where)), "layer", x, y)
 
 
+@pytest.mark.may_fall_back
+@pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
 @pytest.mark.parametrize("where", ["before", "after"])
 @pytest.mark.parametrize("noise", networks.Noisy.NOISE)
 def test_noisy_model_is_refused(noise: str, where: str) -> None:
@@ -107,6 +117,8 @@ def test_noisy_model_is_refused(noise: str, where: str) -> None:
         evaluate(built(partial(networks.Noisy, noise, where)), "layer", x, y)
 
 
+@pytest.mark.may_fall_back
+@pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
 def test_error_of_the_model_reaches_the_user() -> None:
     x, y = data()
     with pytest.raises(FloatingPointError, match="nothing left"):
@@ -145,7 +157,7 @@ ENCODER_LAYERS = [
     *(("plain", layer) for layer in ("embed", "encoder", "attention", "encoder.layers.0.norm2", "encoder.layers.1")),
     *((kind, f"encoder.layers.1.{layer}") for kind in ("plain", "norm_first", "weights") for layer in INSIDE),
     # Inside a padded encoder PyTorch itself fails as soon as there is a hook.
-    *(("padded", layer) for layer in ("embed", "encoder", "attention")),
+    *(pytest.param("padded", layer, marks=MAY_FALL_BACK) for layer in ("embed", "encoder", "attention")),
 ]
 
 
@@ -155,7 +167,7 @@ def test_encoder_equals_hook_loop(kind: str, layer: str) -> None:
     x, y = data(5, 6, 4)
     options = {} if kind == "plain" else {kind: True}
     build = partial(built, partial(networks.Encoder, **options))
-    check(build, layer, x, y, unit_dim=-1, steps=3, reference=other_samples)
+    check(build, layer, x, y, unit_dim=-1, steps=3, reference=other_samples, exact=False)
 
 
 @pytest.mark.parametrize("layer", ["first", "layer"])
@@ -386,6 +398,8 @@ def test_infinite_unit_equals_hook_loop() -> None:
     check(partial(built, networks.Endless), "layer", x, y)
 
 
+@pytest.mark.may_fall_back
+@pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
 def test_layer_without_effect_has_a_flat_curve() -> None:
     x, y = data()
     check(partial(built, networks.LayerNeverMatters), "layer", x, y, sensitive=False)
@@ -509,6 +523,7 @@ class Hooked(networks.SharedReLU):
         return self.head(self.act(self.layer(h)) + 0.3 * h)
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("hook", [name for name in USER_HOOKS if "in place" not in name])
 @pytest.mark.parametrize("reference", REFERENCES)
@@ -517,6 +532,7 @@ def test_users_hooks_act_as_in_the_hook_loop(hook: str, reference: str) -> None:
     check(partial(built, partial(Hooked, hook)), "layer", x, y, reference=REFERENCES[reference])
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.parametrize("hook", [name for name in USER_HOOKS if "in place" in name])
 def test_users_hooks_may_write_in_place(hook: str) -> None:
     x, y = data()
@@ -527,6 +543,7 @@ def _pre_write(_module: nn.Module, args: Any) -> None:
     args[0].mul_(2)
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.parametrize("where", ["", "stem", "block", "layer", "head"])
 def test_users_hooks_may_write_to_arguments(where: str) -> None:
     def build() -> nn.Module:
@@ -540,6 +557,7 @@ def test_users_hooks_may_write_to_arguments(where: str) -> None:
     assert torch.equal(x, before)
 
 
+@pytest.mark.may_fall_back
 def test_users_hooks_for_all_modules_act_as_in_the_hook_loop() -> None:
     x, y = data()
     handles = [
@@ -557,6 +575,7 @@ def test_users_hooks_for_all_modules_act_as_in_the_hook_loop() -> None:
             handle.remove()
 
 
+@pytest.mark.may_fall_back
 @pytest.mark.parametrize("where", ["block", "layer", "act", "tail", ""])
 def test_users_hooks_receive_the_same_as_in_the_hook_loop(where: str) -> None:
     x, y = data()
