@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torchvision
-from engine_runs import GRAPHS, Run
+from engine_runs import GRAPHS, Run, assert_close
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -86,6 +86,19 @@ def test_a_transformer_equals_full_passes(kind: str, pick: str, layer: str) -> N
     x = torch.randn(7, TOKENS, WIDTH)
     run = Run(Transformer(kind, pick).eval(), layer, x, lambda a, t: 0.3 - a.flip(0), unit_dim=-1)
     assert run.check([4, 2, 1]).startswith(GRAPHS)
+
+
+@pytest.mark.execution("narrowed, stacked")
+@pytest.mark.parametrize("pick", ["first", "the last slice", "the mean"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_transformer_of_which_one_token_is_read_runs_on_it(kind: str, pick: str) -> None:
+    torch.manual_seed(0)
+    run = Run(Transformer(kind, pick).eval(), "blocks.0.mlp", torch.randn(7, TOKENS, WIDTH), unit_dim=-1)
+    name = run.check([4, 2, 1])
+    if name.startswith("graph"):
+        assert ("read tokens only" in name) == (pick != "the mean")
+    rows = torch.rand(7, run.units) < 0.5
+    assert_close(run.outputs().outputs(rows), run.by_hook(run.batches()[0], rows), exact=False)
 
 
 def test_torchvisions_transformer_equals_full_passes() -> None:

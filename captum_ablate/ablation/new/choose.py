@@ -21,7 +21,8 @@ from captum_ablate.ablation.plan import Plan
 from captum_ablate.ablation.site import Site
 
 FORCED: str | None = None
-"""For tests: "hook loop", "graph" (operators of a full pass), or "update", "stacked", "folded", joined by ", "."""
+"""For tests: "hook loop", "graph" (operators of a full pass), or "update", "stacked", "folded",
+"narrowed", joined by ", "."""
 
 RECORDED, PASSED = 0.0019, 0.0008
 """Seconds that a capture takes for each module that is recorded, and for each before the site of a tail."""
@@ -91,7 +92,8 @@ class Chooser:
         suffix, most = self._suffix, self._most_masks(n)
         if FORCED is not None:
             stack = min(STACK, most) if "stacked" in FORCED else 1
-            return Way("update" in FORCED and self._updates, "folded" in FORCED, stack), []
+            narrowed = "narrowed" in FORCED and suffix.narrows
+            return Way("update" in FORCED and self._updates, "folded" in FORCED, stack, narrow=narrowed), []
         if not is_precise(suffix.nodes):
             return Way(), []
         size = suffix.made * n + suffix.read
@@ -102,7 +104,7 @@ class Chooser:
         trials: list[dict[str, Any]] = [{"stack": 1}] if stack > 1 else []
         trials += [{"fold": True}] if suffix.has_convolutions else []
         trials += [{"stack": min(20, most)}] if stack > 1 else []
-        return Way(self._updates, stack=stack), trials
+        return Way(self._updates, stack=stack, narrow=suffix.narrows), trials
 
     @property
     def _updates(self) -> bool:

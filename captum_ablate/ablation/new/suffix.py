@@ -7,7 +7,7 @@ all that runs before it. In each segment the mask moves past the operators that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,7 @@ from captum_ablate.ablation.new.graph import (
     shape_of,
 )
 from captum_ablate.ablation.new.separate import frontier, mixed, separated
+from captum_ablate.ablation.new.tokens import narrow
 from captum_ablate.ablation.new.update import Affine, Walk, affine_operators
 from captum_ablate.ablation.site import Site
 
@@ -40,13 +41,15 @@ class Way:
     """How masks run. No way changes the mathematics; ``Way()`` runs the operators of a full pass, so every bit agrees.
 
     ``stack`` masks run in one pass. ``update`` updates the first affine operators from mask to mask. ``fold`` folds
-    batch norm into convolutions, in channels-last memory. ``compiled`` goes through ``torch.compile``.
+    batch norm into convolutions, in channels-last memory. ``narrow`` runs operators on the tokens that are read alone.
+    ``compiled`` goes through ``torch.compile``.
     """
 
     update: bool = False
     fold: bool = False
     stack: int = 1
     compiled: bool = False
+    narrow: bool = False
 
     @property
     def is_exact(self) -> bool:
@@ -56,6 +59,7 @@ class Way:
     def __str__(self) -> str:
         words = [
             "update" if self.update else "",
+            "read tokens only" if self.narrow else "",
             "folded batch norm, channels last" if self.fold else "",
             f"{self.stack} masks stacked" if self.stack > 1 else "",
             "compiled" if self.compiled else "",
@@ -105,16 +109,31 @@ class Segment:
 
     def rest(self, rows: int, way: Way) -> tuple[Callable[..., tuple[Tensor, ...]], list[fx.Node]]:
         """Return what runs for each mask, and the nodes whose values it is given."""
-        key = rows * way.stack, way.update, way.fold, way.compiled
+        key = rows * way.stack, replace(way, stack=1)
         if key not in self._pieces:
             cut = [*(a.node for a in self.affine if way.update), *self.front]
             inside = needed(self.results, cut)
             read = [n for n in [*cut, *self.given] if n in inside]
-            made = piece(self.graph.root, self.inside, read, tuple(self.results), rows * way.stack)
+            made = self._cut(read, rows * way.stack, way.narrow)
             if way.fold:
                 fold(made)
             self._pieces[key] = (_compiled(made) if way.compiled else made), read
         return self._pieces[key]
+
+    @cached_property
+    def narrows(self) -> bool:
+        """Tell whether some operators need to run on a part of the tokens only."""
+        has_norm = any(name_of(node) == "native_layer_norm" for node in self.inside)
+        return has_norm and narrow(piece(self.graph.root, self.inside, [*self.front, *self.given], self.results, ROWS))
+
+    def _cut(self, read: list[fx.Node], rows: int, narrowed: bool) -> fx.GraphModule:
+        """Return ``(*read) -> results``, with or without the tokens that nobody reads."""
+        if not narrowed:
+            return piece(self.graph.root, self.inside, read, tuple(self.results), rows)
+        made = piece(self.graph.root, self.inside, read, tuple(self.results), ROWS)
+        narrow(made)
+        nodes = list(made.graph.nodes)
+        return piece(made, nodes, nodes[: len(read)], nodes[-1].args[0], rows)
 
     def _piece(self, key: Any, given: Sequence[fx.Node], results: tuple[fx.Node, ...], rows: int) -> fx.GraphModule:
         if key not in self._pieces:
@@ -180,6 +199,11 @@ class Suffix:
         after = [n for s in self.segments for n in s.inside if n in s.level and isinstance(n.meta["val"], Tensor)]
         return all(sum(size % ROWS == 0 for size in n.meta["val"].shape) == 1 for n in after)
 
+    @property
+    def narrows(self) -> bool:
+        """Tell whether the last segment can be narrowed to the tokens that are read."""
+        return self.segments[-1].narrows
+
     @cached_property
     def has_convolutions(self) -> bool:
         """Tell whether memory formats and folding matter."""
@@ -215,9 +239,8 @@ class _Started:
     def values(self, masks: Tensor, *, by_row: bool = False) -> Values:
         """Return the results under ``masks [k, units]`` on the CPU, of k n rows; ``by_row``, one mask a sample."""
         k = 1 if by_row else len(masks)
-        rest, read = self.segment.rest(
-            self._n, Way(self.way.update and not by_row, self.way.fold, k, self.way.compiled)
-        )
+        way = replace(self.way, update=self.way.update and not by_row, stack=k)
+        rest, read = self.segment.rest(self._n, way)
         there = masks.to(self._device, non_blocking=True)
         updated = {} if by_row else self._updated(masks, there)
         given = [
