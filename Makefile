@@ -34,6 +34,7 @@ bench: .venv/installed ## our time as a ratio to the plain hook loop, and to Cap
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.comparisons
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.small
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.units
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.shapley
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.memory
 

@@ -11,7 +11,7 @@ from torch import nn
 
 pytest.importorskip("benchmarks", reason="the benchmarks are not beside the tests")
 
-from benchmarks import page, rivals
+from benchmarks import page, rivals, shapley
 from benchmarks.growth import exponent
 from benchmarks.memory import BATCH, CLASSES, UNITS, Noise, network
 from benchmarks.side_by_side import geometric_mean, in_turns, keep
@@ -66,6 +66,16 @@ def test_captums_mask_of_channels_gives_our_single_units(question):
 
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
     assert expected.abs().max() > 0.01
+
+
+def test_shapley_values_are_held_against_the_hook_loop(monkeypatch, tmp_path):
+    case = shapley.Perceptron("perceptron 784-128-64-10", "relu1")
+    monkeypatch.setattr(shapley, "CASES", {case: (2, 12)})
+    shapley.main(["--rounds", "1", "--batch", "6", "--out", str(tmp_path / "shapley.csv")])
+    (row,) = pd.read_csv(tmp_path / "shapley.csv").to_dict("records")
+    assert 25_000 < row["masks"] < 25_600
+    assert row["largest difference"] < 1e-5
+    assert row["ratio"] > 0
 
 
 def test_the_exponent_of_a_power_law_is_found_with_its_interval():
