@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from benchmarks.coverage.rules import Floats
 from captum_ablate import LayerClassSelectivity, LayerMutualInformation, LayerUnitAblation
-from captum_ablate.evaluation.curve import deficit_areas
-from captum_ablate.evaluation.yardstick import RESAMPLES, order_noise, resampled_means
-from captum_ablate.statistics.intervals import mean_interval
+from captum_ablate.evaluation.areas import deficit_areas
+from captum_ablate.evaluation.yardstick import resampled_means
+from captum_ablate.statistics.ranking_noise import RankingNoise, interval_with
 from captum_ablate.statistics.ratio import fieller_interval
 
 UNITS, STEPS = 32, 16
@@ -90,9 +90,10 @@ def _coverage(areas: Floats, measures: Floats, n: int, repeats: int, rng: np.ran
     for _ in range(repeats):
         some = rng.integers(0, len(areas), n)
         own = measures[rng.integers(len(measures))][:, some]
-        noise = np.diag([0.0, order_noise(own[1:])])
-        ratio, interval = fieller_interval(areas[some], own[0], noise, RESAMPLES - 1)
-        if not (interval.low <= interval.high and mean_interval(own[0]).low > 0):
+        of_permutations = RankingNoise.of(own[1:])
+        noise = np.diag([0.0, of_permutations.variance])
+        ratio, interval = fieller_interval(areas[some], own[0], noise, of_permutations.degrees)
+        if not (interval.low <= interval.high and interval_with(of_permutations, own[0]).low > 0):
             continue
         without = fieller_interval(areas[some], own[0])[1]
         known += 1

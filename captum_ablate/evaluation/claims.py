@@ -13,6 +13,11 @@ HELD = (
 )
 """The sentence under a leaderboard whose methods were ranked again."""
 
+HELD_ORDERS = (
+    "ranks and intervals are over samples; held fixed: the network, these orders, references and which units are live"
+)
+"""The sentence under any other leaderboard."""
+
 ORDER_ONLY = " *"
 """Follows the name of a method that was not ranked again, beside others that were."""
 
@@ -71,5 +76,5 @@ def _order_only(names: list[str], reason: str) -> str:
 
 
 def footnotes(provenance: Provenance, meaning: str) -> list[str]:
-    """Return the sentences under a leaderboard: what gap means, and what is held where methods were ranked again."""
-    return [meaning, HELD] if provenance.ranking_resamples else [meaning]
+    """Return the sentences under a leaderboard: what gap means, and what ranks and intervals hold fixed."""
+    return [meaning, HELD if provenance.ranking_resamples else HELD_ORDERS]

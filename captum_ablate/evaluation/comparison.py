@@ -28,7 +28,7 @@ from captum_ablate.evaluation.random_orders import RandomOrders
 from captum_ablate.evaluation.ranked_again import NEVER, RankedAgain
 from captum_ablate.evaluation.rows import row_of, with_yardstick, within_columns
 from captum_ablate.evaluation.within_layers import WithinLayers, has_null_within, within_layers
-from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, Yardstick, share_notes
+from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, as_ranked_again, share_notes
 from captum_ablate.inputs.values import whole_number
 from captum_ablate.inputs.warnings import warn
 from captum_ablate.inputs.wording import isolated, visible
@@ -56,7 +56,7 @@ class Comparison:
     failed: Mapping[str, str]
     random: RandomOrders
     provenance: Provenance
-    yardstick: Yardstick | None = None
+    yardstick: DeficitCurve | None = None
     within: Mapping[str, WithinLayers] = field(default_factory=lambda: Frozen({}))
 
     @classmethod
@@ -83,7 +83,7 @@ class Comparison:
         ends = methods + provenance.n_random
         random = RandomOrders.of(descending[methods:ends], ascending[methods:ends], fraction, len(measured.intact))
 
-        def curve(name: str, values: Tensor, k: int) -> DeficitCurve:
+        def curve(name: str, values: Tensor, k: int, again: RankedAgain) -> DeficitCurve:
             return DeficitCurve.of(
                 name=name,
                 scores=values,
@@ -95,15 +95,15 @@ class Comparison:
                 null=random.gap,
                 random_quantiles=random.quantiles,
                 provenance=provenance,
-                again=again.get(name, NEVER),
+                again=again,
             )
 
-        alone = [curve(name, values, k) for k, (name, values) in enumerate(scores.items())]
+        alone = [curve(name, values, k, again.get(name, NEVER)) for k, (name, values) in enumerate(scores.items())]
         yardstick = None
         if shapley is not None:
-            own, first = curve(NAME, shapley.scores, ends), ends + 1
-            ends = first + len(shapley.resampled)
-            yardstick = Yardstick.of(own, descending[first:ends], ascending[first:ends])
+            first, ends = ends, ends + 1 + len(shapley.resampled)
+            resampled = as_ranked_again(descending[first + 1 : ends], ascending[first + 1 : ends], fraction)
+            yardstick = curve(NAME, shapley.scores, first, resampled)
         within: Mapping[str, WithinLayers] = {}
         if has_null_within(provenance):
             within = within_layers([*scores], descending[ends:], ascending[ends:], fraction, provenance)
@@ -143,7 +143,7 @@ class Comparison:
         better = self._pairs.better
         first, last = 1 + better.sum(axis=0), len(better) - better.sum(axis=1)
         rows = [
-            row_of(str(lo) if lo == hi else f"{lo}-{hi}", curve, self.yardstick, curve.gap_interval)
+            row_of(str(lo) if lo == hi else f"{lo}-{hi}", curve, self.yardstick)
             | within_columns(self.within.get(curve.name))
             for curve, lo, hi in zip(self.curves.values(), first, last, strict=True)
         ]
@@ -204,7 +204,7 @@ class Comparison:
             self._best_first(),
             self._any.random_band,
             orders=len(self.random),
-            yardstick=None if self.yardstick is None else self.yardstick.curve.to_frame(),
+            yardstick=None if self.yardstick is None else self.yardstick.to_frame(),
             top=None if top is None else whole_number(top, "top", 1),
             title=self.setting,
             notes=self.notes,
@@ -289,7 +289,7 @@ class Comparison:
             "random": vars(self.random),
             "within": {name: vars(one) for name, one in self.within.items()},
             "curves": [_own_fields(curve) for curve in self.curves.values()],
-            "yardstick": None if (own := self.yardstick) is None else {**vars(own), "curve": _own_fields(own.curve)},
+            "yardstick": None if self.yardstick is None else _own_fields(self.yardstick),
         }
         return storage.save(folder, "comparison", tree)
 
@@ -307,7 +307,7 @@ class Comparison:
         shared: dict[str, Any] = {"provenance": provenance, "random_quantiles": random.quantiles}
         curves = {fields["name"]: DeficitCurve(**fields, **shared) for fields in tree["curves"]}
         found = tree.get("yardstick")  # results saved before there was one have none
-        yardstick = None if found is None else Yardstick(DeficitCurve(**found["curve"], **shared), found["areas"])
+        yardstick = None if found is None else DeficitCurve(**found, **shared)
         within = {name: WithinLayers(**fields) for name, fields in tree.get("within", {}).items()}
         return cls(Frozen(curves), Frozen(tree["failed"]), random, provenance, yardstick, Frozen(within))
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from captum_ablate.ablation import Engine, Located, Plan, Reference, ReferenceOption, is_same_reference, reference_name
@@ -17,11 +16,12 @@ from captum_ablate.ablation.metrics import Metric, metric_name
 from captum_ablate.attr import LayerShapleyValue
 from captum_ablate.evaluation.areas import deficit_areas
 from captum_ablate.evaluation.curve import DeficitCurve
+from captum_ablate.evaluation.ranked_again import RankedAgain
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc, layer_name
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.inputs.wording import counted
-from captum_ablate.statistics.intervals import LEVEL, NO_INTERVAL, Floats, Interval
+from captum_ablate.statistics.intervals import NO_INTERVAL, Interval
 from captum_ablate.statistics.ranking_noise import RankingNoise
 from captum_ablate.statistics.ratio import fieller_interval
 
@@ -128,70 +128,39 @@ def resampled_means(by_permutation: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(counts).to(by_permutation) @ by_permutation / (n - 1)
 
 
-def order_noise(areas: Floats) -> float:
-    """Return the variance of the mean over orders, from ``areas [orders, n]``: without what differs between samples.
+def as_ranked_again(descending: Sequence[Tensor], ascending: Sequence[Tensor], fraction: Tensor) -> RankedAgain:
+    """Return what each sample adds under resampled permutations, from their curves ``[steps+1, n]``.
 
-    Two-way analysis of variance: the variance of the orders' means, less the interaction of orders and samples over n.
+    So the noise of the permutations stands in the yardstick's intervals as that of ranking data does in others'.
     """
-    by_order, by_sample = areas.mean(axis=1), areas.mean(axis=0)
-    rest = areas - by_order[:, None] - by_sample + areas.mean()
-    orders, n = areas.shape
-    interaction = (rest**2).sum() / ((orders - 1) * max(n - 1, 1)) / n
-    return max(float(by_order.var(ddof=1) - interaction), 0.0)
+    areas = [torch.stack([deficit_areas(one, fraction) for one in curves]) for curves in (descending, ascending)]
+    return RankedAgain(*areas)
 
 
-@dataclass(frozen=True, eq=False)
-class Yardstick:
-    """The ``curve`` of the order by Shapley values, and ``areas [resamples, n]`` under resampled permutations.
+def has_shares(yardstick: DeficitCurve) -> bool:
+    """Tell whether the yardstick's own gap is above 0, as far as its interval says."""
+    return yardstick.gap_interval.low > 0
 
-    ``areas`` are what each sample adds to the gap of an order from resampled permutations.
+
+def share_of(curve: DeficitCurve, yardstick: DeficitCurve) -> tuple[float, Interval]:
+    """Return the gap of ``curve`` over that of the ``yardstick``, with Fieller's interval.
+
+    It covers samples, which both have in common, the yardstick's permutations, and the ranking data of ``curve`` where
+    it was ranked again on resamples of them; the yardstick's ranking data are held. NaN unless the yardstick's own
+    interval is above 0. A share may exceed 1: Shapley values are estimated, and made on other samples; where more than
+    two units interact, another order may earn more.
     """
-
-    curve: DeficitCurve
-    areas: Tensor
-
-    @classmethod
-    def of(cls, curve: DeficitCurve, descending: Sequence[Tensor], ascending: Sequence[Tensor]) -> Yardstick:
-        """Return the yardstick with ``curve``, from the curves ``[steps+1, n]`` of resampled permutations."""
-        pairs = zip(descending, ascending, strict=True)
-        areas = [deficit_areas(forth, curve.fraction) - deficit_areas(back, curve.fraction) for forth, back in pairs]
-        return cls(curve, torch.stack(areas))
-
-    @property
-    def noise(self) -> float:
-        """Variance of the gap over permutations, from the resamples."""
-        return order_noise(self.areas.numpy())
-
-    @property
-    def gap_interval(self) -> Interval:
-        """95 % interval of the yardstick's gap, over samples and permutations: half-widths add by their squares."""
-        low, high = self.curve.gap_interval
-        extra = stats.t.ppf((1 + LEVEL) / 2, len(self.areas) - 1) ** 2 * self.noise
-        gap = self.curve.gap
-        return Interval(gap - float(np.sqrt((gap - low) ** 2 + extra)), gap + float(np.sqrt((high - gap) ** 2 + extra)))
-
-    @property
-    def has_shares(self) -> bool:
-        """Tell whether the yardstick's own gap is above 0, as far as its interval says."""
-        return self.gap_interval.low > 0
-
-    def share(self, curve: DeficitCurve) -> tuple[float, Interval]:
-        """Return the gap of ``curve`` over that of the yardstick, with Fieller's interval.
-
-        It covers samples, which both have in common, permutations, and the ranking data of ``curve`` where it was
-        ranked again on resamples of them; those of the yardstick are held. NaN unless the
-        yardstick's own interval is above 0. A share may exceed 1: Shapley values are estimated, and made on other
-        samples; where more than two units interact, another order may earn more.
-        """
-        if not self.has_shares:
-            return float("nan"), NO_INTERVAL
-        ranking = RankingNoise.of(curve.resampled_gap_areas.numpy())
-        noise = np.array([[ranking.variance, 0.0], [0.0, self.noise]])
-        return fieller_interval(curve.gap_areas.numpy(), self.curve.gap_areas.numpy(), noise, len(self.areas) - 1)
+    if not has_shares(yardstick):
+        return float("nan"), NO_INTERVAL
+    above, below = (RankingNoise.of(one.resampled_gap_areas.numpy()) for one in (curve, yardstick))
+    noise = np.diag([above.variance, below.variance])
+    ratio = curve.gap / yardstick.gap
+    both = above + RankingNoise(ratio**2 * below.variance, below.degrees)
+    return fieller_interval(curve.gap_areas.numpy(), yardstick.gap_areas.numpy(), noise, both.degrees)
 
 
-def share_notes(yardstick: Yardstick | None) -> list[str]:
+def share_notes(yardstick: DeficitCurve | None) -> list[str]:
     """Return a sentence where there are no shares, because the yardstick's own gap may be 0: else none."""
-    if yardstick is None or yardstick.has_shares:
+    if yardstick is None or has_shares(yardstick):
         return []
     return ["no shares: the data cannot tell the gap of the yardstick from 0"]

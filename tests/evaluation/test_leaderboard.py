@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from captum_ablate import CumulativeAblationEvaluator
+from captum_ablate.evaluation.claims import HELD_ORDERS
 
 mpl.use("Agg")
 
@@ -92,7 +93,7 @@ def test_print_is_the_table_of_the_design(comparison):
     lrp, other = sorted(lines[6:8])
     assert lrp == f"not applicable: LRP ({comparison.failed['LRP']})"
     assert other.startswith("not applicable: other layer (the attribution belongs to another layer")
-    assert lines[8:] == [MEANING]
+    assert lines[8:] == [MEANING, HELD_ORDERS]
     assert repr(comparison) == str(comparison)
 
 

@@ -143,7 +143,7 @@ def test_words_are_of_the_methods_only_where_they_were_ranked_again(pair):
     assert "8 resamples of the ranking data" in again.setting
     assert "held fixed: the network, references, live units, bin edges" in str(again)
     assert "held fixed" in again._repr_html_()
-    assert "held fixed" not in str(plain)
+    assert "held fixed: the network, these orders, references and which units are live" in str(plain)
 
 
 def test_bars_say_what_their_intervals_are(pair, tmp_path):

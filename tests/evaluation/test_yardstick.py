@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from captum_ablate import Comparison, CumulativeAblationEvaluator, LayerMeanActivity, LayerShapleyValue
-from captum_ablate.evaluation.yardstick import NAME, order_noise, resampled_means
+from captum_ablate.evaluation.yardstick import NAME, resampled_means, share_of
+from captum_ablate.statistics.intervals import mean_interval
+from captum_ablate.statistics.ranking_noise import RankingNoise
 from captum_ablate.statistics.ratio import fieller_interval
 
 METHODS = {
@@ -56,6 +58,10 @@ def deep():
     return model, (x[:100], y[:100]), (x[100:], y[100:])
 
 
+def noise_of(yardstick):
+    return RankingNoise.of(yardstick.resampled_gap_areas.numpy()).variance
+
+
 @pytest.fixture(scope="module")
 def measured(setting):
     torch.manual_seed(0)
@@ -68,28 +74,30 @@ def test_values_are_those_of_the_attribution_on_the_ranking_data(setting, refere
     comparison = compared(setting, reference=reference, live_units_only=False)
     method = LayerShapleyValue(model, "1", metric="log_likelihood", reference=reference, permutations=6)
     expected = method.attribute(x, target=y)
-    torch.testing.assert_close(comparison.yardstick.curve.scores, expected, rtol=0, atol=1e-5)
-    assert comparison.yardstick.curve.order.tolist() == expected.argsort(descending=True).tolist()
+    torch.testing.assert_close(comparison.yardstick.scores, expected, rtol=0, atol=1e-5)
+    assert comparison.yardstick.order.tolist() == expected.argsort(descending=True).tolist()
 
 
 def test_a_share_is_one_gap_over_the_other_with_fiellers_interval(measured):
     yardstick = measured.yardstick
     board = measured.leaderboard.set_index("method")
-    noise = np.diag([0.0, yardstick.noise])
+    noise = np.diag([0.0, noise_of(yardstick)])
     for name in METHODS:
         areas = measured[name].gap_areas.numpy()
-        share, interval = fieller_interval(areas, yardstick.curve.gap_areas.numpy(), noise, 19)
-        assert board.loc[name, "share"] == pytest.approx(measured[name].gap / yardstick.curve.gap)
+        share, interval = fieller_interval(areas, yardstick.gap_areas.numpy(), noise, 19)
+        assert board.loc[name, "share"] == pytest.approx(measured[name].gap / yardstick.gap)
         assert tuple(board.loc[name, ["share", "share_low", "share_high"]]) == pytest.approx((share, *interval))
         assert interval.low < share < interval.high
 
 
 def test_the_yardstick_is_the_last_row_and_not_ranked(measured):
     last = measured.leaderboard.iloc[-1]
-    curve = measured.yardstick.curve
+    curve = measured.yardstick
     assert (last["rank"], last["method"], last["gap"], last["share"]) == ("-", NAME, curve.gap, 1.0)
     assert np.isnan([last["p"], last["share_low"], last["share_high"]]).all()
-    assert last["gap_low"] <= curve.gap_interval.low < curve.gap_interval.high <= last["gap_high"]
+    assert (last["gap_low"], last["gap_high"]) == curve.gap_interval
+    of_samples = mean_interval(curve.gap_areas.numpy())
+    assert last["gap_low"] <= of_samples.low < of_samples.high <= last["gap_high"]
     assert last["seconds"] > 0
     assert list(measured) == list(METHODS)
     assert measured.provenance.methods[NAME] == "LayerShapleyValue, 6 permutations, reverses on top"
@@ -107,9 +115,9 @@ def test_methods_are_ranked_and_tested_as_without_it(setting, measured):
 
 
 def test_the_same_order_has_a_share_of_1(deep):
-    first = compared(deep, methods={"a": torch.arange(12.0)}).yardstick.curve
+    first = compared(deep, methods={"a": torch.arange(12.0)}).yardstick
     comparison = compared(deep, methods={"same": first.scores})
-    share, (low, high) = comparison.yardstick.share(comparison["same"])
+    share, (low, high) = share_of(comparison["same"], comparison.yardstick)
     assert share == 1.0
     assert low < 1 < high  # another draw of permutations has another order
 
@@ -120,25 +128,17 @@ def test_where_units_add_up_permutations_have_no_noise():
     setting = model, (x[:40], y[:40]), (x[40:], y[40:])
     comparison = compared(setting, layer="0", metric="logit", methods={"a": torch.arange(6.0)})
     yardstick = comparison.yardstick
-    assert yardstick.noise == pytest.approx(0, abs=1e-10)
-    assert yardstick.gap_interval == pytest.approx(yardstick.curve.gap_interval)
-    expected = fieller_interval(comparison["a"].gap_areas.numpy(), yardstick.curve.gap_areas.numpy())
-    assert np.hstack(yardstick.share(comparison["a"])) == pytest.approx(np.hstack(expected), nan_ok=True)
+    assert noise_of(yardstick) == pytest.approx(0, abs=1e-10)
+    assert yardstick.gap_interval == pytest.approx(mean_interval(yardstick.gap_areas.numpy()))
+    expected = fieller_interval(comparison["a"].gap_areas.numpy(), yardstick.gap_areas.numpy())
+    assert np.hstack(share_of(comparison["a"], yardstick)) == pytest.approx(np.hstack(expected), nan_ok=True)
 
 
 def test_the_noise_is_the_variance_over_seeds(deep):
     found = [compared(deep, permutations=4, seed=s, methods={"a": torch.arange(12.0)}).yardstick for s in range(40)]
-    truth = np.var([one.curve.gap for one in found], ddof=1)
+    truth = np.var([one.gap for one in found], ddof=1)
     assert truth > 0
-    assert 0.5 < np.mean([one.noise for one in found]) / truth < 2
-
-
-def test_the_noise_of_orders_leaves_out_what_differs_between_samples():
-    rng, found = np.random.default_rng(0), []
-    for _ in range(300):
-        areas = rng.normal(0, 0.2, (20, 1)) + rng.normal(0, 1, (1, 50)) + rng.normal(0, 1, (20, 50))
-        found.append(order_noise(areas))
-    assert np.mean(found) == pytest.approx(0.04, rel=0.1)
+    assert 0.5 < np.mean([noise_of(one) for one in found]) / truth < 2
 
 
 def test_resampled_means_vary_as_the_mean_of_permutations_does():
@@ -154,7 +154,7 @@ def test_dead_units_are_worth_nothing_and_stay_out(setting):
         cut.load_state_dict(model.state_dict())
         cut[0].bias[2] = -1e6
     comparison = compared((cut, data, rank))
-    curve = comparison.yardstick.curve
+    curve = comparison.yardstick
     assert comparison.provenance.dead >= 1
     assert curve.scores[2] == 0
     assert 2 not in curve.order.tolist()
@@ -167,7 +167,7 @@ def test_over_several_layers_values_are_of_all_units_together(setting):
     comparison = compared(
         (model, data, rank), layer=["1", "3"], methods={"a": torch.arange(10.0)}, live_units_only=False, steps=None
     )
-    curve = comparison.yardstick.curve
+    curve = comparison.yardstick
     assert curve.scores.shape == (10,)
     everything = CumulativeAblationEvaluator(
         model, ["1", "3"], metric="log_likelihood", n_random=0, live_units_only=False
@@ -191,7 +191,7 @@ def test_it_is_printed_saved_drawn_and_reported(measured, tmp_path):
     loaded = Comparison.load(measured.save(tmp_path))
     assert str(loaded) == str(measured)
     pd.testing.assert_frame_equal(loaded.leaderboard, measured.leaderboard, check_exact=True)
-    assert torch.equal(loaded.yardstick.areas, measured.yardstick.areas)
+    assert torch.equal(loaded.yardstick.resampled_areas, measured.yardstick.resampled_areas)
 
 
 def test_no_share_where_the_yardsticks_gap_may_be_0(setting):
