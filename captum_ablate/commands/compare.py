@@ -11,7 +11,7 @@ from torch import nn
 from captum_ablate.commands import Commands, chosen_methods, compare_data, data_source, images, model_source, user_code
 from captum_ablate.commands.compare_run import Run, saying_how_to_go_on
 from captum_ablate.commands.run_folder import REPORT, RunFolder
-from captum_ablate.commands.summary import summary
+from captum_ablate.commands.summary import printed, summary
 from captum_ablate.evaluation.combined import combine
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
 from captum_ablate.inputs.fingerprint import weights_digest
@@ -116,7 +116,7 @@ def _summarise(run: Run) -> None:
     done = {at: run.done[at] for at in run.evaluators}
     if len(done) == 1:
         ((at, only),) = done.items()
-        print(f"\n{only}\n\n{only.verdict}\n\nreport: {run.folder.of(*at) / REPORT}")
+        print(f"\n{printed(only)}\n\n{only.verdict}\n\nreport: {run.folder.of(*at) / REPORT}")
         return
     report = combine({run.options.model: list(done.values())}).report(run.folder.path / REPORT)
     print(f"\n{summary(done)}\n\nreport: {report}, and one in each folder beside it")

@@ -6,6 +6,7 @@ import argparse
 
 from captum_ablate.commands import Commands
 from captum_ablate.commands.run_folder import REPORT, load_all, write_report
+from captum_ablate.commands.summary import printed
 
 
 def add(commands: Commands) -> None:
@@ -28,4 +29,7 @@ def _run(options: argparse.Namespace) -> None:
         if options.latex:
             print(f"% {comparison.setting}\n{comparison.to_latex()}")
             continue
-        print(f"{comparison}\n\n{comparison.verdict}\n\nreport: {folder / REPORT}" + "\n" * (number < len(found) - 1))
+        print(
+            f"{printed(comparison)}\n\n{comparison.verdict}\n\nreport: {folder / REPORT}"
+            + "\n" * (number < len(found) - 1)
+        )

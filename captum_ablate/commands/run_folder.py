@@ -50,14 +50,18 @@ class RunFolder:
     def finished(self, layer: str, reference: str) -> Comparison | None:
         """Return the comparison of a layer and a reference, or None if there is none yet."""
         folder = self.of(layer, reference)
-        return Comparison.load(folder) if (folder / SAVED).is_file() else None
+        if not (folder / SAVED).is_file():
+            return None
+        comparison = Comparison.load(folder)
+        if not (folder / REPORT).is_file():  # stopped between the two
+            write_report(comparison, folder)
+        return comparison
 
     def save(self, comparison: Comparison, layer: str, reference: str) -> Path:
         """Write a comparison with its report; return its folder."""
         folder = self.of(layer, reference)
-        folder.mkdir(parents=True, exist_ok=True)
+        comparison.save(folder)
         write_report(comparison, folder)
-        comparison.save(folder)  # last: a folder that has it is finished
         return folder
 
 

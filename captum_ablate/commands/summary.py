@@ -1,8 +1,10 @@
-"""Several comparisons on one network in one table: the gap of each method in each, and where it is among the best."""
+"""What a run prints: one comparison that fits the terminal, or several in a table of all gaps."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from shutil import get_terminal_size
 
 from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.inputs.wording import columns, counted, distinct, listed, number
@@ -11,6 +13,11 @@ BEST = "*"
 
 WIDEST = 32
 """Columns that a method's name may take."""
+
+
+def printed(comparison: Comparison) -> str:
+    """Return the comparison as text; in a terminal, its table has the columns that there is room for."""
+    return comparison.to_text(get_terminal_size().columns if sys.stdout.isatty() else None)
 
 
 def summary(done: Mapping[tuple[str, str], Comparison]) -> str:

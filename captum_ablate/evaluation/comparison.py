@@ -236,7 +236,11 @@ class Comparison:
         return [*self._any.setting_notes, *own, *other, *gaps, *share_notes(self.yardstick)]
 
     def __str__(self) -> str:
-        lines = [self.setting, *self.notes, text.as_text(self._shown(), Headings.of(self.provenance))]
+        return self.to_text()
+
+    def to_text(self, width: int | None = None) -> str:
+        """Return what ``print`` shows; for a terminal of ``width`` columns, without the last columns of the table."""
+        lines = [self.setting, *self.notes, text.as_text(self._shown(), Headings.of(self.provenance), width)]
         lines += [
             f"not applicable: {isolated(visible(name))} ({' '.join(reason.split())})"
             for name, reason in self.failed.items()

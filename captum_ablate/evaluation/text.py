@@ -26,10 +26,11 @@ _LATEX = {c: rf"\{c}" for c in "#$%&_{}"} | {
 }
 
 
-def as_text(shown: pd.DataFrame, headings: Headings = PLAIN) -> str:
+def as_text(shown: pd.DataFrame, headings: Headings = PLAIN, width: int | None = None) -> str:
     """Return the table as aligned text: words to the left, numbers to the right, intervals after their value.
 
-    An interval that does not exist (of one sample, of one random order) is left out.
+    An interval that does not exist (of one sample, of one random order) is left out. So are, from the right, columns
+    for which ``width`` columns of a terminal have no room, until there are three: rank, method and gap.
     """
     parts: list[list[str]] = []
     for name in shown.columns:
@@ -43,11 +44,13 @@ def as_text(shown: pd.DataFrame, headings: Headings = PLAIN) -> str:
             ends = zip(texts, shown[f"{name}_low"], shown[f"{name}_high"], strict=True)
             texts = [text if np.isnan(low + high) else f"{text} [{low:.3f}, {high:.3f}]" for text, low, high in ends]
             heading += f" [{headings.interval}]" if name == "gap" else " [95 %]"
-        width = max(map(columns, [heading, *texts]))
-        spaces = [" " * (width - columns(text)) for text in (heading, *texts)]
+        widest = max(map(columns, [heading, *texts]))
+        spaces = [" " * (widest - columns(text)) for text in (heading, *texts)]
         is_word = name in ("rank", "method")
         cells = zip((heading, *texts), spaces, strict=True)
         parts.append([isolated(text) + space if is_word else space + text for text, space in cells])
+    while width is not None and len(parts) > 3 and sum(columns(part[0]) + 2 for part in parts) - 2 > width:
+        parts.pop()
     return "\n".join("  ".join(row).rstrip() for row in zip(*parts, strict=True))
 
 

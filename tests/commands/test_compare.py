@@ -136,6 +136,13 @@ def test_changed_code_of_an_own_method_is_noticed(here, capsys):
     assert "own code (changed: my_code:Mine)" in capsys.readouterr().err
 
 
+def test_a_report_that_a_crash_prevented_is_written_on_resume(here):
+    assert main([*BASE, *QUICK]) == 0
+    (here / "run" / "1--zero" / "report.html").unlink()
+    assert main([*BASE, *QUICK, "--resume"]) == 0
+    assert (here / "run" / "1--zero" / "report.html").is_file()
+
+
 def test_resume_in_a_new_folder_starts_a_run():
     assert main([*BASE, *QUICK, "--resume"]) == 0
 

@@ -135,3 +135,14 @@ def test_in_sample_is_said_wherever_it_is_shown(comparison, in_sample, tmp_path)
         shown = [str(one), repr(one), one._repr_html_(), one.setting, titles(ax), page, repr(one["tied"])]
         assert ["in-sample" in text for text in shown] == [said] * 7
         assert one.provenance.in_sample == said
+
+
+def test_a_narrow_terminal_gets_the_first_columns(comparison):
+    whole = str(comparison).splitlines()
+    assert comparison.to_text() == str(comparison) == comparison.to_text(500)
+    header = next(line for line in whole if line.startswith("rank"))
+    for width in (len(header) - 1, 60, 10):
+        table = [line for line in comparison.to_text(width).splitlines() if line not in whole]
+        assert header.startswith(table[0])
+        assert max(map(len, table)) <= width or table[0].split("  ")[-1].strip().startswith("gap")
+    assert "gap [" in comparison.to_text(10)
