@@ -11,7 +11,7 @@ import pandas as pd
 from captum_ablate.evaluation.claims import PLAIN, Headings
 from captum_ablate.evaluation.pairs import Pairs
 from captum_ablate.evaluation.provenance import Provenance
-from captum_ablate.inputs.wording import columns, counted, distinct, isolated, number, visible
+from captum_ablate.inputs.wording import columns, counted, distinct, isolated, listed, number, visible
 from captum_ablate.statistics.intervals import LEVEL
 
 MOST_COLUMNS = 40
@@ -123,8 +123,7 @@ def _winners(best: Sequence[str], board: pd.DataFrame, pairs: Pairs, where: str)
     if len(board) == 1:
         return f"{visible(first['method'])} has a {gap}."
     if len(best) > 1:
-        named = " and ".join([", ".join(map(visible, best[:-1])), visible(best[-1])])
-        return f"The data cannot tell which of {named} finds the units best{where}."
+        return f"The data cannot tell which of {listed(best)} finds the units best{where}."
     second = board.iloc[1]["method"]
     lead = pairs.difference(pairs.names.index(first["method"]), pairs.names.index(second))
     sure = f", p {number('p', lead.p)}" if not np.isnan(lead.p) else ""

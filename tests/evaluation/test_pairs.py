@@ -107,6 +107,8 @@ def test_the_verdict_says_what_the_data_cannot_tell(setting):
     same = torch.arange(8.0)
     comparison = scored(model, data, {"a": same, "b": same * 2}, n_random=0)
     assert comparison.verdict == "The data cannot tell which of a and b finds the units best in these rankings."
+    many = scored(model, data, {str(k): same * (k + 1) for k in range(9)}, n_random=0)
+    assert "cannot tell which of 0, 1, 2, 3, 4 and 4 more finds the units best" in many.verdict
 
 
 def test_the_verdict_on_one_method_is_of_chance_alone(setting):
