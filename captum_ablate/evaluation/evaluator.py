@@ -36,6 +36,7 @@ from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, check_yards
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.borrowed import borrowed
+from captum_ablate.inputs.fingerprint import weights_digest
 from captum_ablate.inputs.model import ForwardFunc, Layer, as_model, find_layers
 from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.resamples import ResampledBatches
@@ -229,6 +230,7 @@ class CumulativeAblationEvaluator:
             sampled=None if precision is None else precision.sampled(len(ranking.scores)),
             bounds=bounds_of(self.metric),
             methods=Frozen(ranking.kinds if shapley is None else {**ranking.kinds, NAME: shapley.kind}),
+            weights=weights_digest(self.forward_func),
             own_references=Frozen(ranking.own_references),
             **overlap._asdict(),
             ranking_seconds=Frozen(ranking.seconds if shapley is None else {**ranking.seconds, NAME: shapley.seconds}),

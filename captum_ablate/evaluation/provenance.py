@@ -85,6 +85,7 @@ class Provenance:
         sampled: how samples were drawn, where ``until`` was asked for; else all were evaluated.
         methods: what each method is, by name: its class, "function ...", or "scores" for a ready Tensor.
         own_references: the reference of methods that ablate by another one than the evaluator, by name.
+        weights: digest of the network's weights (``inputs.fingerprint.weights_digest``); None of a plain function.
         ranking_n: number of samples that were ranked on, or that references were learned from; None if not known.
         ranking_digest: their digest (``inputs.fingerprint.DataDigest``), 32 hexadecimal digits.
         evaluation_digest: that of the samples that were evaluated.
@@ -114,6 +115,7 @@ class Provenance:
     schema_version: int = SCHEMA_VERSION
     methods: Mapping[str, str] = field(default_factory=lambda: Frozen({}))
     own_references: Mapping[str, str] = field(default_factory=lambda: Frozen({}))
+    weights: str | None = None
     ranking_n: int | None = None
     ranking_digest: str | None = None
     evaluation_digest: str | None = None

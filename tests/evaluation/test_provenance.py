@@ -10,6 +10,7 @@ from curve_checks import SCORES
 
 from captum_ablate import CumulativeAblationEvaluator, LayerMeanActivity
 from captum_ablate.evaluation.provenance import Provenance
+from captum_ablate.inputs.fingerprint import weights_digest
 
 
 def test_results_say_how_they_came_about(dense, dense_data):
@@ -23,10 +24,20 @@ def test_results_say_how_they_came_about(dense, dense_data):
     assert about.versions["torch"] == torch.__version__
     assert Provenance.of_dict(json.loads(json.dumps(about.to_dict()))) == about
     assert about.bounds is None
+    assert about.weights == weights_digest(dense)
     bounded = CumulativeAblationEvaluator(dense, "2", n_random=0).evaluate(SCORES, dense_data).provenance
     assert bounded.bounds == (0, 1)
     assert Provenance.of_dict(json.loads(json.dumps(bounded.to_dict()))) == bounded
-    new = ("bounds", "methods", "overlap", "ranking_digest", "evaluation_digest", "ranking_seconds", "seconds")
+    new = (
+        "bounds",
+        "weights",
+        "methods",
+        "overlap",
+        "ranking_digest",
+        "evaluation_digest",
+        "ranking_seconds",
+        "seconds",
+    )
     older = Provenance.of_dict({name: value for name, value in bounded.to_dict().items() if name not in new})
     assert (older.bounds, older.overlap, dict(older.methods)) == (None, None, {})
 
