@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.coverage.chance import chance
 from benchmarks.coverage.means import means
+from benchmarks.coverage.rankings import rankings
 from benchmarks.coverage.rare import rare
 from benchmarks.coverage.regression import regression
 from benchmarks.coverage.share import share
@@ -28,6 +29,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "statistics.md"
 TABLES: dict[str, tuple[Callable[[int], pd.DataFrame], int]] = {
     "chance": (chance, 8000),
     "within": (within, 8000),
+    "rankings": (rankings, 200),
     "rare": (rare, 2000),
     "means": (means, 4000),
     "regression": (regression, 300),

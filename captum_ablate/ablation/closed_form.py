@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,6 +16,23 @@ from captum_ablate.ablation.metrics import class_outputs
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.ablation.ready import Ready
 from captum_ablate.ablation.recording import Recording
+
+JOINED = 2**16
+"""Numbers of outputs that the metric takes at once: below, the calls cost more than the work."""
+
+
+def joined(outputs: Iterator[tuple[int, Tensor]]) -> Outputs:
+    """Yield the outputs of several masks together, one after the other, as many as make ``JOINED`` numbers."""
+    numbers: list[int] = []
+    found: list[Tensor] = []
+    for number, one in outputs:
+        numbers.append(number)
+        found.append(one)
+        if one.numel() * len(found) >= JOINED:
+            yield numbers, torch.cat(found)
+            numbers, found = [], []
+    if found:
+        yield numbers, torch.cat(found)
 
 
 class ClosedForm:
@@ -51,7 +69,7 @@ class ClosedForm:
             self._is_off = True
             return None
         self._is_proven = True
-        return (((k,), o) for k, o in self._tail.outputs(taken, reference, self._plan, ablated))
+        return joined(self._tail.outputs(taken, reference, self._plan, ablated))
 
     def _is_too_wide(self, outputs: Any, n: int) -> bool:
         """Tell whether the backward passes for the Jacobian would cost more than the replays."""

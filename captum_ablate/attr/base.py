@@ -192,9 +192,9 @@ class LayerDatasetAttribution(AttributionWithOptions):
             return gate_gradients(self.forward_func, self.layers, self.axis, shown, at_input=at_input)
         return collect(self.forward_func, self.layer_requests(), shown, at_input=at_input)
 
-    def statistics_of(self, batches: Batches, *, at_input: bool) -> list[LayerStatistics]:
+    def statistics_of(self, batches: Batches, *, at_input: bool, show_progress: bool = False) -> list[LayerStatistics]:
         """Return the statistics of every layer that ``score`` takes, from passes over checked ``batches``."""
-        return self._collect(batches, at_input=at_input, show_progress=False)
+        return self._collect(batches, at_input=at_input, show_progress=show_progress)
 
     @property
     def layers(self) -> list[nn.Module]:

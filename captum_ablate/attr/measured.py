@@ -14,7 +14,7 @@ from captum_ablate.ablation.metrics import Metric, as_metric
 from captum_ablate.attr.base import LayerDatasetAttribution
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import layer_name
-from captum_ablate.inputs.progress import with_progress
+from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.resamples import ResampledBatches
 from captum_ablate.inputs.targets import classes_or_zeros
 from captum_ablate.statistics.activations import output_shapes
@@ -72,8 +72,8 @@ class MeasuredAttribution(LayerDatasetAttribution):
         """Return what each unit takes from the metric of each sample, ``[n, units]``."""
         reference = learn(self.reference, self.forward_func, site, batches)
         plan = self.plan(self.axis.count(shape))
-        engine = Engine(self.forward_func, [site], [reference], as_metric(self.metric), plan)
-        measured = engine.run(with_progress(batches, self.get_name(), show_progress))
+        with ticking(f"{self.get_name()} of {site.name}", show_progress, batches.samples) as tick:
+            measured = Engine(self.forward_func, [site], [reference], as_metric(self.metric), plan, tick).run(batches)
         losses = self.losses(plan, measured).T.contiguous()  # [n, units]
         weights = batches.weights if isinstance(batches, ResampledBatches) else None
         return Chunk(losses, Labels.of(classes_or_zeros(measured.target)), [len(losses)], weights)

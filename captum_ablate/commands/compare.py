@@ -74,6 +74,8 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     add("--metric", default="accuracy", metavar="NAME", help=metric)
     add("--steps", type=_steps, default=20, metavar="N|all", help="steps of a curve (20); all: one unit each")
     add("--random", type=int, default=20, metavar="N", help="random orders to hold methods against (20)")
+    resamples = "rank every method again on B resamples of the ranking data, so that intervals are of the method"
+    add("--resamples", type=int, metavar="B", help=resamples)
     add("--unit-dim", type=int, default=1, metavar="AXIS", help="axis of the units (1); -1 for layers of tokens")
     add("--batch-size", type=int, default=64, metavar="N", help="samples at a time, of tensors and images (64)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto (the default): a GPU if there is one")
@@ -135,6 +137,7 @@ def _settings(
         "metric": options.metric,
         "steps": options.steps,
         "random orders": options.random,
+        "resamples": options.resamples,
         "unit axis": options.unit_dim,
         "seed": options.seed,
     }

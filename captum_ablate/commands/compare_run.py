@@ -54,6 +54,7 @@ class Run:
 
     def _compare(self, at: Setting) -> Comparison:
         start = time.perf_counter()
+        again = {} if self.options.resamples is None else {"ranking_resamples": self.options.resamples}
         with user_code.naming_errors(self.options):
             comparison = self.evaluators[at].compare(
                 self._made(at),
@@ -61,6 +62,7 @@ class Run:
                 ranking_data=self.data.ranking,
                 batch_size=self.options.batch_size,
                 show_progress=not self.options.quiet,
+                **again,
             )
         try:
             folder = self.folder.save(comparison, *at)

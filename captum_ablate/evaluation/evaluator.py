@@ -31,6 +31,7 @@ from captum_ablate.evaluation.overlap import Overlap
 from captum_ablate.evaluation.precision import DeletionAreas, Precision
 from captum_ablate.evaluation.provenance import Frozen, Provenance, is_same
 from captum_ablate.evaluation.ranked_again import EvaluatedSamples, RankedAgain, ablate_again, checked_resamples
+from captum_ablate.evaluation.ranking_time import ablation_seconds, few_of, without_ablation
 from captum_ablate.evaluation.within_layers import orders_within
 from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, check_yardstick, refuse_until
 from captum_ablate.inputs.batch import Batch
@@ -187,7 +188,8 @@ class CumulativeAblationEvaluator:
             ranking_batches = ResampledBatches(ranking_batches, resamples, self.seed)
         with self._borrowed(batches, ranking_batches):
             located = self._locate(batches)
-            ranking = self._rank(attributions, located, ranking_batches, options, self.live_units_only)
+            wanted: dict[str, Any] = {"live_units_only": self.live_units_only, "show_progress": show_progress}
+            ranking = self._rank(attributions, located, ranking_batches, options, **wanted)
             shapley = None if yardstick is None else self._shapley(yardstick, located, ranking, ranking_batches)
             within = len(self.layers) > 1 and self.n_random > 0 and precision is None
             plan = self._plan(ranking, located, shapley, within)
@@ -265,11 +267,8 @@ class CumulativeAblationEvaluator:
         with self._borrowed(batches, ranking_batches):
             one, one_ranking = next(iter(batches)), next(iter(ranking_batches))
             located = self._locate([one])
-            start = time.perf_counter()
-            first = self._batches([one_ranking], {})  # one batch does not tell which units are dead: all are counted
-            ranking = self._rank(attributions, located, first, options, live_units_only=False)
-            times = length_of(ranking_batches) if ranking.uses_data else 1
-            seconds = (time.perf_counter() - start) * times
+            times = length_of(ranking_batches)
+            ranking, own, seconds = self._timed_ranking(attributions, located, one_ranking, times, options)
             plan = self._plan(ranking, located, within=len(self.layers) > 1 and self.n_random > 0)
 
             def run(masks: int) -> None:
@@ -277,8 +276,31 @@ class CumulativeAblationEvaluator:
                 Engine(self.forward_func, located.sites, ranking.references, self._metric, few).run([one], located.seen)
 
             ablating, peak = extrapolated(run, len(plan), length_of(batches))
-        own = Frozen({name: one * times for name, one in ranking.seconds.items()})
         return Estimate(seconds + ablating, seconds, peak, length_of(batches), len(plan), own)
+
+    def _timed_ranking(
+        self, attributions: Mapping[str, Any], located: Located, batch: Batch, times: int, options: Mapping[str, Any]
+    ) -> tuple[JointRanking, Frozen[float], float]:
+        """Return a ranking on a few samples, and what ``times`` such batches take: by method, and in all."""
+        quick, measured = without_ablation(attributions, located.units)
+        few = few_of(batch)
+        start = time.perf_counter()
+        own: dict[str, Any] = {
+            "live_units_only": False
+        }  # few samples do not tell which units are dead: all are counted
+        try:
+            ranking = self._rank(quick, located, self._batches([few], {}), options, **own)
+        except ValueError:  # no method can rank on so few
+            few = batch
+            ranking = self._rank(quick, located, self._batches([few], {}), options, **own)
+        ratio = times * len(batch.target) / len(few.target) if ranking.uses_data else 1.0
+        seconds = (time.perf_counter() - start) * ratio
+        found = {name: one * ratio for name, one in ranking.seconds.items()}
+        for name, method in measured.items():
+            work = (self.forward_func, located, ranking.references, batch, times)
+            found[name] = ablation_seconds(method, *work)
+            seconds += found[name]
+        return ranking, Frozen(found), seconds
 
     def _batches(self, data: Any, options: Mapping[str, Any]) -> Batches:
         return as_batches(data, forward_func=self.forward_func, classes=is_named(self._metric), **options)
@@ -301,9 +323,9 @@ class CumulativeAblationEvaluator:
         located: Located,
         batches: Batches,
         options: Mapping[str, Any],
-        live_units_only: bool,
+        **wanted: bool,
     ) -> JointRanking:
-        own: dict[str, Any] = {"seed": self.seed, "live_units_only": live_units_only, "call_options": options}
+        own: dict[str, Any] = {"seed": self.seed, "call_options": options, **wanted}
         own["is_joint"] = isinstance(self.layer, list)
         return JointRanking.of(attributions, self.forward_func, located, self.references, batches, **own)
 

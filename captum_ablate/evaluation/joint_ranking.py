@@ -60,6 +60,7 @@ class JointRanking:
         is_joint: bool,
         live_units_only: bool = True,
         call_options: Mapping[str, Any] | None = None,
+        show_progress: bool = False,
     ) -> JointRanking:
         """Rank the units of all sites by each of ``attributions``; one that fails is reported, the others go on.
 
@@ -82,7 +83,7 @@ class JointRanking:
         layers = [site.layer for site in sites]
         methods_of = _split(attributions, forward_func, layers, units, failed) if is_joint else [dict(attributions)]
         for k, (site, methods) in enumerate(zip(sites, methods_of, strict=True)):
-            ranker = Ranker(forward_func, site, methods, seed, call_options, seconds)
+            ranker = Ranker(forward_func, site, methods, seed, call_options, seconds, show_progress)
             kinds |= {name: kind_of(method) for name, method in ranker.methods.items()}
             own_references |= ranker.other_references(references[k])
             fit = fit_of(references[k], site.axis, seed)

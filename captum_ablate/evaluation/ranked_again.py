@@ -20,10 +20,10 @@ from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.inputs.resamples import Keys, uniform
 from captum_ablate.inputs.values import whole_number
 
-SHARE = 0.3
+SHARE = 0.25
 """Share of the work of a comparison that the resampled orders may add: orders times steps times samples."""
 
-FEWEST, MOST = 32, 400
+FEWEST, MOST = 32, 200
 """Samples that they are ablated on at least, as far as there are, and at most."""
 
 STEPS = 3

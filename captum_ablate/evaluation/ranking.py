@@ -22,6 +22,7 @@ from captum_ablate.ablation import (
     reference_name,
 )
 from captum_ablate.attr import LayerDatasetAttribution
+from captum_ablate.attr.inner import takes
 from captum_ablate.attr.measured import MeasuredAttribution
 from captum_ablate.attr.per_sample_scores import PerSampleScores
 from captum_ablate.attr.pieces import SAMPLES_AT_A_TIME
@@ -30,6 +31,7 @@ from captum_ablate.evaluation.seconds import Seconds
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc
+from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.resamples import ResampledBatches
 from captum_ablate.inputs.targets import as_target, classes_of
 from captum_ablate.inputs.threads import drawing
@@ -63,8 +65,10 @@ class Ranker:
         seed: int,
         call_options: Mapping[str, Any] | None = None,
         seconds: Seconds | None = None,
+        show_progress: bool = False,
     ) -> None:
         self.forward_func, self.site, self.seed = forward_func, site, seed
+        self.show_progress = show_progress
         self.seconds = seconds or Seconds()
         self.failed: dict[str, str] = {}
         self.resampled: dict[str, Tensor] = {}
@@ -142,13 +146,14 @@ class Ranker:
             if classes_of(batch.target) is None:
                 no_classes[:] = [batch.target]
             weights = batches.batch_weights if isinstance(batches, ResampledBatches) else None
-            self._add_batch(left, batch, weights, next(numbers))
+            self._add_batch(left, batch, weights, next(numbers), tick)
 
         def hear(*heard: Tensor) -> None:
             for listener in listeners:
                 listener(*heard)
 
-        with self.seconds.of(*statistical):
+        name = f"ranking {site.name}"
+        with ticking(name, self.show_progress, batches.samples) as tick, self.seconds.of(*statistical):
             answers = collect(
                 self.forward_func,
                 requests,
@@ -206,21 +211,37 @@ class Ranker:
         self.resampled |= {name: torch.stack(own) for name, own in found.items()}
 
     def _add_batch(
-        self, scorings: dict[str, PerSampleScores], batch: Batch, weights: Tensor | None, number: int
+        self,
+        scorings: dict[str, PerSampleScores],
+        batch: Batch,
+        weights: Tensor | None,
+        number: int,
+        tick: Callable[[float], None],
     ) -> None:
-        """Let each of ``scorings`` attribute a batch; one that fails is taken out and reported."""
+        """Let each of ``scorings`` attribute a batch; one that fails is taken out and reported.
+
+        Each of them ticks its part of the batch, so that progress shows within a batch of a slow method.
+        """
+        left, share = float(len(batch.target)), 1 / max(1, len(scorings))
+
+        def done(samples: int) -> None:
+            nonlocal left
+            left -= samples * share
+            tick(samples * share)
+
         for name in list(scorings):
             try:
                 if not scorings[name].draws:
                     with self.seconds.of(name):
-                        _add(scorings[name], batch, weights)
+                        _add(scorings[name], batch, weights, done)
                     continue
                 with drawing, self.seconds.of(name):
                     _seed_everything(self.seed, number)
-                    _add(scorings[name], batch, weights)
+                    _add(scorings[name], batch, weights, done)
             except Exception as error:
                 self._fail(name, error)
                 del scorings[name]
+        tick(left)
 
     def _measured(self, measured: Mapping[str, LayerDatasetAttribution], batches: Batches) -> dict[str, Tensor]:
         """Return the scores of the methods that make passes of their own."""
@@ -237,10 +258,11 @@ class Ranker:
         """Return the scores of a method that makes passes of its own, and keep those of the resamples."""
         if not isinstance(batches, ResampledBatches) or _has_own_attribute(method):
             self.order_only[name] = "its class has an attribute of its own"
-            return _first(method.attribute(batches, attribute_to_layer_input=self.site.at_input))
-        (answer,) = method.statistics_of(batches, at_input=self.site.at_input)
+            shown: dict[str, Any] = {"show_progress": self.show_progress} if takes(method, "show_progress") else {}
+            return _first(method.attribute(batches, attribute_to_layer_input=self.site.at_input, **shown))
+        (answer,) = method.statistics_of(batches, at_input=self.site.at_input, show_progress=self.show_progress)
         if batches.settle():
-            (answer,) = method.statistics_of(batches, at_input=self.site.at_input)
+            (answer,) = method.statistics_of(batches, at_input=self.site.at_input, show_progress=self.show_progress)
         scores = _first(method.results([answer]))
         self._score_resamples({name: (method.held(*answer.statistics[0]), answer)}, batches.resamples)
         return scores
@@ -283,8 +305,10 @@ def _seed_everything(*seed: int) -> None:
     torch.manual_seed(number)
 
 
-def _add(scoring: PerSampleScores, batch: Batch, weights: Tensor | None) -> None:
-    """Add the batch in pieces that a path method can hold."""
+def _add(scoring: PerSampleScores, batch: Batch, weights: Tensor | None, done: Callable[[int], None]) -> None:
+    """Add the batch in pieces that a path method can hold; ``done`` hears how many samples each has."""
     for start in range(0, len(batch.target), SAMPLES_AT_A_TIME):
         piece = slice(start, start + SAMPLES_AT_A_TIME)
-        scoring.add(batch.take(piece), None if weights is None else weights[piece])
+        part = batch.take(piece)
+        scoring.add(part, None if weights is None else weights[piece])
+        done(len(part.target))

@@ -71,7 +71,7 @@ def test_several_layers_and_references_are_comparisons_of_their_own(here, capsys
 
 
 def test_other_data_to_rank_on_leave_all_data_to_evaluate_on(here, capsys):
-    assert main([*BASE, *QUICK, "--ranking-data", "my_code:many"]) == 0
+    assert main([*BASE, *QUICK, "--ranking-data", "my_code:few"]) == 0
     assert Comparison.load("run/1--zero").provenance.n == 80
 
 
@@ -95,6 +95,12 @@ def test_own_methods_metrics_and_references_are_taken(here):
     assert found["plain"].order.tolist() == list(range(9, -1, -1))
     assert found.provenance.metric == "steady"
     assert len(found["plain"].n_ablated) == 11
+
+
+def test_methods_are_ranked_again_on_resamples():
+    assert main([*BASE, *QUICK, "--resamples", "4"]) == 0
+    assert Comparison.load("run/1--zero").provenance.ranking_resamples == 4
+    assert main([*BASE, *QUICK, "--resume"]) == 2
 
 
 def test_a_finished_run_is_kept_and_a_layer_added(here, capsys, monkeypatch):
