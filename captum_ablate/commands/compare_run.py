@@ -42,9 +42,13 @@ class Run:
         print(f"{self.options.model}, {self.data.words}; {counted(len(self.methods), 'method')}, "
               f"{counted(len(self.evaluators), 'comparison')}" + self._kept())  # fmt: skip
         expected = {} if self.options.quiet else self._estimates(left)
+        start, behind = time.perf_counter(), 0.0
         for number, at in enumerate(left):
-            remaining = sum(expected[one].seconds for one in left[number:]) if expected else 0.0
-            ahead = f", about {duration(remaining)} left" if expected else ""
+            ahead = ""
+            if expected:
+                pace = (time.perf_counter() - start) / behind if behind else 1.0  # how far off estimates were so far
+                remaining = pace * sum(expected[one].seconds for one in left[number:])
+                ahead, behind = f", about {duration(remaining)} left", behind + expected[at].seconds
             place = list(self.evaluators).index(at) + 1
             print(f"[{place}/{len(self.evaluators)}] {at[0]}, {at[1]} reference{ahead}", flush=True)
             self.done[at] = self._compare(at)
