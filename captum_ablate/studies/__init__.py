@@ -4,6 +4,7 @@ Each study is a function that returns a frozen result; the result has ``to_frame
 """
 
 from captum_ablate.studies.activation_table import activation_table
+from captum_ablate.studies.additive_network import AdditiveRedundancy, additive_redundancy
 from captum_ablate.studies.balance import bias_balanced
 from captum_ablate.studies.completeness import Completeness, completeness_delta, plot_completeness
 from captum_ablate.studies.deficit_correlation import (
@@ -34,6 +35,7 @@ from captum_ablate.studies.units_to_flip import FlipCounts, plot_flips, units_to
 
 __all__ = [
     "AblationGrid",
+    "AdditiveRedundancy",
     "ClassDeficits",
     "Completeness",
     "DeficitCorrelation",
@@ -49,6 +51,7 @@ __all__ = [
     "RankAgreement",
     "Redundancy",
     "activation_table",
+    "additive_redundancy",
     "bias_balanced",
     "class_deficits",
     "class_planes",

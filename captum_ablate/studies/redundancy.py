@@ -44,7 +44,7 @@ class Redundancy:
             return "above 0: units back each other up; below: they work jointly"
         return (
             f"by {visible(self.metric.replace('_', ' '))} the sign alone is no evidence: units that only add up in the "
-            "logits have a value other than 0, too"
+            "logits have a value other than 0, too; additive_redundancy compares with those"
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -80,8 +80,8 @@ def redundancy(curve: DeficitCurve, single_unit_deficits: Tensor, *, floor: floa
     so joint work shows only above it.
 
     The prediction is exact for the logit, which is linear in the units of a last layer. Accuracy falls at a threshold:
-    independent units with an additive head read +0.13 on one network and -0.30 on another. So compare values by
-    accuracy with those of such a head, not with 0.
+    independent units with an additive head read +0.13 on one network and -0.30 on another. ``additive_redundancy``
+    compares with such a head, and has an interval.
 
     Args:
         curve: the deficit curve of any order of the units.
