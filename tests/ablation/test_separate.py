@@ -45,8 +45,6 @@ APART: dict[str, Part] = {
     "with prefix": lambda m, a, h: torch.cat([a, h[..., : a.shape[-2], : a.shape[-1]]], 1)[:, 2:10],
     "unbound": lambda m, a, h: torch.stack(a.unbind(1), 1),
     "masked": lambda m, a, h: a.masked_fill(a < 0.1, 0.5),
-    "softmax of places": lambda m, a, h: a.flatten(2).softmax(2).view_as(a),
-    "norm of places": lambda m, a, h: F.layer_norm(a, a.shape[2:]),
     "larger than a mean": lambda m, a, h: a * (a > a.mean((2, 3), keepdim=True)),
     "zeros": lambda m, a, h: torch.zeros_like(a).copy_(a),
 }
@@ -152,7 +150,7 @@ def test_parts_that_mix_are_not_separated(name: str) -> None:
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("unit_dim", [1, 2, -1, None])
 def test_any_axis_of_units(unit_dim: int | None, end: str) -> None:
-    for name in ("batch norm", "max pool", "rolled", "with prefix", "softmax of places", "depthwise"):
+    for name in ("batch norm", "max pool", "rolled", "with prefix", "depthwise"):
         net = captured(sequence(APART["relu"], APART[name], ENDS[end]), UnitAxis(unit_dim))
         check(net, REFERENCES["of each sample"](net))
 

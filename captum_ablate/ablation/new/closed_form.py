@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from captum_ablate.ablation.new.graph import argument, name_of, reached_by, samples_first, shape_of
+from captum_ablate.ablation.new.separate import BATCH_NORMS
 from captum_ablate.ablation.plan import Plan
 
 LARGEST = 2**25
@@ -31,12 +32,6 @@ LINEAR = frozenset(
 """Operators that are affine in all of their tensors together."""
 PRODUCT = {"mul": 0, "mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "convolution": 0}
 """Operators that multiply two tensors, from this argument on. One alone may depend on the layer, and none on inputs."""
-BATCH_NORMS = (
-    "native_batch_norm",
-    "_native_batch_norm_legit",
-    "_native_batch_norm_legit_no_training",
-    "cudnn_batch_norm",
-)
 MIXED = {"flip": "dims", "roll": "dims", "cat": "dim"}
 """Operators that mix samples along axis 0, with the name of the argument that has the axes."""
 
@@ -72,7 +67,7 @@ def _is_affine(node: fx.Node, after: set[fx.Node]) -> bool:
         factors = node.args
         if factors[1] in after:
             return False
-    elif name in BATCH_NORMS and not argument(node, "training", False):
+    elif name in BATCH_NORMS.split() and not argument(node, "training", False):
         factors = node.args[:5]
     else:
         return False
@@ -100,8 +95,7 @@ class ClosedForm:
     def intact(self, activation: Tensor, replaced: Tensor, ablated: Tensor) -> Tensor:
         """Return the outputs with every unit kept, in closed form."""
         shares = self._shares(activation, replaced)
-        units = torch.arange(self._units, device=shares.device)
-        return (ablated.to(shares.dtype) + self._product(shares, units)).to(ablated.dtype)
+        return (ablated.to(shares.dtype) + self._product(shares, slice(None))).to(ablated.dtype)
 
     def outputs(
         self, activation: Tensor, replaced: Tensor, intact: Tensor, ablated: Tensor, plan: Plan
@@ -142,7 +136,7 @@ class ClosedForm:
         flat = values.flatten(1)
         return (flat if self._order is None else flat[:, self._order]).reshape(len(values), self._units, -1)
 
-    def _product(self, shares: Tensor, group: Tensor) -> Tensor:
+    def _product(self, shares: Tensor, group: Tensor | slice) -> Tensor:
         return shares[:, group].flatten(1) @ self.jacobian[:, group].flatten(1).T
 
 

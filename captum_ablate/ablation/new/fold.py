@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from captum_ablate.ablation.new.graph import argument, attribute, name_of
-
-NORMS = ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
+from captum_ablate.ablation.new.separate import BATCH_NORMS, first_alone
 
 
 def fold(piece: fx.GraphModule) -> bool:
@@ -43,15 +41,14 @@ def _is_image(value: Any) -> bool:
 
 def _is_foldable(norm: fx.Node) -> bool:
     """Tell whether a node is a batch norm in evaluation mode whose input is a convolution that it alone reads."""
-    if name_of(norm) not in NORMS or argument(norm, "training", False):
+    if name_of(norm) not in BATCH_NORMS.split() or argument(norm, "training", False):
         return False
     conv: Any = norm.args[0]
     if name_of(conv) != "convolution" or len(conv.users) > 1 or argument(conv, "transposed"):
         return False
     constants = [*conv.args[1:3], *norm.args[1:5]]
     is_constant = all(a is None or a.op == "get_attr" for a in constants) and None not in norm.args[3:5]
-    is_single = all(user.target is operator.getitem and user.args[1] == 0 for user in norm.users)
-    return is_constant and is_single and conv.meta["val"].dtype in (torch.float32, torch.float64)
+    return is_constant and first_alone(norm) and conv.meta["val"].dtype in (torch.float32, torch.float64)
 
 
 def _fold(piece: fx.GraphModule, norm: fx.Node, conv: Any) -> None:

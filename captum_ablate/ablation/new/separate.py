@@ -16,6 +16,8 @@ from torch import Tensor, fx
 
 from captum_ablate.ablation.new.graph import argument, name_of, resized, samples_first, shape_of
 
+BATCH_NORMS = "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm"
+"""Names of batch norms."""
 Owners = dict[fx.Node, Tensor]
 """The owner ``[1, ...]`` of each value whose units are still apart."""
 
@@ -126,12 +128,11 @@ def _along(node: fx.Node, owners: Owners, dims: Sequence[int]) -> Tensor | None:
     if source not in owners or any(a in owners for a in node.all_input_nodes if a is not source):
         return None
     owner, dims = owners[source], [d % len(shape_of(source)) for d in dims]
-    if 0 in dims or any(owner.shape[d] != 1 for d in dims) or not _reads_first_alone(node):
-        return None
-    return owner
+    mixes = 0 in dims or any(owner.shape[d] != 1 for d in dims)
+    return None if mixes or not first_alone(node) else owner
 
 
-def _reads_first_alone(node: fx.Node) -> bool:
+def first_alone(node: fx.Node) -> bool:
     """Tell whether of several results the first alone is read."""
     single = isinstance(node.meta["val"], Tensor)
     return single or all(u.target is operator.getitem and u.args[1] == 0 for u in node.users)
@@ -151,14 +152,6 @@ def _reduced(node: fx.Node, owners: Owners) -> Tensor | None:
 def _spatial(node: fx.Node, owners: Owners) -> Tensor | None:
     ndim = len(shape_of(node))
     return _along(node, owners, range(2, ndim)) if ndim == len(shape_of(_first(node))) else None
-
-
-def _softmax(node: fx.Node, owners: Owners) -> Tensor | None:
-    return _along(node, owners, _dims(node))
-
-
-def _layer_norm(node: fx.Node, owners: Owners) -> Tensor | None:
-    return _along(node, owners, [-1 - k for k in range(len(argument(node, "normalized_shape")))])
 
 
 def _depthwise(node: fx.Node, owners: Owners) -> Tensor | None:
@@ -210,15 +203,13 @@ _NAMES: dict[Rule, str] = {
         flip roll repeat slice_scatter select_scatter pixel_shuffle pixel_unshuffle channel_shuffle unfold
         reflection_pad2d replication_pad2d
     """,
-    _batch_norm: "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm",
+    _batch_norm: BATCH_NORMS,
     _spatial: """
         max_pool2d_with_indices max_pool3d_with_indices avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
         adaptive_max_pool2d adaptive_max_pool3d upsample_nearest1d upsample_nearest2d upsample_bilinear2d
         upsample_bicubic2d
     """,
     _reduced: "mean sum amax amin",
-    _softmax: "_softmax _log_softmax",
-    _layer_norm: "native_layer_norm",
     _depthwise: "convolution",
     _padded: "constant_pad_nd",
     _filled: "zeros_like ones_like full_like new_zeros new_ones new_full",
