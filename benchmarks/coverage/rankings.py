@@ -31,8 +31,8 @@ from captum_ablate import (
 )
 from captum_ablate.evaluation import ranked_again
 from captum_ablate.evaluation.curve import DeficitCurve
-from captum_ablate.statistics.intervals import Interval, bounded_interval
-from captum_ablate.statistics.ranking_noise import NO_NOISE, paired_p_with
+from captum_ablate.evaluation.pairs import difference_span
+from captum_ablate.statistics.intervals import Interval, bounded_interval, paired_p
 
 LAYER = "4"
 TRAINED, EVALUATED, RESAMPLES, RANDOM = 4000, 200, 20, 20
@@ -136,7 +136,7 @@ def _budget_of_random_orders(count: int) -> Iterator[None]:
 def _drawn(one: Comparison, other: Comparison, name: str) -> Drawn:
     curve = one[name]
     apart = (curve.gap_areas - other[name].gap_areas).numpy()
-    p_before, p_now = paired_p_with(NO_NOISE, apart), one.versus(name, name, of=other).p
+    p_before, p_now = paired_p(apart, difference_span(curve)), one.versus(name, name, of=other).p
     return Drawn(curve.gap, _before(curve), curve.gap_interval, p_before <= 0.05, p_now <= 0.05)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from captum_ablate.evaluation.provenance import Provenance
@@ -17,6 +18,9 @@ HELD_ORDERS = (
     "ranks and intervals are over samples; held fixed: the network, these orders, references and which units are live"
 )
 """The sentence under any other leaderboard."""
+
+BANDS = "bands: 95 % over samples, for the orders that all ranking data gave"
+"""The sentence over curves whose leaderboard is of methods."""
 
 ORDER_ONLY = " *"
 """Follows the name of a method that was not ranked again, beside others that were."""
@@ -73,6 +77,11 @@ def order_only_notes(provenance: Provenance) -> list[str]:
 def _order_only(names: list[str], reason: str) -> str:
     own = "its order" if len(names) == 1 else "their orders"
     return f"*order only: {listed(names)}, with intervals of {own} alone ({reason})"
+
+
+def plot_notes(notes: Sequence[str], provenance: Provenance) -> list[str]:
+    """Return the sentences over curves: ``notes``, and what bands are of where the leaderboard is of methods."""
+    return [*notes, BANDS] if provenance.ranking_resamples else list(notes)
 
 
 def footnotes(provenance: Provenance, meaning: str) -> list[str]:

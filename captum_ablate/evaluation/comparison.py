@@ -19,7 +19,7 @@ from captum_ablate.ablation import Measured, Plan
 from captum_ablate.evaluation import html, plots, storage, text
 from captum_ablate.evaluation.across_rankings import difference
 from captum_ablate.evaluation.areas import curves_of
-from captum_ablate.evaluation.claims import Headings, footnotes, marked, order_only_notes
+from captum_ablate.evaluation.claims import Headings, footnotes, marked, order_only_notes, plot_notes
 from captum_ablate.evaluation.curve import GAP_MEANING, DeficitCurve
 from captum_ablate.evaluation.notes import gap_notes, order_notes, reference_notes, tie_notes
 from captum_ablate.evaluation.pairs import Difference, Pairs
@@ -207,7 +207,7 @@ class Comparison:
             yardstick=None if self.yardstick is None else self.yardstick.to_frame(),
             top=None if top is None else whole_number(top, "top", 1),
             title=self.setting,
-            notes=self.notes,
+            notes=plot_notes(self.notes, self.provenance),
             metric=self.provenance.metric,
             ax=ax,
             legend=legend,
@@ -279,7 +279,9 @@ class Comparison:
         return figure
 
     def _bars(self) -> Figure:
-        board = self.leaderboard
+        board = self.leaderboard.assign(
+            method=lambda frame: [marked(name, self.provenance) for name in frame["method"]]
+        )
         figure = Figure(figsize=plots.bars_size(board["method"]), layout="constrained")
         intervals = Headings.of(self.provenance).intervals
         plots.leaderboard_bars(board, figure.subplots(), intervals=intervals, notes=self.notes)

@@ -23,7 +23,7 @@ from captum_ablate.inputs.values import whole_number
 SHARE = 0.25
 """Share of the work of a comparison that the resampled orders may add: orders times steps times samples."""
 
-FEWEST, MOST = 32, 200
+FEWEST, MOST = 24, 100
 """Samples that they are ablated on at least, as far as there are, and at most."""
 
 STEPS = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import oracles
 import pytest
@@ -23,6 +24,7 @@ from captum_ablate.evaluation import ranked_again
 from captum_ablate.evaluation.ranked_again import EvaluatedSamples, Schedule
 from captum_ablate.inputs.batches import as_batches
 from captum_ablate.inputs.resamples import ResampledBatches
+from captum_ablate.statistics.intervals import bounded_interval
 
 OPTIONS = {"n_random": 4, "steps": 6, "seed": 1}
 
@@ -150,7 +152,17 @@ def test_bars_say_what_their_intervals_are(pair, tmp_path):
     titles = [one._bars().axes[0].get_title(loc="left") for one in pair]
     assert "95 % intervals for these rankings" in titles[0]
     assert "95 % intervals" in titles[1]
+    labels = [[label.get_text() for label in one._bars().axes[0].get_yticklabels()] for one in pair]
+    assert "given" in labels[0]
+    assert "given *" in labels[1]
     assert "these rankings" not in titles[1]
+
+
+def test_curves_say_that_their_bands_are_of_orders(pair):
+    words = [" ".join(ax.get_title(loc="left") for ax in one.picture().axes) for one in pair]
+    drawn = [" ".join(text.get_text() for text in one.picture().findobj(plt.Text)) for one in pair]
+    assert "bands: 95 % over samples" not in words[0] + drawn[0]
+    assert "bands: 95 % over samples, for the orders" in " ".join(drawn[1].split())
 
 
 def test_a_method_that_keeps_its_order_is_marked_and_named(pair):
@@ -268,7 +280,7 @@ def test_the_same_ranking_data_are_paired_between_comparisons(setting, pair):
     same = evaluator.compare(own, data, ranking_data=rank, ranking_resamples=8)
     found = same.versus("ablation", "ablation", of=pair[1])
     assert found.value == 0
-    assert found.interval == (0.0, 0.0)
+    assert found.interval == bounded_interval(np.zeros(100), 2.0)
     across, within = same.versus("ablation", "selectivity", of=pair[1]), pair[1].versus("ablation", "selectivity")
     assert across.interval == pytest.approx(within.interval)
     assert across.p_raw == pytest.approx(within.p_raw)
