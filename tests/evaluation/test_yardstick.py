@@ -248,3 +248,22 @@ def test_equal_tensors_are_one_reference(setting):
     evaluator = CumulativeAblationEvaluator(model, "1", reference=own, n_random=2)
     yardstick = LayerShapleyValue(model, "1", reference=same, permutations=2)
     assert evaluator.compare(METHODS, data, ranking_data=rank, yardstick=yardstick).yardstick is not None
+
+
+def test_a_method_ranked_again_has_its_ranking_noise_in_the_share(deep):
+    model, data, rank = deep
+    evaluator = CumulativeAblationEvaluator(model, "1", metric="log_likelihood", n_random=3)
+    yardstick = LayerShapleyValue(model, "1", metric="log_likelihood", permutations=20)
+    methods = {"activity": LayerMeanActivity(model, "1")}
+    again = evaluator.compare(methods, data, ranking_data=rank, yardstick=yardstick, ranking_resamples=8)
+    curve, own = again["activity"], again.yardstick
+    assert len(curve.resampled_areas) == 8
+    noise = np.diag([noise_of(curve), noise_of(own)])
+    assert noise[0, 0] > 0
+    expected = fieller_interval(curve.gap_areas.numpy(), own.gap_areas.numpy(), noise, 12.0)  # about so many degrees
+    share, interval = share_of(curve, own)
+    assert share == pytest.approx(expected[0])
+    assert interval == pytest.approx(expected[1], rel=0.1)
+    plain = evaluator.compare(methods, data, ranking_data=rank, yardstick=yardstick)
+    assert np.ptp(interval) > np.ptp(share_of(plain["activity"], plain.yardstick)[1])
+    assert again.leaderboard["resamples"].tolist() == [8, 0]
