@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from shutil import get_terminal_size
 
 from captum_ablate.evaluation.comparison import Comparison
-from captum_ablate.inputs.wording import columns, counted, distinct, listed, number
+from captum_ablate.inputs.wording import columns, counted, distinct, listed, number, visible
 
 BEST = "*"
 
@@ -34,7 +34,10 @@ def summary(done: Mapping[tuple[str, str], Comparison]) -> str:
     for name, text in zip(methods, shown, strict=True):
         cells = [board.get(name, "- ").rjust(7) for board in boards]
         lines.append(" ".join([text + " " * (width - columns(text)), *cells, f"{best[name]}/{len(boards)}".rjust(7)]))
-    lines += [f"{BEST} among the best: the data cannot tell it from the best one", "", _verdict(best, len(boards))]
+    lines += [f"{BEST} among the best: the data cannot tell it from the best one"]
+    failed = {name: reason for comparison in [*done.values()][::-1] for name, reason in comparison.failed.items()}
+    lines += [f"not applicable: {visible(name)} ({' '.join(reason.split())})" for name, reason in failed.items()]
+    lines += ["", _verdict(best, len(boards))]
     return "\n".join(lines)
 
 

@@ -58,8 +58,10 @@ def test_the_result_is_that_of_the_library_on_the_two_halves(here, capsys):
 
 def test_several_layers_and_references_are_comparisons_of_their_own(here, capsys):
     arguments = [*BASE, *QUICK, "--layer", "3", "--reference", "zero", "--reference", "mean", "--metric", "margin"]
+    arguments[arguments.index("--methods") + 1] += ",LRP"  # which has no rule for the layer 1, a ReLU
     assert main(arguments) == 0
     out = capsys.readouterr().out
+    assert out.count("not applicable: LRP (LayerLRP has no rule for ReLU '1'") == 1
     folders = {file.parent.name for file in here.glob("run/*/comparison.json")}
     assert folders == {"1--zero", "1--mean", "3--zero", "3--mean"}
     assert Comparison.load("run/3--mean").provenance.metric == "margin"
