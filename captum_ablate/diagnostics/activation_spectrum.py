@@ -50,7 +50,8 @@ def activation_spectrum(
             decade. A layer too narrow for it, or samples too few to resample it, get no fit but a reason, ``refusal``.
         stimulus_dim: d of the threshold 1 + 2 / d; infinite for natural images, 1 for a path of stimuli.
         unit_dim: axis of the units; None makes every element of the output a unit.
-        replicates: bootstrap replicates, of 40 random groups of samples; 0 for no interval.
+        replicates: simulated codes that take off what few samples do, and bootstrap replicates of 40 random groups of
+            samples, which ``exponents_differ`` needs; 0 for the plain fit and no interval.
 
     Returns:
         One result; a list for a list of layers; a tuple where a layer returns a tuple of tensors.

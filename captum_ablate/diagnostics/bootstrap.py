@@ -1,4 +1,4 @@
-"""Bootstrap of a spectrum without its samples: covariances of random groups of samples, drawn with replacement."""
+"""Covariances of random groups of samples: a bootstrap of the spectrum, and fourth moments, without the samples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,18 @@ GROUPS = 40
 LEAST_GROUPS = 8
 GROUP_BYTES = 2**30
 """Memory budget of all groups: 40 groups up to 1,800 units, no interval from 4,096 units on."""
+
+
+class FourthMoments(NamedTuple):
+    """Fourth moments of a code along its eigenvectors, z_i being of variance 1; both are 1 for a Gaussian code.
+
+    ``mixed`` is the mean E[z_i^2 z_j^2] over pairs of eigenvectors: above 1 where the lengths of samples vary more.
+    ``slope`` is the variance of what moves the slope of a fit, sum_i c_i z_i^2, over that of Gaussian samples as many
+    as ``mixed`` leaves.
+    """
+
+    mixed: float
+    slope: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,30 @@ class GroupedCovariance:
     def all_reduced(self) -> GroupedCovariance:
         """Return the statistic of the samples of all processes."""
         return replace(self, groups=tuple(one.all_reduced() for one in self.groups))
+
+    def fourth_moments(self, fit_range: tuple[int, int]) -> FourthMoments:
+        """Return the fourth moments along the eigenvectors of the ranks of ``fit_range``, from how groups differ.
+
+        A product z_i z_j summed over the n samples of a group varies by n E[z_i^2 z_j^2] between groups.
+        """
+        total, groups = self.total, len(self.groups)
+        values, vectors = torch.linalg.eigh(total.matrix)
+        ranks = slice(fit_range[0] - 1, fit_range[1])
+        white = vectors.flip(1)[:, ranks] / values.flip(0)[ranks].sqrt()
+        logs = torch.arange(fit_range[0], fit_range[1] + 1, dtype=torch.float64).log()
+        weights = (logs - logs.mean()) / (logs - logs.mean()).square().sum()
+        squares, slopes = torch.zeros(len(logs), len(logs), dtype=torch.float64), []
+        for one in self.groups:
+            apart = white.T @ (one.mean - total.mean)
+            scatter = white.T @ one.scatter @ white + one.count * torch.outer(apart, apart)
+            squares += scatter.square()
+            slopes.append(scatter.diagonal() @ weights)
+        unbiased = groups / (groups - 1) / total.count
+        pairs = ~torch.eye(len(logs), dtype=torch.bool)
+        mixed = float(squares[pairs].mean()) * unbiased
+        slope, counts = torch.stack(slopes), torch.tensor([one.count for one in self.groups], dtype=torch.float64)
+        spread = float((slope - counts * slope.sum() / total.count).square().sum()) * unbiased
+        return FourthMoments(mixed, spread / (2 * float(weights.square().sum()) * mixed))
 
     def resampled(self, draws: Tensor) -> Tensor:
         """Return the eigenvalues ``[replicates, units]`` of groups drawn with replacement.
