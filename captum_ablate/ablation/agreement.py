@@ -31,7 +31,9 @@ def equal(a: Any, b: Any, tolerance: float = TOLERANCE, like: Any = None) -> boo
         largest = max(_largest(y), least)
         return torch.equal(x, y) or torch.allclose(x, y, rtol=tolerance, atol=tolerance * largest, equal_nan=True)
 
-    return len(_tensors(a)) == len(_tensors(b)) and all(x.shape == y.shape and close(x, y) for x, y in pairs)
+    return len(_tensors(a)) == len(_tensors(b)) and all(
+        x.shape == y.shape and x.dtype == y.dtype and close(x, y) for x, y in pairs
+    )
 
 
 def difference(a: Any, b: Any) -> float:

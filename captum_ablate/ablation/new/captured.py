@@ -19,7 +19,7 @@ from captum_ablate.ablation.new.choose import Chooser, Differs, Judge
 from captum_ablate.ablation.new.closed_form import LARGEST, ClosedForm, has_equal_units, why_not_affine
 from captum_ablate.ablation.new.graph import CannotCapture, piece, shape_of
 from captum_ablate.ablation.new.hooked import FEW, FullPasses, Look
-from captum_ablate.ablation.new.suffix import Opened, Suffix, Values, Way
+from captum_ablate.ablation.new.suffix import Opened, Suffix, Values, Way, without_autocast
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.unchanged import unchanged
@@ -110,7 +110,12 @@ class Batches:
             return None
         given = segments[0].given
         made = piece(suffix.graph.root, segments[0].inside, [segments[0].start, *given], results[0], n)
-        return ClosedForm(lambda a: made(a, *(self._known[node] for node in given)), activation, classes, owner)
+
+        def run(start: Tensor) -> Tensor:
+            with without_autocast(start.device):
+                return made(start, *(self._known[node] for node in given))
+
+        return ClosedForm(run, activation, classes, owner)
 
 
 class Captures:

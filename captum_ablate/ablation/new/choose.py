@@ -93,7 +93,7 @@ class Chooser:
         if FORCED is not None:
             stack = min(STACK, most) if "stacked" in FORCED else 1
             narrowed = "narrowed" in FORCED and suffix.narrows
-            return Way("update" in FORCED and self._updates, "folded" in FORCED, stack, narrow=narrowed), []
+            return Way("update" in FORCED and self._updates, "folded" in FORCED and suffix.has("convolution"), stack, narrowed), []
         if not is_precise(suffix.nodes):
             return Way(), []
         size = suffix.made * n + suffix.read
@@ -102,7 +102,7 @@ class Chooser:
         shares = 2 * suffix.read > suffix.made * n or suffix.device.type != "cpu"
         stack = min(STACK, most) if shares else 1
         trials: list[dict[str, Any]] = [{"stack": 1}] if stack > 1 else []
-        trials += [{"fold": True}] if suffix.has_convolutions else []
+        trials += [{"fold": True}] if suffix.has("convolution") else []
         trials += [{"stack": min(20, most)}] if stack > 1 else []
         return Way(self._updates, stack=stack, narrow=suffix.narrows), trials
 
@@ -122,7 +122,7 @@ class Chooser:
     @property
     def description(self) -> str:
         """The way in words, as far as this network has what it does."""
-        return str(replace(self.best, update=self.best.update and self._updates, fold=self.best.fold))
+        return str(self.best)
 
     def demote(self) -> bool:
         """Go back to the operators of a full pass; tell whether that is a change."""

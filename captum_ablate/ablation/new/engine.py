@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -106,6 +105,7 @@ class Engine:
             try:
                 table = self._batch(batch, first, _batches_left(batches, len(tables)))
             except Differs as error:
+                self._passes.check_repeats(batch, self._intact)
                 self._fall_back(str(error))
                 if tables:
                     return self._restart(batches)
@@ -117,6 +117,7 @@ class Engine:
             targets.append(batch.target.cpu().clone())  # a loader may reuse its memory
         assert last is not None
         if self._why_hooks is None and not self._largest_is_right(*last):
+            self._passes.check_repeats(last[0], self._intact)
             self._fall_back("the last step differs from a full forward pass")
             return self._restart(batches)
         table = torch.cat(tables, dim=1)
@@ -140,19 +141,19 @@ class Engine:
         if isinstance(captured, Captured):
             try:
                 opened = captured.opened(batch, look, self._replace(batch, first))
-                self._check(captured, opened, self._judge(batch, first, look), batch)
-                return BatchOutputs(look.outputs, partial(_under, opened(Way()), batch))
+                self._check(captured, opened, self._judge(batch, first, look))
+                return BatchOutputs(look.outputs, partial(_under, opened(Way())))
             except Differs as error:
                 self._fall_back(str(error))
         return BatchOutputs(look.outputs, lambda mask: passes.ablated(batch, mask, first))
 
-    def _check(self, captured: Captured, opened: Batches, judge: _Judge, batch: Batch) -> None:
+    def _check(self, captured: Captured, opened: Batches, judge: _Judge) -> None:
         """Check the intact outputs of a batch, and once the half-ablated ones."""
         numbers = {ZERO: torch.zeros(1, self._plan.units, dtype=torch.bool)}
         if not captured.is_proven:
             numbers[self._plan.half] = self._plan.mask(self._plan.half, CPU)[None]
         for number, mask in numbers.items():
-            if not judge(number, _under(opened(Way()), batch, mask[0]), TOLERANCE):
+            if not judge(number, _under(opened(Way()), mask[0]), TOLERANCE):
                 raise Differs("the graph differs from a full forward pass")
         captured.is_proven = True
 
@@ -204,7 +205,7 @@ class Engine:
         """Return the metric of one batch by the graph; its intact outputs are checked."""
         chooser, judge = captured.chooser, self._judge(batch, first, look)
         known = [ZERO] if captured.is_proven else [ZERO, self._plan.half]
-        with torch.no_grad(), _without_autocast(batch):
+        with torch.no_grad():
             opened = captured.opened(batch, look, self._replace(batch, first))
             outputs = opened.closed_form(judge)
             name = "graph" if outputs is None else "closed form"
@@ -276,13 +277,8 @@ def _batches_left(batches: Iterable[Batch], done: int) -> float:
         return 1.0
 
 
-def _under(opened: Opened, batch: Batch, mask: Tensor) -> Any:
+def _under(opened: Opened, mask: Tensor) -> Any:
     """Return the outputs under ``mask``, ``[units]`` or ``[n, units]``, by the operators of a full pass."""
     by_row = mask.ndim == 2
-    with torch.no_grad(), _without_autocast(batch):
+    with torch.no_grad():
         return opened.outputs(mask.cpu() if by_row else mask.cpu()[None], by_row=by_row)
-
-
-def _without_autocast(batch: Batch) -> AbstractContextManager[Any]:
-    """Switch autocast off: the casts that it made are operators of the graph."""
-    return torch.autocast(batch.target.device.type, enabled=False)

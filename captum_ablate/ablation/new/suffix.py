@@ -42,13 +42,11 @@ class Way:
 
     ``stack`` masks run in one pass. ``update`` updates the first affine operators from mask to mask. ``fold`` folds
     batch norm into convolutions, in channels-last memory. ``narrow`` runs operators on the tokens that are read alone.
-    ``compiled`` goes through ``torch.compile``.
     """
 
     update: bool = False
     fold: bool = False
     stack: int = 1
-    compiled: bool = False
     narrow: bool = False
 
     @property
@@ -62,7 +60,6 @@ class Way:
             "read tokens only" if self.narrow else "",
             "folded batch norm, channels last" if self.fold else "",
             f"{self.stack} masks stacked" if self.stack > 1 else "",
-            "compiled" if self.compiled else "",
         ]
         return ", ".join(filter(None, words))
 
@@ -117,7 +114,7 @@ class Segment:
             made = self._cut(read, rows * way.stack, way.narrow)
             if way.fold:
                 fold(made)
-            self._pieces[key] = (_compiled(made) if way.compiled else made), read
+            self._pieces[key] = made, read
         return self._pieces[key]
 
     @cached_property
@@ -141,10 +138,6 @@ class Segment:
         return self._pieces[key]
 
 
-def _compiled(made: fx.GraphModule) -> Callable[..., Any]:
-    return torch.compile(made, fullgraph=True, dynamic=False, options={"freezing": True})
-
-
 class Suffix:
     """A captured graph cut into its prefix and one segment a site."""
 
@@ -165,7 +158,8 @@ class Suffix:
         if rows not in self._prefix:
             graph = self.graph
             self._prefix[rows] = piece(graph.root, graph.nodes, graph.inputs, tuple(self._prefix_values), rows)
-        return dict(zip(self._prefix_values, self._prefix[rows](*inputs), strict=True))
+        with without_autocast(self.device):
+            return dict(zip(self._prefix_values, self._prefix[rows](*inputs), strict=True))
 
     @property
     def device(self) -> torch.device:
@@ -204,10 +198,14 @@ class Suffix:
         """Tell whether the last segment can be narrowed to the tokens that are read."""
         return self.segments[-1].narrows
 
-    @cached_property
-    def has_convolutions(self) -> bool:
-        """Tell whether memory formats and folding matter."""
-        return any(name_of(n) == "convolution" for n in self.nodes)
+    def has(self, *names: str) -> bool:
+        """Tell whether an operator of one of these names runs for each mask."""
+        return any(name_of(n) in names for n in self.nodes)
+
+
+def without_autocast(device: torch.device) -> torch.autocast:
+    """Switch autocast off: the casts that it made are operators of the graph."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def _levels(graph: Graph) -> dict[fx.Node, int]:
@@ -229,7 +227,8 @@ class _Started:
         self._device = activation.device
         once, given = segment.once(self._n), [known[n] for n in segment.given]
         whole = replaced.expand_as(activation).contiguous() if replaced.shape != activation.shape else replaced
-        ends = [dict(zip(segment.front, once(start, *given), strict=True)) for start in (activation, whole)]
+        with without_autocast(self._device):
+            ends = [dict(zip(segment.front, once(start, *given), strict=True)) for start in (activation, whole)]
         self._intact, self._replaced = [self._laid_out(values) for values in ends]
         affine = segment.affine if way.update else []
         self._walks = {a.node: Walk(a, self._intact[a.source], self._replaced[a.source]) for a in affine}
@@ -242,12 +241,13 @@ class _Started:
         way = replace(self.way, update=self.way.update and not by_row, stack=k)
         rest, read = self.segment.rest(self._n, way)
         there = masks.to(self._device, non_blocking=True)
-        updated = {} if by_row else self._updated(masks, there)
-        given = [
-            updated[n] if n in updated else self._fixed(n, k) if n in self.known else self._mixed(n, there, by_row)
-            for n in read
-        ]
-        return dict(zip(self.segment.results, rest(*given), strict=True))
+        with without_autocast(self._device):
+            updated = {} if by_row else self._updated(masks, there)
+            given = [
+                updated[n] if n in updated else self._fixed(n, k) if n in self.known else self._mixed(n, there, by_row)
+                for n in read
+            ]
+            return dict(zip(self.segment.results, rest(*given), strict=True))
 
     def _mixed(self, node: fx.Node, masks: Tensor, by_row: bool) -> Tensor:
         owner = self.segment.owner_on_device[node]
