@@ -16,16 +16,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from captum_ablate.ablation.metrics import class_outputs
-from captum_ablate.ablation.new.graph import ROWS, CannotCapture, Graph, aten, attribute, name_of
+from captum_ablate.ablation.new.graph import ROWS, CannotCapture, Graph, aten, attribute, free, name_of
 from captum_ablate.ablation.new.tidy import compute_constants, forget_memory, functional, refuse
 from captum_ablate.ablation.site import Site
 from captum_ablate.inputs.batch import Batch, has_rows
@@ -70,24 +70,50 @@ def capture(
     inputs = [*given, *arguments.tensors]
     try:
         with torch.no_grad(), capturing, _quiet():
-            root = make_fx(one.run, tracing_mode="real", _allow_non_fake_inputs=True)(*inputs)
+            root = _traced(one.run, "real", inputs)
     except ON_FAKES as error:
         raise CannotCapture(f"{type(error).__name__}: {error}".splitlines()[0]) from error
-    root.graph.eliminate_dead_code()
-    if not whole:
-        _refuse_prefix(root, held, len(given))
-    root = functional(root, _traced_away)
-    if any(n.op == "get_attr" and isinstance(attribute(root, n.target), FakeTensor) for n in root.graph.nodes):
-        raise CannotCapture("a tensor of the pass was left elsewhere")
-    forget_memory(root)
-    refuse(root)
-    compute_constants(root)
+    try:
+        root = _tidied(root, None if whole else held, len(given))
+    except CannotCapture:
+        free([root])
+        raise
     places = [node for node in root.graph.nodes if node.op == "placeholder"]
     k = len(sites)
     found = next(node for node in root.graph.nodes if node.op == "output").args[0]
     came = [found[j] if whole else found[j - 1] if j else None for j in range(k)]
     results = tuple(found[k if whole else k - 1 :])
     return Graph(root, tuple(places[:k]), tuple(places[k:]), tuple(came), results, one.rebuilt)
+
+
+def _tidied(root: fx.GraphModule, held: set[int] | None, sites: int) -> fx.GraphModule:
+    """Return a captured graph that can be cut, or refuse it; ``held`` are the tensors that a tail may read."""
+    root.graph.eliminate_dead_code()
+    if held is not None:
+        _refuse_prefix(root, held, sites)
+    root = functional(root, _traced_away)
+    if any(n.op == "get_attr" and isinstance(attribute(root, n.target), FakeTensor) for n in root.graph.nodes):
+        raise CannotCapture("a tensor of the pass was left elsewhere")
+    forget_memory(root)
+    refuse(root)
+    compute_constants(root)
+    return root
+
+
+def _traced(run: Callable[..., Any], tracing_mode: Literal["real", "fake"], inputs: Sequence[Tensor]) -> fx.GraphModule:
+    """Return the graph of ``run``. What the tracer holds of the weights is let go: it would live until garbage is."""
+    roots: list[nn.Module] = []
+
+    def noted(*tensors: Tensor) -> Any:
+        mode = get_proxy_mode()
+        assert mode is not None
+        roots.append(mode.tracer.root)  # type: ignore[union-attr]  # make_fx has this tracer
+        return run(*tensors)
+
+    try:
+        return make_fx(noted, tracing_mode=tracing_mode, _allow_non_fake_inputs=True)(*inputs)
+    finally:
+        free(roots)
 
 
 @contextmanager
@@ -213,13 +239,15 @@ def _refuse_prefix(root: fx.GraphModule, held: set[int], sites: int) -> None:
 
 def _traced_away(root: fx.GraphModule) -> fx.GraphModule:
     """Trace a graph once more, with PyTorch's functionalisation."""
-    fakes = [node.meta["val"] for node in root.graph.nodes if node.op == "placeholder"]
+    before, fakes = root, [node.meta["val"] for node in root.graph.nodes if node.op == "placeholder"]
     pure = torch.func.functionalize(root, remove="mutations")
     try:
         with torch.no_grad(), capturing:
-            root = make_fx(pure, tracing_mode="fake", _allow_non_fake_inputs=True)(*fakes)
+            root = _traced(pure, "fake", fakes)
     except RuntimeError as error:
         raise CannotCapture(f"writes in place: {error}".splitlines()[0]) from error
+    finally:
+        free([before])
     for node in reversed(list(root.graph.nodes)):  # each run has its own inputs
         if node.target is aten.copy_.default and node.args[0].op == "placeholder":
             node.replace_all_uses_with(node.args[1])

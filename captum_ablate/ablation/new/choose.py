@@ -92,8 +92,8 @@ class Chooser:
         suffix, most = self._suffix, self._most_masks(n)
         if FORCED is not None:
             stack = min(STACK, most) if "stacked" in FORCED else 1
-            narrowed = "narrowed" in FORCED and suffix.narrows
-            return Way("update" in FORCED and self._updates, "folded" in FORCED and suffix.has("convolution"), stack, narrowed), []
+            folds, narrows = "folded" in FORCED and suffix.has("convolution"), "narrowed" in FORCED and suffix.narrows
+            return Way(update="update" in FORCED and self._updates, fold=folds, narrow=narrows, stack=stack), []
         if not is_precise(suffix.nodes):
             return Way(), []
         size = suffix.made * n + suffix.read

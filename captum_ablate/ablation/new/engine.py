@@ -29,6 +29,7 @@ from captum_ablate.ablation.reference import Reference
 from captum_ablate.ablation.site import Site
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, has_hooks
+from captum_ablate.inputs.unchanged import has_drawn, random_states
 from captum_ablate.inputs.warnings import warn
 
 SLOW = "full passes are faster"
@@ -161,9 +162,10 @@ class Engine:
         """Return a plain pass; the first one must repeat what was seen before."""
         if self._seen is None:
             self._seen = self._passes.probe(batch)
+        states = None if self._has_looked else random_states()
         look = self._passes.look(batch)
-        if not self._has_looked:
-            self._passes.check_repeats(batch, look.outputs, self._seen)
+        if states is not None:  # where random numbers are drawn, a pass that began like this one would repeat them
+            self._passes.check_repeats(batch, look.outputs, None if has_drawn(states) else self._seen)
             self._has_looked = True
         self._intact = look.outputs
         return look

@@ -11,7 +11,7 @@ counts samples. So one capture serves every batch size and every number of stack
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,3 +143,12 @@ def first_value(node: fx.Node) -> Tensor:
     """Return a node's fake value; of several values, the first."""
     value = node.meta["val"]
     return value if isinstance(value, Tensor) else value[0]
+
+
+def free(modules: Iterable[nn.Module]) -> None:
+    """Let go of weights: nodes, graphs and modules refer to each other, and would hold them until Python collects."""
+    for module in (part for one in modules for part in one.modules()):
+        module._parameters.clear()
+        module._buffers.clear()
+        for name in [name for name, value in module.__dict__.items() if isinstance(value, Tensor)]:
+            del module.__dict__[name]

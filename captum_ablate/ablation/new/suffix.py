@@ -6,6 +6,7 @@ all that runs before it. In each segment the mask moves past the operators that 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +22,7 @@ from captum_ablate.ablation.new.graph import (
     Graph,
     attribute,
     first_value,
+    free,
     name_of,
     needed,
     piece,
@@ -67,7 +69,9 @@ class Way:
 class Segment:
     """The nodes from one site up to the next, or to the outputs: ``(site, *given) -> results``."""
 
-    def __init__(self, graph: Graph, number: int, site: Site, level: dict[fx.Node, int]) -> None:
+    def __init__(
+        self, graph: Graph, number: int, site: Site, level: dict[fx.Node, int], pieces: list[fx.GraphModule]
+    ) -> None:
         self.graph, self.level, self.start = graph, level, graph.sites[number]
         own = [node for node in graph.nodes if level.get(node) == number]
         asked = {*graph.results, *(a for a in graph.activations[number + 1 :] if a is not None)}
@@ -83,6 +87,7 @@ class Segment:
         )
         self._device = graph.sites[0].meta["val"].device
         self._pieces: dict[Any, Any] = {}
+        self._all_pieces = pieces
 
     @cached_property
     def affine(self) -> list[Affine]:
@@ -102,7 +107,9 @@ class Segment:
 
     def once(self, rows: int) -> fx.GraphModule:
         """Return the separated part, ``(site, *given) -> front``."""
-        return self._piece(("once", rows), [self.start, *self.given], tuple(self.front), rows)
+        if rows not in self._pieces:
+            self._pieces[rows] = self._new([self.start, *self.given], rows, self.front)
+        return self._pieces[rows]
 
     def rest(self, rows: int, way: Way) -> tuple[Callable[..., tuple[Tensor, ...]], list[fx.Node]]:
         """Return what runs for each mask, and the nodes whose values it is given."""
@@ -121,21 +128,23 @@ class Segment:
     def narrows(self) -> bool:
         """Tell whether some operators need to run on a part of the tokens only."""
         has_norm = any(name_of(node) == "native_layer_norm" for node in self.inside)
-        return has_norm and narrow(piece(self.graph.root, self.inside, [*self.front, *self.given], self.results, ROWS))
+        return has_norm and narrow(self._new([*self.front, *self.given], ROWS))
 
     def _cut(self, read: list[fx.Node], rows: int, narrowed: bool) -> fx.GraphModule:
         """Return ``(*read) -> results``, with or without the tokens that nobody reads."""
+        made = self._new(read, ROWS if narrowed else rows)
         if not narrowed:
-            return piece(self.graph.root, self.inside, read, tuple(self.results), rows)
-        made = piece(self.graph.root, self.inside, read, tuple(self.results), ROWS)
+            return made
         narrow(made)
         nodes = list(made.graph.nodes)
-        return piece(made, nodes, nodes[: len(read)], nodes[-1].args[0], rows)
+        self._all_pieces.append(piece(made, nodes, nodes[: len(read)], nodes[-1].args[0], rows))
+        return self._all_pieces[-1]
 
-    def _piece(self, key: Any, given: Sequence[fx.Node], results: tuple[fx.Node, ...], rows: int) -> fx.GraphModule:
-        if key not in self._pieces:
-            self._pieces[key] = piece(self.graph.root, self.graph.nodes, given, results, rows)
-        return self._pieces[key]
+    def _new(self, given: list[fx.Node], rows: int, results: Sequence[fx.Node] | None = None) -> fx.GraphModule:
+        """Return a piece of this segment, which is freed with the others."""
+        results = self.results if results is None else results
+        self._all_pieces.append(piece(self.graph.root, self.inside, given, tuple(results), rows))
+        return self._all_pieces[-1]
 
 
 class Suffix:
@@ -143,10 +152,12 @@ class Suffix:
 
     def __init__(self, graph: Graph, sites: Sequence[Site]) -> None:
         self.graph, self.sites = graph, tuple(sites)
+        self._pieces = [graph.root]
+        weakref.finalize(self, free, self._pieces)
         level = _levels(graph)
         if not any(result in level for result in graph.results):
             raise CannotCapture("no operator leads from the layer to the outputs")
-        self.segments = [Segment(graph, k, site, level) for k, site in enumerate(sites)]
+        self.segments = [Segment(graph, k, site, level, self._pieces) for k, site in enumerate(sites)]
         wanted = {n for s in self.segments for n in s.given} | set(graph.results) | {*graph.activations[1:]}
         self._prefix_values = [n for n in graph.nodes if n in wanted and n not in level and n.op != "get_attr"]
         self._prefix: dict[int, fx.GraphModule] = {}
@@ -158,6 +169,7 @@ class Suffix:
         if rows not in self._prefix:
             graph = self.graph
             self._prefix[rows] = piece(graph.root, graph.nodes, graph.inputs, tuple(self._prefix_values), rows)
+            self._pieces.append(self._prefix[rows])
         with without_autocast(self.device):
             return dict(zip(self._prefix_values, self._prefix[rows](*inputs), strict=True))
 
