@@ -2,7 +2,7 @@
 
 import os
 
-if os.environ.get("CAPTUM_ABLATE_ENGINE", "old") == "new":
+if os.environ.get("CAPTUM_ABLATE_ENGINE", "new") == "new":
     from captum_ablate.ablation.new.engine import BatchOutputs, Engine, Measured
 else:
     from captum_ablate.ablation.engine import BatchOutputs, Engine, Measured  # type: ignore[assignment]

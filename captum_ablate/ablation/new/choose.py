@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from captum_ablate.ablation.metric_table import own_rows
 from captum_ablate.ablation.new.checks import CLOSE, is_precise
+from captum_ablate.ablation.new.graph import name_of
 from captum_ablate.ablation.new.hooked import Look, now
 from captum_ablate.ablation.new.suffix import Opened, Suffix, Way
 from captum_ablate.ablation.plan import Plan
@@ -122,7 +123,9 @@ class Chooser:
     @property
     def description(self) -> str:
         """The way in words, as far as this network has what it does."""
-        return str(self.best)
+        words = str(self.best)
+        folds = any("batch_norm" in name_of(node) for node in self._suffix.nodes)
+        return words if folds else words.replace("folded batch norm, ", "")
 
     def demote(self) -> bool:
         """Go back to the operators of a full pass; tell whether that is a change."""
