@@ -162,11 +162,9 @@ class _remember:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.attributes = dict(module.__dict__)
-        self.containers = {
-            name: (value, value.copy())
-            for name, value in module.__dict__.items()
-            if isinstance(value, (dict, list, set, deque))
-        }
+        containers = [v for v in module.__dict__.values() if isinstance(v, (dict, list, set, deque))]
+        self.empty = [value for value in containers if not value]  # most are, and there are many
+        self.containers = [(value, value.copy()) for value in containers if value]
         tensors = [*module._buffers.values(), *module.__dict__.values()]
         self.tensors = [(t, t.detach().clone()) for t in tensors if isinstance(t, torch.Tensor)]
         self.parameters = [
@@ -180,7 +178,10 @@ class _remember:
         for name in own.keys() - self.attributes.keys():
             del own[name]
         own.update(self.attributes)
-        for value, copy in self.containers.values():
+        for value in self.empty:
+            if value:
+                value.clear()
+        for value, copy in self.containers:
             _refill(value, copy)
         for tensor, saved in self.tensors:
             if not _same(tensor, saved):

@@ -109,7 +109,10 @@ class Chooser:
 
     @property
     def _updates(self) -> bool:
-        return bool(self._suffix.segments[-1].affine)
+        """Tell whether updates pay: a matrix must be transposed first, which takes more than few masks."""
+        affine = self._suffix.segments[-1].affine
+        few = FORCED is None and self._left <= TRIAL
+        return bool(affine) and not (few and any(name_of(one.node) != "convolution" for one in affine))
 
     def _most_masks(self, n: int) -> int:
         if not self._suffix.keeps_samples:

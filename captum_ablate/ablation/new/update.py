@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -91,10 +91,13 @@ def _affine(root: nn.Module, node: fx.Node, place: int, units: int, owner: Tenso
         def change(part: Tensor, channels: Tensor) -> Tensor:
             return aten.convolution.default(part, _columns(weight, channels), None, *args[3:])
     else:
-        rows = weight.contiguous()  # one row for each channel, so that some are read without the rest
+
+        @cache
+        def rows() -> Tensor:
+            return weight.contiguous()  # one row for each channel, so that some are read without the rest
 
         def change(part: Tensor, channels: Tensor) -> Tensor:
-            return part @ rows.index_select(0, channels)
+            return part @ rows().index_select(0, channels)
 
     def whole(x: Tensor) -> Tensor:
         return run(*args[:place], x, *args[place + 1 :])
