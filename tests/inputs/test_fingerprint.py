@@ -200,3 +200,20 @@ def test_quantised_weights_have_a_digest():
     nets = [nn.Sequential(nn.Linear(4, 3)) for _ in range(2)]
     one, other = (torch.ao.quantization.quantize_dynamic(net, {nn.Linear}) for net in nets)
     assert weights_digest(one) == weights_digest(one) != weights_digest(other)
+
+
+@pytest.mark.parametrize("place", [0, 16_383, 16_384, 70_000, 99_998, 99_999])
+def test_any_bit_of_large_weights_counts(place: int) -> None:
+    layer = nn.Linear(100_003, 1, bias=False)
+    before = weights_digest(layer)
+    layer.weight.data.view(torch.int32)[0, place] ^= 1
+    assert weights_digest(layer) != before
+    layer.weight.data.view(torch.int32)[0, place] ^= 1
+    assert weights_digest(layer) == before
+
+
+def test_swapped_values_of_large_weights_count() -> None:
+    layer = nn.Linear(100_000, 1, bias=False)
+    before = weights_digest(layer)
+    layer.weight.data[0, :4] = layer.weight.data[0, [2, 3, 0, 1]].clone()
+    assert weights_digest(layer) != before
