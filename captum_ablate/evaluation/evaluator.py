@@ -202,7 +202,7 @@ class CumulativeAblationEvaluator:
                     measured = engine.run(samples, located.seen)
                 if isinstance(samples, EvaluatedSamples):
                     own = (self.forward_func, located.sites, ranking.references, self._metric)
-                    again = ablate_again(*own, ranking.resampled_orders(self.seed), plan, samples)
+                    again = ablate_again(*own, ranking.resampled_orders(self.seed), plan, samples, show_progress)
                 evaluated = batches.digest
             else:
                 references = precision.by_place(ranking.references, self.references)

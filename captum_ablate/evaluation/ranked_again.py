@@ -17,8 +17,10 @@ from captum_ablate.evaluation.areas import curves_of, deficit_areas
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches
 from captum_ablate.inputs.model import ForwardFunc
+from captum_ablate.inputs.progress import ticking
 from captum_ablate.inputs.resamples import Keys, uniform
 from captum_ablate.inputs.values import whole_number
+from captum_ablate.inputs.warnings import ignoring
 
 SHARE = 0.25
 """Share of the work of a comparison that the resampled orders may add: orders times steps times samples."""
@@ -134,17 +136,19 @@ def ablate_again(
     orders: Mapping[str, Sequence[Tensor]],
     plan: Plan,
     samples: EvaluatedSamples,
+    show_progress: bool,
 ) -> dict[str, RankedAgain]:
     """Return by method what the orders ``[live]`` of its resamples take from each of a few samples.
 
     All are ablated on the same samples, so that methods and resamples are paired. Equal masks run once. ``plan`` is
-    that of the comparison, which ran on ``samples``.
+    that of the comparison, which ran on ``samples`` and gave the warnings.
     """
     every = [order for own in orders.values() for order in own]
     schedule = Schedule.of(plan, len(every), len(samples))
     again = Plan.both_ways(every, schedule.counts, plan.units)
     chosen = samples.few(schedule.samples)
-    measured = Engine(forward_func, sites, references, metric, again).run(chosen)
+    with ticking("ablating the resampled orders", show_progress, schedule.samples) as tick, ignoring(UserWarning):
+        measured = Engine(forward_func, sites, references, metric, again, tick).run(chosen)
     curves = [curve[:, chosen.columns] for curve in curves_of(again, measured)]
     fraction = torch.tensor([0, *schedule.counts], dtype=torch.float64) / len(every[0])
     areas = torch.stack([deficit_areas(curve, fraction) for curve in curves])  # [2 orders, m]

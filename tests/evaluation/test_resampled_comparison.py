@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import oracles
@@ -246,6 +248,33 @@ def test_until_is_refused_with_resamples(setting):
         evaluator.compare(methods(model), data, ranking_resamples=-1)
     with pytest.raises((ValueError, TypeError), match="ranking_resamples must be"):
         evaluator.compare(methods(model), data, ranking_resamples=2.5)
+
+
+def test_a_fallback_is_warned_of_once(setting):
+    model, data, rank = setting
+
+    def run(x):
+        return model(x)
+
+    evaluator = CumulativeAblationEvaluator(run, model[1], **OPTIONS)
+    own = {"a": LayerMeanActivity(run, model[1])}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        evaluator.compare(own, data, ranking_data=rank)
+        once = len(caught)
+        found = evaluator.compare(own, data, ranking_data=rank, ranking_resamples=3)
+    assert len(caught) == 2 * once
+    whole = CumulativeAblationEvaluator(model, "1", **OPTIONS)
+    again = whole.compare({"a": LayerMeanActivity(model, "1")}, data, ranking_data=rank, ranking_resamples=3)
+    torch.testing.assert_close(found["a"].resampled_areas, again["a"].resampled_areas)
+
+
+def test_progress_of_the_resampled_orders_is_shown(setting, capsys):
+    model, data, rank = setting
+    evaluator = CumulativeAblationEvaluator(model, "1", **OPTIONS)
+    own = {"a": LayerMeanActivity(model, "1")}
+    evaluator.compare(own, data, ranking_data=rank, ranking_resamples=3, show_progress=True)
+    assert "ablating the resampled orders" in capsys.readouterr().err
 
 
 def test_one_method_can_be_ranked_again(setting):
