@@ -34,7 +34,7 @@ MARGIN = 0.9
 FASTER = 0.95
 """Largest share of the time that a way on trial may take to be chosen."""
 TRIAL = 20
-"""Masks that must be left for another way to be tried: a trial costs one or two masks, and saves perhaps a tenth."""
+"""Stacks that must be left for another way to be tried: a trial costs about two, and saves perhaps a tenth."""
 STACK = 4
 """Masks that are stacked at first, where reading weights outweighs computing."""
 LARGEST_STACK = 64
@@ -149,7 +149,7 @@ class Chooser:
         queue = [*known, *(number for number in self._plan.walk() if number not in known)]
         is_warm = False
         while queue:
-            if self._rest and self._seconds and self._left > TRIAL:
+            if self._rest and self._seconds and self._left > TRIAL * replace(self.best, **self._rest[0]).stack:
                 yield from self._tried(opened, queue, known, agrees)
                 continue
             some = self._next(queue, self.best, opened)
