@@ -13,13 +13,17 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from benchmarks.coverage.agreement import agreement
 from benchmarks.coverage.chance import chance
 from benchmarks.coverage.means import means
+from benchmarks.coverage.pairs import combined, differences, ranks
 from benchmarks.coverage.rankings import rankings
 from benchmarks.coverage.rare import rare
+from benchmarks.coverage.redundancy import redundancy
 from benchmarks.coverage.regression import regression
 from benchmarks.coverage.share import share
 from benchmarks.coverage.spectrum import spectrum
+from benchmarks.coverage.until import until
 from benchmarks.coverage.within import within
 from benchmarks.page import fill
 from benchmarks.tables import markdown
@@ -32,6 +36,12 @@ TABLES: dict[str, tuple[Callable[[int], pd.DataFrame], int]] = {
     "rankings": (rankings, 200),
     "rare": (rare, 2000),
     "means": (means, 4000),
+    "differences": (differences, 2000),
+    "ranks": (ranks, 400),
+    "combined": (combined, 1000),
+    "until": (until, 100),
+    "agreement": (agreement, 400),
+    "redundancy": (redundancy, 2000),
     "regression": (regression, 300),
     "spectrum": (spectrum, 60),
     "share": (share, 1000),

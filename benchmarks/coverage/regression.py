@@ -7,6 +7,9 @@ import pandas as pd
 
 from captum_ablate import interaction_regression
 
+CASES = ((14, 10, 1.0), (14, 10, 0.1), (14, 1, 1.0), (8, 10, 1.0), (40, 10, 1.0), (120, 10, 1.0))
+"""Groups, classes, and the standard deviation between groups."""
+
 
 def groups_in_classes(rng: np.random.Generator, groups: int, classes: int, between: float) -> pd.DataFrame:
     """Return the frame of groups of units without a product, a row per class, each group with an effect of its own."""
@@ -22,7 +25,14 @@ def groups_in_classes(rng: np.random.Generator, groups: int, classes: int, betwe
 def regression(repeats: int) -> pd.DataFrame:
     """Return the share of false alarms at 5 %, and the coverage of the product, of regressions of groups."""
     rows = []
-    for groups, classes, between in ((14, 10, 1.0), (14, 10, 0.1), (14, 1, 1.0), (8, 10, 1.0)):
+    for groups, classes, between in (
+        (14, 10, 1.0),
+        (14, 10, 0.1),
+        (14, 1, 1.0),
+        (8, 10, 1.0),
+        (40, 10, 1.0),
+        (120, 10, 1.0),
+    ):
         rng = np.random.default_rng(0)
         false: dict[str, list[bool]] = {"before": [], "now": []}
         inside: dict[str, list[bool]] = {"before": [], "now": []}

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("benchmarks", reason="the benchmarks are not beside the tests")
 
 from benchmarks.coverage import __main__ as command
-from benchmarks.coverage import chance, share, within
+from benchmarks.coverage import agreement, chance, pairs, share, until, within
 from benchmarks.coverage.rare import areas
 
 
@@ -69,3 +69,44 @@ def test_planted_gaps_are_those_of_their_closed_form():
     units = 20
     found = chance.planted_gaps(lambda gone: 1.0 - gone[:, 0], units, 2000, np.random.default_rng(0))
     assert set(found.round(9)) == {round(1 - (2 * k + 1) / units, 9) for k in range(units)}
+
+
+def test_samples_drawn_until_a_precision_hold_all_means_and_ranks():
+    rng = np.random.default_rng(0)
+    values = until.areas("all or nothing", 300, rng)
+    means, held = values.mean(axis=0), []
+    for _ in range(40):
+        drawn = until.stopped(values, 0.2, rng)
+        sampled = until.Sampled(0.2, 300, until.METHODS, (0.0, 1.0))
+        ends = np.array([sampled.interval(one) for one in drawn.T])
+        held.append(((ends[:, 0] <= means) & (means <= ends[:, 1])).all())
+        assert len(drawn) < 300
+    assert np.mean(held) >= 0.9
+
+
+def test_differences_on_few_samples_are_held_where_t_misses_them():
+    table = pairs.differences(150).set_index(["difference", "samples"])
+    for name in ("5 % change, one sign", "1 % change, one sign"):
+        for n in (50, 200):
+            assert table.loc[(name, n), "coverage, now"] > 0.91
+            assert table.loc[(name, n), "coverage, before (t)"] < 0.95
+    assert table.loc[("normal", 200), "coverage, now"] == pytest.approx(0.95, abs=0.04)
+
+
+def test_ranks_and_means_over_networks_hold():
+    found = pairs.combined(40)
+    for column in ("mean gap", "mean rank", "difference"):
+        assert found[column].min() > 0.8  # of 40 repeats
+        assert found[column].mean() > 0.92
+    rng = np.random.default_rng(0)
+    for over, n in (("samples", 50), ("networks", 8)):
+        held = [pairs.ranked(pairs.better_of(rng.normal(size=(4, n)), over), np.zeros(4)) for _ in range(150)]
+        assert np.mean([wrong for _, wrong in held]) <= 0.1
+    assert pairs.ranked(np.zeros((3, 3), dtype=bool), np.arange(3.0)) == (True, False)
+    reversed_order = np.arange(3)[:, None] < np.arange(3)
+    assert pairs.ranked(reversed_order, np.arange(3.0)) == (False, True)
+
+
+def test_the_true_rank_correlation_is_that_of_many_units():
+    rho = agreement.true_rho(agreement.KINDS["normal, 0.5"])
+    assert rho == pytest.approx(6 / np.pi * np.arcsin(0.25), abs=0.005)  # of a normal pair
