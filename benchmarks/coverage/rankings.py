@@ -49,21 +49,22 @@ class Pools(NamedTuple):
 
 
 def pools(name: str) -> Pools:
-    """Return a perceptron of 100 and 100 units, trained on 4,000 images, and two pools of 3,000 others."""
+    """Return a perceptron of 100 and 100 units, trained on 4,000 images (half of a smaller set), and two pools."""
     split = demo_data.load(name, held_out=10_000)
     x = torch.cat([part.images for part in (split.train, split.rank, split.evaluate)]).flatten(1)
     y = torch.cat([part.labels for part in (split.train, split.rank, split.evaluate)])
+    trained = min(TRAINED, len(y) // 2)
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Identity(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)
+        nn.Identity(), nn.Linear(x.shape[1], 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)
     )
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     for _ in range(8):
-        for some in torch.randperm(TRAINED).split(64):
+        for some in torch.randperm(trained).split(64):
             optimizer.zero_grad()
             cross_entropy(network(x[some]), y[some]).backward()
             optimizer.step()
-    rest = TRAINED + torch.randperm(len(y) - TRAINED)
+    rest = trained + torch.randperm(len(y) - trained)
     halves = rest[: len(rest) // 2], rest[len(rest) // 2 :]
     return Pools(network.eval(), *((x[half], y[half]) for half in halves))
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("benchmarks", reason="the benchmarks are not beside the tests")
 
 from benchmarks.coverage import __main__ as command
-from benchmarks.coverage import agreement, chance, pairs, share, until, within
+from benchmarks.coverage import agreement, chance, pairs, rankings, share, until, within
 from benchmarks.coverage.rare import areas
 
 
@@ -62,6 +62,16 @@ def test_the_interval_of_a_share_covers_and_needs_the_noise_of_permutations(monk
     assert len(often) >= 3
     assert often["now"].between(0.86, 1.0).all()
     assert (often["samples alone"] < often["now"]).all()
+
+
+def test_intervals_of_methods_hold_where_those_of_orders_do_not(monkeypatch):
+    monkeypatch.setattr(rankings, "DATA", ("digits",))
+    monkeypatch.setattr(rankings, "RANKED", (100,))
+    found = rankings.rankings(8)
+    mean = found[found["method"] == "mean"].iloc[0]
+    assert mean["now"] > max(mean["before"], 0.85)
+    assert mean["differs from itself, now"] < min(mean["differs from itself, before"], 0.15)
+    assert mean["now: width"] < 1.5
 
 
 def test_planted_gaps_are_those_of_their_closed_form():
