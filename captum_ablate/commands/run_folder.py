@@ -66,9 +66,18 @@ class RunFolder:
 
 
 def write_report(comparison: Comparison, folder: Path) -> None:
-    """Write the leaderboard and the report of a comparison into ``folder``."""
+    """Write the leaderboard and the report of a comparison into ``folder``, with the command of its run."""
     comparison.leaderboard.to_csv(folder / BOARD, index=False)
-    comparison.report(folder / REPORT)
+    comparison.report(folder / REPORT, command=_command(folder))
+
+
+def _command(folder: Path) -> str | None:
+    """Return the command of the run that a comparison's ``folder`` is in, or None if there is none to read."""
+    try:
+        found = _stored(folder.resolve().parent)
+    except (ValueError, OSError):
+        return None
+    return None if found is None else found.get("command")
 
 
 def saved_in(path: Path) -> list[Path]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
 from captum_ablate.evaluation import html, plots, text
@@ -17,6 +16,7 @@ from captum_ablate.evaluation.across_networks import AcrossNetworks, Named
 from captum_ablate.evaluation.comparison import Comparison
 from captum_ablate.evaluation.curve import GAP_MEANING
 from captum_ablate.evaluation.pairs import Difference
+from captum_ablate.evaluation.report import of_combined
 from captum_ablate.inputs.wording import counted, listed, visible
 
 
@@ -155,13 +155,12 @@ class Combined:
         return list(dict.fromkeys(name for block in self.blocks for name in block.leaderboard["method"]))
 
     def report(self, file: str | Path) -> Path:
-        """Write one self-contained HTML page with the tables and the picture; return its path."""
-        figure = Figure(figsize=plots.dots_size(self._order, len(self.blocks)), layout="constrained")
-        self.plot(figure.subplots())
-        page = html.render("Networks combined", self._repr_html_(), [html.Picture.of(figure)], lead=self.verdict)
-        (path := Path(file)).parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8", errors="backslashreplace")
-        return path
+        """Write one HTML page that needs no other file; return its path.
+
+        It has the verdict, the leaderboards over networks, mean ranks, the gaps of each network, how far references
+        agree, and all data as CSV. If the picture cannot be drawn, the page names the error, with a warning.
+        """
+        return of_combined.report(self, {_heading(block): _shown(block) for block in self.blocks}, file)
 
     def __str__(self) -> str:
         tables = [f"{_heading(block)}\n{text.as_text(_shown(block))}" for block in self.blocks]

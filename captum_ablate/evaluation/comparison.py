@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ from captum_ablate.evaluation.pairs import Difference, Pairs
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.random_orders import RandomOrders
 from captum_ablate.evaluation.ranked_again import NEVER, RankedAgain
+from captum_ablate.evaluation.report import of_comparison
 from captum_ablate.evaluation.rows import row_of, with_yardstick, within_columns
 from captum_ablate.evaluation.within_layers import WithinLayers, has_null_within, within_layers
 from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, as_ranked_again, share_notes
 from captum_ablate.inputs.values import whole_number
-from captum_ablate.inputs.warnings import warn
 from captum_ablate.inputs.wording import isolated, visible
 from captum_ablate.statistics.null import holm
 
@@ -191,7 +192,9 @@ class Comparison:
         """Return Kendall's tau-b between the scores of each pair of methods, a symmetric frame."""
         names = list(self.curves)
         scores = [self.curves[name].scores.numpy() for name in names]
-        tau = [[1.0 if a is b else float(kendalltau(a, b).statistic) for b in scores] for a in scores]
+        tau = np.ones((len(names), len(names)))
+        for a, b in combinations(range(len(names)), 2):
+            tau[a, b] = tau[b, a] = kendalltau(scores[a], scores[b]).statistic
         return pd.DataFrame(tau, index=names, columns=names)
 
     def plot(self, ax: Any = None, *, top: int | None = 5, legend: bool = True) -> Any:
@@ -254,37 +257,19 @@ class Comparison:
         shown = (self._shown(), self.setting, dict(self.failed), self.notes)
         return html.table_html(*shown, headings=Headings.of(self.provenance), footnotes=below)
 
-    def report(self, file: str | Path) -> Path:
-        """Write one self-contained HTML page with the leaderboard and the curves; return its path.
+    def report(self, file: str | Path, *, command: str | None = None) -> Path:
+        """Write one HTML page that needs no other file; return its path.
 
-        If a picture cannot be drawn, the page has the table and names the error, with a warning.
+        It has the verdict, the leaderboard and what its numbers mean, gaps, curves, differences, classes, correlations,
+        ties, settings, cost, provenance, how to repeat (by ``command``, where a command made the result) and to cite,
+        and all data as CSV. If a picture cannot be drawn, the page names the error in its place, with a warning.
         """
-        pictures: list[html.Picture] = []
-        for name, draw in (("curves", self.picture), ("leaderboard", self._bars)):
-            try:
-                pictures.append(html.Picture.of(draw()))
-            except Exception as error:  # the results took long, and are right without the picture
-                reason = f"the picture of the {name} could not be drawn: {type(error).__name__}: {error}"
-                warn(f"{reason}; the report has the table without it")
-                pictures.append(html.Picture(reason))
-        (path := Path(file)).parent.mkdir(parents=True, exist_ok=True)
-        page = html.render("Deficit curves", self._repr_html_(), pictures, lead=self.verdict)
-        path.write_text(page, encoding="utf-8", errors="backslashreplace")
-        return path
+        return of_comparison.report(self, self._shown(), file, command)
 
     def picture(self, top: int | None = 5) -> Figure:
         """Return a figure of the size that the curves of ``plot`` need, without pyplot."""
         figure = Figure(figsize=plots.curves_size(self._best_first(), top), layout="constrained")
         self.plot(figure.subplots(), top=top)
-        return figure
-
-    def _bars(self) -> Figure:
-        board = self.leaderboard.assign(
-            method=lambda frame: [marked(name, self.provenance) for name in frame["method"]]
-        )
-        figure = Figure(figsize=plots.bars_size(board["method"]), layout="constrained")
-        intervals = Headings.of(self.provenance).intervals
-        plots.leaderboard_bars(board, figure.subplots(), intervals=intervals, notes=self.notes)
         return figure
 
     def save(self, folder: str | Path) -> Path:

@@ -57,7 +57,7 @@ def deficit_curves(
     orders: int = 0,
     yardstick: pd.DataFrame | None = None,
     top: int | None = None,
-    title: str = "",
+    title: str | None = "",
     notes: Sequence[str] = (),
     metric: str = "accuracy",
     ax: Axes | None = None,
@@ -69,7 +69,7 @@ def deficit_curves(
     first. Equal curves are drawn once and named together. The ``top`` different ones have colours, the others are grey;
     None colours all. ``random`` has a row per step: ``fraction, low, median, high`` of ``orders`` random orders and
     their reverses. ``yardstick`` is such a frame of one method more, drawn dotted. ``notes`` are sentences that
-    stand above the curves.
+    stand above the curves. Without them and any heading if ``title`` is None.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=curves_size(frame, top) if legend else (7.0, 5.0), layout="constrained")
@@ -91,7 +91,7 @@ def deficit_curves(
     ax.set_xlim(0, 1)
     ax.set_xlabel("units ablated (fraction)")
     ax.set_ylabel(label(metric.replace("_", " ")))
-    title = title or "Deficit curves, most important units ablated first"
+    title = "Deficit curves, most important units ablated first" if title == "" else title
     frame_lightly(ax, title, "y", *notes, GAP_AREA if goes_both_ways else "")
     if legend:
         _legend(ax, handles)
@@ -123,14 +123,14 @@ def leaderboard_bars(
     frame: pd.DataFrame,
     ax: Axes | None = None,
     *,
-    title: str = "",
+    title: str | None = "",
     intervals: str = "95 % intervals",
     notes: Sequence[str] = (),
 ) -> Axes:
     """Draw the gap of each method with its interval, in the order of ``frame``, and return the axes.
 
     ``frame`` has a row per method: ``method, gap, gap_low, gap_high``; ``intervals`` says what these ends are.
-    ``notes`` are sentences that stand above the bars.
+    ``notes`` are sentences that stand above the bars. Without them and any heading if ``title`` is None.
     """
     names = name_labels(frame["method"], lines=2)
     if ax is None:
@@ -146,7 +146,7 @@ def leaderboard_bars(
     ax.set_ylim(len(frame) - 0.4, -0.6)
     ax.set_xlabel("gap = deletion + insertion (random orders: 0 on average)")
     subtitle = "larger = the attribution finds the units that the network needs"
-    frame_lightly(ax, title or f"Leaderboard, with {intervals}", "x", *notes, subtitle)
+    frame_lightly(ax, f"Leaderboard, with {intervals}" if title == "" else title, "x", *notes, subtitle)
     return ax
 
 
@@ -160,7 +160,7 @@ def network_dots(
     order: Sequence[str],
     parts: Mapping[str, tuple[Sequence[str], Floats]],
     *,
-    title: str,
+    title: str | None,
     notes: Sequence[str] = (),
     ax: Axes | None = None,
 ) -> Axes:
@@ -278,9 +278,13 @@ def _dotted(ax: Axes, rows: pd.DataFrame) -> Artist:
     return line
 
 
-def frame_lightly(ax: Axes, title: str, grid: Literal["both", "x", "y"], *notes: str) -> None:
-    """Give ``ax`` the look of our pictures: open frame, light grid, bold title at the left with ``notes`` below it."""
+def frame_lightly(ax: Axes, title: str | None, grid: Literal["both", "x", "y"], *notes: str) -> None:
+    """Give ``ax`` the look of our pictures: open frame, light grid, bold title at the left with ``notes`` below it.
+
+    Without a ``title`` (None), neither it nor the notes are drawn.
+    """
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis=grid, color=GREY, linewidth=0.5, alpha=0.5)
     ax.set_axisbelow(True)
-    headed(ax, title, *notes)
+    if title is not None:
+        headed(ax, title, *notes)

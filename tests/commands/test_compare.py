@@ -53,7 +53,9 @@ def test_the_result_is_that_of_the_library_on_the_two_halves(here, capsys):
     assert err == ""
     board = pd.read_csv(here / "run" / "1--zero" / "leaderboard.csv")
     assert board["method"].tolist() == found.leaderboard["method"].tolist()
-    assert "<html" in (here / "run" / "1--zero" / "report.html").read_text()
+    page = (here / "run" / "1--zero" / "report.html").read_text()
+    assert "<html" in page
+    assert "<code>captum-ablate compare --model" in page
 
 
 def test_several_layers_and_references_are_comparisons_of_their_own(here, capsys):

@@ -1,18 +1,16 @@
-"""The page and the fragment: complete, self-contained, escaped."""
+"""The fragment that notebooks show: complete, well-formed, escaped."""
 
 from __future__ import annotations
 
-import base64
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
-from captum_ablate.evaluation import html as report
 from captum_ablate.evaluation.curve import GAP_MEANING
+from captum_ablate.evaluation.html import table_html
 
 HEADER = "layer3 (256 units, zero reference)"
 
@@ -58,7 +56,7 @@ class Cells(HTMLParser):
 
 
 def test_table_shows_every_method_with_its_interval() -> None:
-    assert Cells(report.table_html(leaderboard(), HEADER, {})).rows == [
+    assert Cells(table_html(leaderboard(), HEADER, {})).rows == [
         ["rank", "method", "gap [95 %]", "insertion", "ties"],
         ["1", "selectivity x activity", "0.214 [0.197, 0.231]", "\N{MINUS SIGN}0.177", "3"],
         ["2", "<b>mine</b>", " ", "0.000", "0"],
@@ -67,49 +65,29 @@ def test_table_shows_every_method_with_its_interval() -> None:
 
 def test_an_index_of_names_is_shown_and_a_plain_number_is_not() -> None:
     named = leaderboard().set_index("method")
-    assert "selectivity x activity" in report.table_html(named, HEADER, {})
+    assert "selectivity x activity" in table_html(named, HEADER, {})
     named.index.name = None
-    assert "selectivity x activity" in report.table_html(named, HEADER, {})
-    assert Cells(report.table_html(leaderboard(), HEADER, {})).rows[0][0] == "rank"
+    assert "selectivity x activity" in table_html(named, HEADER, {})
+    assert Cells(table_html(leaderboard(), HEADER, {})).rows[0][0] == "rank"
 
 
 @pytest.mark.parametrize("value", ["<script>alert(1)</script>", 'a "quoted" & <b>'])
 def test_what_users_name_is_escaped(value: str) -> None:
     frame = leaderboard().assign(method=value)
-    page = report.render(value, report.table_html(frame, value, {value: value}), [report.Picture.of(titled(value))])
+    page = table_html(frame, value, {value: value}, [value], footnotes=[value])
     assert value not in page
     assert "&lt;" in page
 
 
 def test_table_gives_the_reason_of_what_was_not_applicable() -> None:
-    html = report.table_html(leaderboard(), HEADER, {"LRP": "no rule for ReLU"})
+    html = table_html(leaderboard(), HEADER, {"LRP": "no rule for ReLU"})
     assert re.search(r"not applicable:</b> <bdi>LRP</bdi> \(no rule for ReLU\)", html)
-    assert "not applicable" not in report.table_html(leaderboard(), HEADER, {})
+    assert "not applicable" not in table_html(leaderboard(), HEADER, {})
 
 
 def test_table_says_what_a_gap_is() -> None:
-    assert GAP_MEANING in report.table_html(leaderboard(), HEADER, {})
+    assert GAP_MEANING in table_html(leaderboard(), HEADER, {})
 
 
 def test_an_empty_leaderboard_still_renders() -> None:
-    assert (
-        len(Cells(report.render("nothing", report.table_html(leaderboard().head(0), HEADER, {"a": "b"}), [])).rows) == 1
-    )
-
-
-def titled(title: str) -> Figure:
-    figure = Figure(figsize=(1, 1))
-    figure.subplots().set_title(title, loc="left")
-    return figure
-
-
-def test_page_embeds_the_figures_and_needs_no_other_file() -> None:
-    pictures = [report.Picture.of(titled(name)) for name in ("curves", "bars")]
-    page = report.render("A run", report.table_html(leaderboard(), HEADER, {}), pictures)
-    Cells(page)
-    images = re.findall(r'alt="(\w+)" src="data:image/png;base64,([^"]+)"', page)
-    assert [alt for alt, _ in images] == ["curves", "bars"]
-    assert all(base64.b64decode(data).startswith(b"\x89PNG") for _, data in images)
-    assert not re.search(r"https?://|<link|<script", page)
-    assert "<title>A run</title>" in page
-    assert HEADER in page
+    assert len(Cells(table_html(leaderboard().head(0), HEADER, {"a": "b"})).rows) == 1
