@@ -21,7 +21,7 @@ from captum_ablate.inputs.model import (
     device_of,
     find_layer,
 )
-from captum_ablate.inputs.progress import with_progress
+from captum_ablate.inputs.progress import ticking, with_progress
 from captum_ablate.inputs.targets import check_classes
 from captum_ablate.inputs.units import UnitAxis
 from captum_ablate.statistics.collect import LayerRequest, LayerStatistics, collect
@@ -187,9 +187,10 @@ class LayerDatasetAttribution(AttributionWithOptions):
 
     def _collect(self, batches: Batches, *, at_input: bool, show_progress: bool) -> list[LayerStatistics]:
         """Return the requested statistics of every layer, for each tensor of its output."""
-        shown = with_progress(batches, self.get_name(), show_progress)
         if self.source == "gradients":
-            return gate_gradients(self.forward_func, self.layers, self.axis, shown, at_input=at_input)
+            with ticking(self.get_name(), show_progress, batches.samples) as tick:
+                return gate_gradients(self.forward_func, self.layers, self.axis, batches, tick, at_input=at_input)
+        shown = with_progress(batches, self.get_name(), show_progress)
         return collect(self.forward_func, self.layer_requests(), shown, at_input=at_input)
 
     def statistics_of(self, batches: Batches, *, at_input: bool, show_progress: bool = False) -> list[LayerStatistics]:

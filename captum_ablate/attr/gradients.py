@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -32,13 +32,15 @@ def gate_gradients(
     layers: Sequence[nn.Module],
     axis: UnitAxis,
     batches: Iterable[Batch],
+    tick: Callable[[int], None],
     *,
     at_input: bool,
 ) -> list[LayerStatistics]:
     """Return for each layer the ``ClassMoments`` of the loss's gradient with respect to a gate on each unit.
 
     The loss of a sample is the cross entropy of its label. A gate is a factor of 1: its gradient is the sum over
-    positions of activation times gradient. The part before the first layer runs without gradients.
+    positions of activation times gradient. The part before the first layer runs without gradients. ``tick`` hears the
+    samples of each batch. ``ResampledBatches`` are summed up for each resample, too.
 
     Raises:
         ValueError: as ``collect``; or the model's outputs are not those of classes.
@@ -67,6 +69,7 @@ def gate_gradients(
         for old, new in zip(totals, values, strict=True):
             for total, part in zip(old, new, strict=True):
                 total.add(PooledBatch(part, target, 1, part.shape, weights=weights))
+        tick(len(target))
     found = []
     for own, sums in zip(shapes, totals, strict=True):
         statistics = tuple((total.statistics()[request],) for total in sums)

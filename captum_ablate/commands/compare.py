@@ -146,7 +146,7 @@ def _settings(
 def _own_names(options: argparse.Namespace) -> list[str]:
     """Return what the options name of the user's own code that decides results."""
     texts = [part.strip() for option in options.methods or () for part in option.split(",")]
-    return [name for name in (*texts, options.metric) if ":" in name]
+    return [name for name in (*texts, options.metric, *(options.reference or ())) if ":" in name]
 
 
 def _named_or_own(text: str) -> Any:

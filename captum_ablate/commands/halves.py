@@ -60,7 +60,7 @@ class _Half:
     """The samples of batches whose digest, hashed with a seed, is even, or those whose is odd."""
 
     def __init__(self, batches: Any, part: int, seed: int) -> None:
-        self._batches, self._part, self._key = as_batches(batches), part, str(seed).encode()
+        self._batches, self._part, self._key = as_batches(batches, classes=False), part, str(seed).encode()
         self.one_shot = self._batches.one_shot  # so that a generator is refused before it is used up
         self._batches.refuse_one_shot("one half is ranked on, the other evaluated")
 
@@ -86,8 +86,10 @@ def _by_class(data: Any, seed: int) -> Indices | None:
     So each n-th of them has every class in proportion, to one sample.
     """
     inside = data.dataset if isinstance(data, DataLoader) else data
-    if isinstance(data, DataLoader) and not isinstance(data.sampler, (RandomSampler, SequentialSampler)):
-        return None
+    if isinstance(data, DataLoader) and (
+        data.batch_size is None or not isinstance(data.sampler, (RandomSampler, SequentialSampler))
+    ):
+        return None  # batches come from a sampler of the user's
     if isinstance(inside, Batch) or _is_pair(inside):
         classes = classes_of(_whole(inside).target)
         n = len(_whole(inside).target)

@@ -38,6 +38,7 @@ class RunFolder:
             raise ValueError(f"--out {name} holds comparisons that no run of this command made; name another folder")
         if stored is not None:
             _check(name, stored, settings, resume)
+            settings = _with_stored_names(settings, stored["settings"])
         output_folder.make(name)
         about = {"captum_ablate": __version__, "command": command, "settings": settings}
         _write(path / SETTINGS, json.dumps(about, indent=1))
@@ -124,11 +125,19 @@ def _check(name: str, stored: Mapping[str, Any], settings: Mapping[str, Any], re
     plain = json.loads(json.dumps(settings))
     differing = [key for key in dict.fromkeys([*old, *plain]) if old.get(key) != plain.get(key)]
     told = [text for key in differing if (text := _difference(key, old.get(key), plain.get(key)))]
-    if differing:
+    if told:
         raise ValueError(
             f"--out {name} holds a run with other settings: {'; '.join(told)}. Name another folder, or repeat that "
             f"run: {stored.get('command', 'its command is not known')}"
         )
+
+
+def _with_stored_names(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` whose mappings keep the names of earlier commands, such as the code of their references."""
+    return {
+        key: {**stored[key], **value} if isinstance(value, dict) and isinstance(stored.get(key), dict) else value
+        for key, value in settings.items()
+    }
 
 
 def _difference(key: str, there: Any, here: Any) -> str:

@@ -54,6 +54,17 @@ def _check(one: DeficitCurve, other: DeficitCurve) -> None:
             f"gaps compare on one grid of steps; the curves have {len(one.n_ablated) - 1} and "
             f"{len(other.n_ablated) - 1} steps"
         )
+    apart = float((one.fraction - other.fraction).abs().max())
+    if apart > 1 / min(len(one.order), len(other.order)):  # equal steps of other numbers of live units round apart
+        raise ValueError(
+            "gaps compare on one grid of steps; the curves have the steps "
+            f"{one.n_ablated[1:].tolist()} of {len(one.order)} units, and {other.n_ablated[1:].tolist()} of "
+            f"{len(other.order)}"
+        )
+    learned = {"mean", "resample"} & set(one.provenance.reference.split(" + "))
+    of_equal_units = torch.equal(one.order.sort().values, other.order.sort().values)
+    if not learned and of_equal_units and one.values.shape == other.values.shape:
+        _check_reference(one, other)
     if one.sampled is not None or other.sampled is not None:
         raise ValueError("curves of two comparisons have no common samples where they were drawn until a precision")
     digests = one.provenance.evaluation_digest, other.provenance.evaluation_digest
@@ -65,4 +76,14 @@ def _check(one: DeficitCurve, other: DeficitCurve) -> None:
         raise ValueError(
             "gaps are paired by sample, and the two comparisons have other samples, or the same in another order; "
             "evaluate both on the same data, not shuffled"
+        )
+
+
+def _check_reference(one: DeficitCurve, other: DeficitCurve) -> None:
+    """Raise if the same samples have other values with the same units ablated: references of one name differ."""
+    samples = torch.equal(one.target, other.target) and torch.equal(one.values[0], other.values[0])
+    if samples and not torch.allclose(one.values[-1], other.values[-1], rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"gaps compare within one setting; the references are both called {one.provenance.reference!r}, and with "
+            "all units ablated the samples have other values"
         )

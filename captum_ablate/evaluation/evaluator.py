@@ -33,7 +33,7 @@ from captum_ablate.evaluation.provenance import Frozen, Provenance, is_same
 from captum_ablate.evaluation.ranked_again import EvaluatedSamples, RankedAgain, ablate_again, checked_resamples
 from captum_ablate.evaluation.ranking_time import ablation_seconds, few_of, without_ablation
 from captum_ablate.evaluation.within_layers import orders_within
-from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, check_yardstick, refuse_until
+from captum_ablate.evaluation.yardstick import NAME, ShapleyRanking, check_yardstick, refuse_name, refuse_until
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.batches import Batches, UnpackBatch, as_batches
 from captum_ablate.inputs.borrowed import borrowed
@@ -179,6 +179,7 @@ class CumulativeAblationEvaluator:
         if yardstick is not None:
             check_yardstick(yardstick, self.layers, self.axes, self.references, self.metric)
             refuse_until(until)
+            refuse_name(attributions)
         batches = self._batches(data, options)
         is_one = ranking_data is None or ranking_data is data
         ranking_batches = batches if is_one else self._batches(ranking_data, options)

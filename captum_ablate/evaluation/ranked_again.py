@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from captum_ablate.ablation import Engine, Plan, Reference, Site
+from captum_ablate.ablation import Engine, Measured, Plan, Reference, Site
 from captum_ablate.ablation.metrics import Metric
 from captum_ablate.evaluation.areas import curves_of, deficit_areas
 from captum_ablate.inputs.batch import Batch
@@ -47,9 +47,11 @@ def checked_resamples(number: Any, until: float | None) -> int:
     """Return the number of resamples, checked.
 
     Raises:
-        ValueError: if it is no whole number from 0 on, or samples are drawn ``until`` a precision.
+        ValueError: if it is no whole number from 0 on, or 1, or samples are drawn ``until`` a precision.
     """
     resamples = whole_number(number, "ranking_resamples", 0)
+    if resamples == 1:
+        raise ValueError("ranking_resamples must be 0, or 2 or more, because their spread is what counts; got 1")
     if until is not None and resamples:
         raise ValueError(
             f"until draws samples, and no number of them makes the noise of a ranking smaller; pass "
@@ -92,9 +94,9 @@ class EvaluatedSamples:
         """Return the number of samples of the last pass."""
         return sum(map(len, self._lots))
 
-    def few(self, samples: int) -> Chosen:
-        """Return so many samples of the last pass, those with the lowest lots."""
-        return Chosen(self, float(np.sort(np.concatenate(self._lots))[samples - 1]))
+    def few(self, samples: int, *, whole: bool = False) -> Chosen:
+        """Return so many samples of the last pass, those with the lowest lots; if ``whole``, in their batches."""
+        return Chosen(self, float(np.sort(np.concatenate(self._lots))[samples - 1]), whole)
 
     def with_lots(self) -> Iterator[tuple[Batch, NDArray[np.float64]]]:
         """Yield each batch with the lots of its samples, ``[n]`` between 0 and 1."""
@@ -107,10 +109,10 @@ class EvaluatedSamples:
 
 
 class Chosen:
-    """A few samples of the evaluation data; whole batches of them where samples cannot be cut apart."""
+    """A few samples of the evaluation data; ``whole`` batches of them also where samples cannot be cut apart."""
 
-    def __init__(self, samples: EvaluatedSamples, limit: float) -> None:
-        self._samples, self._limit = samples, limit
+    def __init__(self, samples: EvaluatedSamples, limit: float, whole: bool) -> None:
+        self._samples, self._limit, self._whole = samples, limit, whole
         self.columns = torch.zeros(0, dtype=torch.int64)
         """Which samples of the last pass were chosen, among those that it yielded."""
 
@@ -120,7 +122,7 @@ class Chosen:
             rows = torch.from_numpy(np.flatnonzero(lot <= self._limit))
             if not len(rows):
                 continue
-            is_whole = batch.why_whole() is not None
+            is_whole = self._whole or batch.why_whole() is not None
             own = batch if is_whole else batch.take(rows)
             columns.append(start + (rows if is_whole else torch.arange(len(rows))))
             start += len(own.target)
@@ -146,9 +148,17 @@ def ablate_again(
     every = [order for own in orders.values() for order in own]
     schedule = Schedule.of(plan, len(every), len(samples))
     again = Plan.both_ways(every, schedule.counts, plan.units)
+
+    def run(chosen: Chosen) -> Measured:
+        with ticking("ablating the resampled orders", show_progress, schedule.samples) as tick, ignoring(UserWarning):
+            return Engine(forward_func, sites, references, metric, again, tick).run(chosen)
+
     chosen = samples.few(schedule.samples)
-    with ticking("ablating the resampled orders", show_progress, schedule.samples) as tick, ignoring(UserWarning):
-        measured = Engine(forward_func, sites, references, metric, again, tick).run(chosen)
+    try:
+        measured = run(chosen)
+    except Exception:  # a model made for one size of batch; any other error comes again
+        chosen = samples.few(schedule.samples, whole=True)
+        measured = run(chosen)
     curves = [curve[:, chosen.columns] for curve in curves_of(again, measured)]
     fraction = torch.tensor([0, *schedule.counts], dtype=torch.float64) / len(every[0])
     areas = torch.stack([deficit_areas(curve, fraction) for curve in curves])  # [2 orders, m]

@@ -17,6 +17,12 @@ from torch import Tensor
 FORMAT = 1
 """Version of the layout of the two files."""
 
+_AS_BYTES = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+"""Whole numbers of so many bytes, as which types are stored that NumPy does not have."""
+
+_OURS = (["tensor"], ["tensor", "type"], ["mapping"])
+"""Keys of the mappings that stand for something else."""
+
 
 def save(folder: str | Path, name: str, tree: Mapping[str, Any]) -> Path:
     """Write ``tree`` as ``<name>.json`` and ``<name>.npz`` into ``folder`` (made if absent); return the folder.
@@ -83,11 +89,16 @@ def load(place: str | Path, name: str) -> dict[str, Any]:
 def _without_tensors(value: Any, place: str, arrays: dict[str, NDArray[Any]]) -> Any:
     """Return ``value`` for JSON; its tensors go to ``arrays``, and leave the name under which they stand there."""
     if isinstance(value, Tensor):
-        arrays[place] = value.numpy()
+        plain = value.detach().cpu().resolve_conj().resolve_neg()
+        try:
+            arrays[place] = plain.numpy()
+        except TypeError:  # NumPy has no bfloat16 and its like
+            arrays[place] = plain.view(_AS_BYTES[plain.element_size()]).numpy()
+            return {"tensor": place, "type": str(plain.dtype).removeprefix("torch.")}
         return {"tensor": place}
     if isinstance(value, Mapping):
-        plain = {key: _without_tensors(one, f"{place}.{key}".lstrip("."), arrays) for key, one in value.items()}
-        return {"mapping": plain} if list(plain) in (["tensor"], ["mapping"]) else plain  # a name like one of ours
+        own = {key: _without_tensors(one, f"{place}.{key}".lstrip("."), arrays) for key, one in value.items()}
+        return {"mapping": own} if list(own) in _OURS else own  # names like ours
     if isinstance(value, (list, tuple)):
         return [_without_tensors(one, f"{place}.{k}", arrays) for k, one in enumerate(value)]
     return value
@@ -97,6 +108,8 @@ def _with_tensors(value: Any, arrays: Mapping[str, Tensor]) -> Any:
     if isinstance(value, dict):
         if list(value) == ["tensor"]:
             return arrays[value["tensor"]]
+        if list(value) == ["tensor", "type"]:
+            return arrays[value["tensor"]].view(getattr(torch, value["type"]))
         if list(value) == ["mapping"]:
             value = value["mapping"]
         return {key: _with_tensors(one, arrays) for key, one in value.items()}

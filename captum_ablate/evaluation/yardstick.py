@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,12 @@ def check_yardstick(
         )
     if yardstick.permutations < 2:
         raise ValueError("yardstick needs two permutations or more, because its own noise is told by their spread")
+
+
+def refuse_name(names: Iterable[str]) -> None:
+    """Raise if a method has the name of the yardstick's row: one would pass for the other."""
+    if NAME in names:
+        raise ValueError(f"{NAME!r} is the name of the yardstick's row; give the method another one")
 
 
 def refuse_until(until: float | None) -> None:

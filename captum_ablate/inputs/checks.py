@@ -72,7 +72,8 @@ class Checks:
 
         inputs, extra = map_tensors(moved, batch)
         mask = batch.position_mask
-        return Batch(inputs, moved(batch.target), extra, batch.shared, None if mask is None else moved(mask))
+        target = moved(batch.target).clone()  # kept after the batch, whose memory a loader may fill again
+        return Batch(inputs, target, extra, batch.shared, None if mask is None else moved(mask))
 
 
 def _as_batch(item: Any, number: int) -> Batch:

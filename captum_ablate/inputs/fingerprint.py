@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from captum_ablate.inputs.batch import PLAIN, Batch, has_rows, leaves
+from captum_ablate.inputs.layouts import dense_parts
 from captum_ablate.inputs.quantised import dequantised
 
 SIZE = 16
@@ -114,9 +115,10 @@ def weights_digest(model: Any) -> str | None:
             if isinstance(leaf, Tensor):
                 if leaf.is_meta:
                     return None
-                head, rows = _of_tensor(name, leaf.detach()[None])
-                whole.update(head)
-                whole.update(_checksums(rows.ravel()))
+                for part in dense_parts(leaf.detach()):
+                    head, rows = _of_tensor(name, part[None])
+                    whole.update(head)
+                    whole.update(_checksums(rows.ravel()))
             else:
                 whole.update(_head(name, repr(leaf) if isinstance(leaf, PLAIN) else type(leaf).__name__, ()))
     return whole.hexdigest()

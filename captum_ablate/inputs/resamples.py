@@ -92,7 +92,7 @@ class ResampledBatches(Batches):
         for batch in self._batches:
             keys = own.of(batch, self._batches.digests(batch))
             self._keys += keys
-            self._labels.append(classes_or_zeros(batch.target).cpu().clone())
+            self._labels.append(classes_or_zeros(batch.target).cpu())
             self._parts.append(self._drawn(keys))
             yield batch
         self.digest = self._batches.digest

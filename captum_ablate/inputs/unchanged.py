@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from captum_ablate.inputs.eager import run_eagerly, without_inference_tensors
+from captum_ablate.inputs.layouts import dense_parts
 from captum_ablate.inputs.threads import drawing, one_at_a_time
 
 
@@ -190,7 +191,7 @@ class _remember:
         for parameter, data, requires_grad, grad, saved_grad in self.parameters:
             if parameter.is_inference():  # a copy stood in its place
                 continue
-            if parameter.data_ptr() != data.data_ptr():
+            if parameter.layout != torch.strided or parameter.data_ptr() != data.data_ptr():
                 parameter.data = data
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
@@ -208,4 +209,5 @@ def _refill(container: Any, copy: Any) -> None:
 
 
 def _same(now: torch.Tensor, saved: torch.Tensor) -> bool:
-    return now.shape == saved.shape and bool(torch.equal(now, saved))
+    parts, old = dense_parts(now), dense_parts(saved)
+    return [p.shape for p in parts] == [p.shape for p in old] and all(map(torch.equal, parts, old))

@@ -146,6 +146,15 @@ def test_changed_code_of_an_own_method_is_noticed(here, capsys):
     assert "own code (changed: my_code:Mine)" in capsys.readouterr().err
 
 
+def test_changed_code_of_an_own_reference_is_noticed_and_references_are_added(here, capsys):
+    assert main([*BASE, *QUICK, "--reference", "my_code:dim"]) == 0
+    assert main([*BASE, *QUICK, "--resume"]) == 0  # with "zero", which is added
+    (here / "my_code.py").write_text(CODE.replace("* 0.5", "* 0.4"))
+    sys.modules.pop("my_code")
+    assert main([*BASE, *QUICK, "--reference", "my_code:dim", "--resume"]) == 2
+    assert "own code (changed: my_code:dim)" in capsys.readouterr().err
+
+
 def test_a_report_that_a_crash_prevented_is_written_on_resume(here):
     assert main([*BASE, *QUICK]) == 0
     (here / "run" / "1--zero" / "report.html").unlink()

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from captum_ablate import Batch
 from captum_ablate.commands.halves import at_most, halves
@@ -56,11 +64,20 @@ FORMS = {
     "a loader with a sampler": lambda: DataLoader(
         WithTargets(), batch_size=16, sampler=WeightedRandomSampler(torch.ones(N), N, replacement=False)
     ),
+    "a loader with a sampler of batches": lambda: DataLoader(
+        WithTargets(), batch_sampler=BatchSampler(RandomSampler(WithTargets()), 16, drop_last=False)
+    ),
     "batches": lambda: [(X[:50], Y[:50]), (X[50:], Y[50:])],
     "shuffled batches": Shuffled,
     "a stream": Stream,
 }
-BY_DIGEST = {"a loader with a sampler", "batches", "shuffled batches", "a stream"}
+BY_DIGEST = {
+    "a loader with a sampler",
+    "a loader with a sampler of batches",
+    "batches",
+    "shuffled batches",
+    "a stream",
+}
 
 
 def samples(data):
@@ -134,3 +151,10 @@ def test_samples_that_cannot_be_told_apart_are_refused():
     ranking, _ = halves([Batch((Graph(),), Y)], seed=0)
     with pytest.raises(ValueError, match="so they cannot be halved; pass --ranking-data"):
         list(ranking)
+
+
+def test_batches_with_a_target_of_any_type_are_halved():
+    target = torch.randn(N, 2)
+    parts = halves([(X[:50], target[:50]), (X[50:], target[50:])], seed=0)
+    found = [torch.cat([batch.target for batch in as_batches(part, classes=False)]) for part in parts]
+    assert sorted(torch.cat(found).flatten().tolist()) == sorted(target.flatten().tolist())

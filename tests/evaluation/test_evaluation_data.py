@@ -16,7 +16,10 @@ from captum_ablate import (
     Batch,
     CumulativeAblationEvaluator,
     LayerClassSelectivity,
+    LayerLinearProbe,
     LayerMeanActivity,
+    LayerMutualInformation,
+    LayerTaylor,
     LayerUnitAblation,
 )
 
@@ -153,3 +156,35 @@ def test_a_metric_may_return_truth_or_integers(dense, dense_data, kind):
     curve = CumulativeAblationEvaluator(dense, "2", metric=kind, n_random=0).evaluate(SCORES, dense_data)
     expected = CumulativeAblationEvaluator(dense, "2", n_random=0).evaluate(SCORES, dense_data)
     assert torch.equal(curve.values, expected.values)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
+def test_a_loader_may_fill_the_same_memory_again(batch_size):
+    """Labels too are kept after their batch, until many are counted at once."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x, y = torch.randn(30, 5), torch.arange(30) % 3
+
+    class OneMemory:
+        def __iter__(self):
+            inputs, labels = torch.empty(batch_size, 5), torch.empty(batch_size, dtype=torch.long)
+            for start in range(0, 30, batch_size):
+                n = min(batch_size, 30 - start)
+                inputs[:n], labels[:n] = x[start : start + n], y[start : start + n]
+                yield inputs[:n], labels[:n]
+
+    methods = [
+        LayerClassSelectivity(model, "1"),
+        LayerMutualInformation(model, "1", bins=4),
+        LayerLinearProbe(model, "1", C=1.0),
+        LayerTaylor(model, "1"),
+    ]
+    for method in methods:
+        whole = method.attribute(x, target=y)
+        torch.testing.assert_close(method.attribute(OneMemory()), whole, rtol=1e-5, atol=1e-5)
+        curves = [
+            CumulativeAblationEvaluator(model, "1").evaluate(method, data, ranking_resamples=3)
+            for data in (OneMemory(), (x, y))
+        ]
+        assert torch.equal(curves[0].target, y)
+        torch.testing.assert_close(curves[0].resampled_areas, curves[1].resampled_areas)

@@ -18,6 +18,7 @@ from captum_ablate import (
     LayerClassSelectivity,
     LayerMeanActivity,
     LayerMutualInformation,
+    LayerTaylor,
     LayerUnitAblation,
     LayerWeightNorm,
 )
@@ -374,3 +375,72 @@ def test_chosen_samples_are_the_same_in_any_order():
         return values.sort().values
 
     assert torch.equal(chosen(torch.arange(60), 60), chosen(torch.randperm(60), 7))
+
+
+def test_a_bar_of_progress_changes_no_resample(setting, capsys):
+    model, data, rank = setting
+    evaluator = CumulativeAblationEvaluator(model, "1", **OPTIONS)
+    own = {**methods(model), "taylor": LayerTaylor(model, "1")}
+    plain, shown = (
+        evaluator.compare(own, data, ranking_data=rank, ranking_resamples=4, show_progress=show)
+        for show in (False, True)
+    )
+    assert "Layer Taylor" in capsys.readouterr().err
+    assert shown.failed == {}
+    for name in own:
+        assert torch.equal(plain[name].resampled_areas, shown[name].resampled_areas)
+
+
+@pytest.mark.may_fall_back
+def test_a_model_made_for_one_size_of_batch_is_ranked_again_too(setting):
+    """The few samples come in their whole batches then."""
+    model, data, rank = setting
+
+    class ForTwenty(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = model
+
+        def forward(self, x):
+            return self.net(x.view(20, 5))
+
+    fixed = ForTwenty()
+    own, same = ({"a": LayerClassSelectivity(one, name)} for one, name in ((fixed, "net.1"), (model, "1")))
+    options = {"ranking_data": rank, "ranking_resamples": 40, "batch_size": 20}
+    found = CumulativeAblationEvaluator(fixed, "net.1", **OPTIONS).compare(own, data, **options)
+    free = CumulativeAblationEvaluator(model, "1", **OPTIONS).compare(same, data, **options)
+    assert found["a"].resampled_areas.shape == free["a"].resampled_areas.shape
+    assert found["a"].resampled_areas.shape[1] < len(data[1])
+    torch.testing.assert_close(found["a"].resampled_areas, free["a"].resampled_areas)
+
+
+def test_one_resample_has_no_spread_and_is_refused(setting):
+    model, data, rank = setting
+    evaluator = CumulativeAblationEvaluator(model, "1", **OPTIONS)
+    with pytest.raises(ValueError, match="ranking_resamples must be 0, or 2 or more"):
+        evaluator.compare(methods(model), data, ranking_data=rank, ranking_resamples=1)
+
+
+def test_another_grid_with_as_many_steps_is_refused(setting):
+    model, data, rank = setting
+    own = {"a": LayerMeanActivity(model, "1")}
+    one, other = (
+        CumulativeAblationEvaluator(model, "1", steps=steps).compare(own, data, ranking_data=rank)
+        for steps in ([1, 2, 12], [6, 9, 12])
+    )
+    with pytest.raises(ValueError, match=r"one grid of steps; the curves have the steps \[1, 2, 12\] of 12 units"):
+        one.versus("a", "a", of=other)
+
+
+def test_another_reference_of_the_same_name_is_refused(setting):
+    model, data, rank = setting
+    own = {"a": LayerMeanActivity(model, "1")}
+    one, other = (
+        CumulativeAblationEvaluator(model, "1", reference=torch.full((12,), value), metric="logit").compare(
+            own, data, ranking_data=rank
+        )
+        for value in (0.0, 5.0)
+    )
+    with pytest.raises(ValueError, match="references are both called 'tensor'"):
+        one.versus("a", "a", of=other)
+    assert one.versus("a", "a", of=one).value == 0

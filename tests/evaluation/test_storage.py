@@ -145,3 +145,18 @@ def test_a_comparison_can_be_pickled_and_looped_over(dense, dense_data):
     assert list(again) == ["a", "b"]
     assert len(again) == 2
     assert str(again) == str(comparison)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float16, torch.complex64], ids=str)
+def test_targets_of_any_type_come_back(dense, tmp_path, dtype):
+    target = torch.rand(6, 2).to(dtype).conj()
+
+    def metric(outputs, wanted):
+        return -(outputs[:, :2] - wanted.to(torch.complex64).real).square().sum(1)
+
+    evaluator = CumulativeAblationEvaluator(dense, "1", metric=metric)
+    comparison = evaluator.compare({"a": torch.rand(7)}, (torch.rand(6, 5), target))
+    loaded = Comparison.load(comparison.save(tmp_path))
+    assert loaded["a"].target.dtype == dtype
+    assert torch.equal(loaded["a"].target.to(torch.complex64), target.to(torch.complex64))
+    assert torch.equal(loaded["a"].values, comparison["a"].values)

@@ -267,3 +267,8 @@ def test_a_method_ranked_again_has_its_ranking_noise_in_the_share(deep):
     plain = evaluator.compare(methods, data, ranking_data=rank, yardstick=yardstick)
     assert np.ptp(interval) > np.ptp(share_of(plain["activity"], plain.yardstick)[1])
     assert again.leaderboard["resamples"].tolist() == [8, 0]
+
+
+def test_a_method_with_the_name_of_its_row_is_refused(setting):
+    with pytest.raises(ValueError, match="is the name of the yardstick's row"):
+        compared(setting, methods={NAME: torch.arange(8.0)})

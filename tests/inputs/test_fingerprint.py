@@ -13,6 +13,7 @@ from torch import nn
 from captum_ablate import Batch
 from captum_ablate.inputs.batches import as_batches
 from captum_ablate.inputs.fingerprint import DataDigest, sample_digests, weights_digest
+from captum_ablate.inputs.unchanged import unchanged
 
 
 @pytest.fixture
@@ -217,3 +218,29 @@ def test_swapped_values_of_large_weights_count() -> None:
     before = weights_digest(layer)
     layer.weight.data[0, :4] = layer.weight.data[0, [2, 3, 0, 1]].clone()
     assert weights_digest(layer) != before
+
+
+WEIGHTS = {
+    "coo": lambda: torch.eye(4).to_sparse(),
+    "csr": lambda: torch.eye(4).to_sparse_csr(),
+    "csc": lambda: torch.eye(4).to_sparse_csc(),
+    "bsr": lambda: torch.eye(4).to_sparse_bsr((2, 2)),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "jagged": lambda: torch.nested.nested_tensor([torch.ones(2, 2), torch.ones(3, 2)], layout=torch.jagged),
+    "mkldnn": lambda: torch.eye(4).to_mkldnn(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(Sparse|[Nn]ested).*:UserWarning")
+@pytest.mark.parametrize("layout", WEIGHTS)
+def test_weights_of_any_layout_have_a_digest_and_stay(layout):
+    class Holds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("adjacency", WEIGHTS[layout]())
+
+    model = Holds()
+    with unchanged(model):
+        assert weights_digest(model) is not None
+    assert weights_digest(model) == weights_digest(Holds())
+    assert weights_digest(model) != weights_digest(nn.Module())
