@@ -20,8 +20,6 @@ CASES = (
     (64, 320, "normal"),
     (64, 192, "normal"),
     (200, 2000, "normal"),
-    (200, 2000, "t, 5"),
-    (200, 1000, "normal"),
 )
 """Units, samples and tails: "t" gives each sample a length of its own, Laplace is that of each direction alone."""
 REPLICATES = 60

@@ -36,11 +36,11 @@ def test_the_areas_drawn_have_the_moments_that_coverage_says():
 
 @pytest.mark.parametrize(("hidden", "reference"), [((16,), "mean"), ((32, 32), "zero")])
 def test_a_random_order_of_a_trained_network_is_significant_no_more_often_than_p_says(hidden, reference):
-    gaps = chance.trained_gaps("digits", hidden, reference, 1000)
+    gaps = chance.trained_gaps("digits", hidden, reference, 600)
     assert gaps.std() > 0.01
     for random in (5, 20):
         found = chance.errors(gaps, random, 3000, np.random.default_rng(0))
-        assert 0.03 < found["p_raw at 5.0%"] <= 0.065  # 0.05 with the noise of 1,000 orders
+        assert 0.03 < found["p_raw at 5.0%"] <= 0.07  # 0.05 with the noise of 600 orders
         assert found["p_raw at 0.5%"] <= 0.0125
         assert found["p_exact at 5.0%"] <= 0.06
 
