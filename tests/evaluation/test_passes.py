@@ -88,8 +88,7 @@ def test_given_scores_need_one_batch_of_ranking_data_to_see_which_units_live(cou
     assert rank.given == 1
 
 
-def test_one_recording_of_each_batch_serves_all_methods_directions_orders_and_steps(counted, monkeypatch):
-    monkeypatch.setattr("captum_ablate.ablation.prefix.SLOW", torch.inf)  # on a busy machine a recording may take long
+def test_one_recording_of_each_batch_serves_all_methods_directions_orders_and_steps(counted):
 
     def calls(batches, methods, n_random=0, steps=2):
         data = Counting(torch.randn(10 * batches, 5), torch.arange(10 * batches) % 3, 10)

@@ -19,6 +19,7 @@ from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc
 from captum_ablate.inputs.unchanged import unchanged
+from captum_ablate.inputs.units import check_same_units
 from captum_ablate.statistics.activation_checks import check_activations, check_calls
 
 Replace = Callable[[Tensor], Tensor]
@@ -104,6 +105,8 @@ class FullPasses:
             if not activations:
                 times.append(now(batch.target.device))
             activations.append(activation.detach().clone())
+            if site.units.stop is not None:
+                check_same_units(site.units.stop - site.units.start, site.axis.count(activation.shape))
             return unablated(site, activation)
 
         outputs = full_forward(self.forward_func, self.sites, batch, [partial(note, site) for site in self.sites])

@@ -30,6 +30,8 @@ def functional(root: fx.GraphModule, trace_away: Callable[[fx.GraphModule], fx.G
     for node in nodes:
         for value in tree_leaves(node.meta.get("val")):
             if isinstance(value, Tensor):
+                if value.layout != torch.strided:
+                    raise CannotCapture("a value of the pass is sparse")
                 aliases.setdefault(_memory(value), []).append(node)
     for node in filter(writes, nodes):
         if not _is_plain(node) or _is_seen(node, aliases, place):
