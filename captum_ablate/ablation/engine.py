@@ -1,13 +1,14 @@
-"""Measure a metric under many masks: record each batch once, run its tape (or the closed form), and check the result.
+"""Measure a metric under many masks: capture what follows the layer once, run it for each mask, and check the results.
 
-The outer loop is over batches, the inner one over masks. One recording serves every mask, equal masks run once, and
-memory holds one batch. A batch that fails a check runs again in the hook loop, with one warning.
+The outer loop is over batches, the inner one over masks. Each batch runs once by the model itself, which gives the
+activations and the outputs that the graph must return with no unit ablated. Whatever has no graph, fails a check, or
+is too small to repay a capture, runs by full passes.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,26 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.ablation.before_layer import BeforeLayer
-from captum_ablate.ablation.choice import Choice, check_intact
-from captum_ablate.ablation.clock import timed
-from captum_ablate.ablation.closed_form import ClosedForm
-from captum_ablate.ablation.full_passes import FullPasses
-from captum_ablate.ablation.hook_loop import Probe
+from captum_ablate.ablation.captured import CPU, Batches, Captured, Captures
+from captum_ablate.ablation.checks import CLOSE, TOLERANCE, equal
+from captum_ablate.ablation.choose import ZERO, Differs, modules_around, repays
+from captum_ablate.ablation.hooked import FullPasses, Look, Probe
 from captum_ablate.ablation.metric_table import MetricTable, Outputs
 from captum_ablate.ablation.metrics import Metric, class_outputs
 from captum_ablate.ablation.plan import Plan
-from captum_ablate.ablation.ready import Ready, casts_as_recorded
-from captum_ablate.ablation.recording import Recording, unablated
 from captum_ablate.ablation.reference import Reference
 from captum_ablate.ablation.site import Site
-from captum_ablate.ablation.stage import CannotReplay
-from captum_ablate.ablation.strategy import Strategy
-from captum_ablate.ablation.trial import TRIAL_SAMPLES, Trial, check_replay
-from captum_ablate.ablation.weights import Weights
+from captum_ablate.ablation.suffix import Opened, Way
 from captum_ablate.inputs.batch import Batch
-from captum_ablate.inputs.model import ForwardFunc
+from captum_ablate.inputs.model import ForwardFunc, has_hooks
+from captum_ablate.inputs.unchanged import has_drawn, random_states
 from captum_ablate.inputs.warnings import warn
+
+SLOW = "full passes are faster"
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,19 @@ class BatchOutputs:
     outputs: Callable[[Tensor], Any]
 
 
+class _Judge:
+    """What the outputs of some masks must be, by full passes: of the intact mask, and of the half-ablated one."""
+
+    def __init__(self, passes: FullPasses, plan: Plan, batch: Batch, first: int, look: Look) -> None:
+        self._passes, self._plan, self._batch, self._first, self._look = passes, plan, batch, first, look
+
+    def __call__(self, number: int, outputs: Any, within: float) -> bool:
+        if number == ZERO:
+            return equal(outputs, class_outputs(self._look.outputs), within)
+        mask = self._plan.mask(number, self._batch.target.device)
+        return self._passes.is_right(self._batch, mask, self._first, outputs, self._look.outputs)
+
+
 class Engine:
     """Measure a metric under every mask of a plan, batch by batch.
 
@@ -74,16 +84,15 @@ class Engine:
         tick: Callable[[float], object] = lambda samples: None,
     ) -> None:
         self._passes, self._plan = FullPasses(forward_func, sites, references), plan
-        self._weights = Weights()
-        self._trial = Trial(self._passes, plan, self._weights)
         self._metric_table = MetricTable(metric, plan, tick)
-        self._choice, self._closed = Choice(plan), ClosedForm(self._passes, plan)
-        self._before = BeforeLayer(self._passes, self._choice, self._weights)
+        self._captures = Captures(self._passes, plan)
+        self._has_looked = False
+        self._intact: Any = None
         self._seen: Probe | None = None
         self.restarts = 0
-        """Number of runs restarted because a prefix used by an earlier batch failed a later check."""
-        self._why_hooks = None if isinstance(forward_func, nn.Module) else "forward_func is not an nn.Module"
-        self._executions: set[str] = set()
+        """Number of runs restarted because the graph used by an earlier batch failed a later check."""
+        self._why_hooks = _why_hooks(forward_func)
+        self._executions: dict[str, None] = {}
 
     def run(self, batches: Iterable[Batch], seen: Probe | None = None) -> Measured:
         """Return the metric of every sample, intact and under every mask. ``seen`` saves one forward pass."""
@@ -91,161 +100,186 @@ class Engine:
             self._seen = self._passes.put_in_order(seen)
         tables: list[Tensor] = []
         targets, first = [], 0
-        last: tuple[Batch, int] | None = None
+        last: tuple[Batch, int, Any] | None = None
         for batch in batches:
-            table = self._batch(batch, first)
-            if self._before.needs_restart:
-                return self._restart(batches)
+            try:
+                table = self._batch(batch, first, _batches_left(batches, len(tables)))
+            except Differs as error:
+                self._passes.check_repeats(batch, self._intact)
+                self._fall_back(str(error))
+                if tables:
+                    return self._restart(batches)
+                table = self._batch(batch, first, 1.0)
             self._passes.check_finite(batch, len(tables), table)
-            last = batch, first
+            last = batch, first, self._intact
             first += len(batch.target)
             tables.append(table.cpu())
             targets.append(batch.target.cpu().clone())  # a loader may reuse its memory
         assert last is not None
         if self._why_hooks is None and not self._largest_is_right(*last):
+            self._passes.check_repeats(last[0], self._intact)
             self._fall_back("the last step differs from a full forward pass")
             return self._restart(batches)
         table = torch.cat(tables, dim=1)
         return Measured(table[0], table[1:], torch.cat(targets), self.description)
 
     def _restart(self, batches: Iterable[Batch]) -> Measured:
-        """Measure from the start, without the prefix that failed a check."""
-        self._executions = set()
-        self._before.forget()
+        """Measure from the start, by full passes."""
+        self._executions = {}
         self.restarts += 1
         return self.run(batches)
 
     @property
     def description(self) -> str:
-        """The execution that was used: "replay (...)", "closed form" or "hook loop (reason)"."""
-        names = []
-        for name in sorted(self._executions) or ["hook loop"]:
-            details = [self._why_hooks or ""] if name == "hook loop" else [self._before.description]
-            if name == "replay" and self._choice.strategy is not None:
-                details.insert(0, str(self._choice.strategy))
-            detail = "; ".join(filter(None, details))
-            names.append(f"{name} ({detail})" if detail else name)
-        return " and ".join(names)
+        """The execution that was used: "graph (...)", "closed form" or "hook loop (reason)"."""
+        return " and ".join(sorted(self._executions)) or f"hook loop ({self._why_hooks})"
 
     def outputs_of(self, batch: Batch, first: int = 0) -> BatchOutputs:
         """Return the outputs of one batch under any masks, also under one mask a sample."""
-        if self._why_hooks is None:
+        passes, look = self._passes, self._looked(batch)
+        captured = self._captured(batch, look) if self._why_hooks is None else self._why_hooks
+        if isinstance(captured, Captured):
             try:
-                self._trial.of(batch, first, self._seen)
-                with torch.no_grad():
-                    ready = self._recorded(batch, first)
-                return BatchOutputs(ready.taken.outputs, partial(self._under, ready))
-            except CannotReplay as error:
+                opened = captured.opened(batch, look, self._replace(batch, first))
+                self._check(captured, opened, self._judge(batch, first, look))
+                return BatchOutputs(look.outputs, partial(_under, opened(Way())))
+            except Differs as error:
                 self._fall_back(str(error))
-        passes = self._passes
-        return BatchOutputs(passes.unablated(batch), lambda mask: passes.ablated(batch, mask, first))
+        return BatchOutputs(look.outputs, lambda mask: passes.ablated(batch, mask, first))
 
-    def _under(self, ready: Ready, mask: Tensor) -> Any:
-        """Return the outputs under ``mask``, ``[units]`` or ``[n, units]``, by the operators of a full pass."""
-        with torch.no_grad():
-            if not self._is_taped(ready):
-                return ready.replay(mask)
-            with casts_as_recorded(ready.taken.batch):
-                return ready.plain.by_row(mask) if mask.ndim == 2 else ready.plain.one(mask)
+    def _check(self, captured: Captured, opened: Batches, judge: _Judge) -> None:
+        """Check the intact outputs of a batch, and once the half-ablated ones."""
+        numbers = {ZERO: torch.zeros(1, self._plan.units, dtype=torch.bool)}
+        if not captured.is_proven:
+            numbers[self._plan.half] = self._plan.mask(self._plan.half, CPU)[None]
+        for number, mask in numbers.items():
+            if not judge(number, _under(opened(Way()), mask[0]), TOLERANCE):
+                raise Differs("the graph differs from a full forward pass")
+        captured.is_proven = True
 
-    def _is_taped(self, ready: Ready) -> bool:
-        return ready.has_tape and self._trial.why_no_tape is None
+    def _looked(self, batch: Batch) -> Look:
+        """Return a plain pass; the first one must repeat what was seen before."""
+        if self._seen is None:
+            self._seen = self._passes.probe(batch)
+        states = None if self._has_looked else random_states()
+        look = self._passes.look(batch)
+        if states is not None:  # where random numbers are drawn, a pass that began like this one would repeat them
+            self._passes.check_repeats(batch, look.outputs, None if has_drawn(states) else self._seen)
+            self._has_looked = True
+        self._intact = look.outputs
+        return look
 
-    def _batch(self, batch: Batch, first: int) -> Tensor:
+    def _batch(self, batch: Batch, first: int, batches: float) -> Tensor:
         """Return the metric ``[1 + masks, n]`` of one batch, intact first."""
-        if self._why_hooks is not None:
-            return self._hooked(batch, first)
+        look = self._looked(batch)
+        reason = self._why_hooks
+        if reason is None and self._captures.known(batch, look) is None:
+            around = modules_around(self._passes.forward_func, self._passes.sites[0])  # type: ignore[arg-type]
+            reason = None if repays(look, around, len(self._plan), batches) else "the job is small"
+        captured = self._captured(batch, look, batches) if reason is None else reason
+        if isinstance(captured, Captured) and captured.chooser.is_slow:
+            captured = SLOW
+        if isinstance(captured, str):
+            return self._hooked(batch, first, look, captured)
         try:
-            with torch.no_grad():
-                return self._replayed(batch, first)
-        except CannotReplay as error:
-            reason = str(error)
-        except Exception as error:  # the replay's fault or the user's: the hook loop raises the user's again
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        result = self._hooked(batch, first)
-        self._fall_back(reason)
-        self._before.request_restart()
-        return result
-
-    def _fall_back(self, reason: str) -> None:
-        self._why_hooks = reason
-        warn(
-            f"{self._passes.names}: replaying is not possible ({reason}); full forward passes are used instead, which "
-            "are exact but slower"
-        )
-
-    def _replayed(self, batch: Batch, first: int) -> Tensor:
-        self._trial.of(batch, first, self._seen)
-        known = self._before.from_prefix(batch, first, self._recorded)
-        if known is not None:
-            if self._metric_table.has_near_tie(known.taken.outputs, batch):
-                known.taken.outputs = known.exact.taken.outputs
-            return self._measured(known, first)
-        seconds, ready = timed(partial(self._recorded, batch, first), batch.target.device)
-        table = self._measured(ready, first)
-        if self._is_taped(ready):
-            self._before.begin(ready, seconds)
-        return table
-
-    def _recorded(self, batch: Batch, first: int) -> Ready:
-        recording = self._trial.record(batch, first, with_prefix=self._before.is_wanted)
-        return Ready(recording, self._passes.references, first, self._weights)
-
-    def _measured(self, ready: Ready, first: int) -> Tensor:
-        """Return the metric under every mask, and check the batch."""
-        batch, taped = ready.taken.batch, self._is_taped(ready)
-        with casts_as_recorded(batch) if taped and not isinstance(ready.taken, Recording) else nullcontext():
-            closed = self._closed.outputs(ready, first)
-        outputs = closed or (self._choice.outputs(ready) if taped else self._replays(ready))
-        with casts_as_recorded(batch) if taped and closed is None else nullcontext():
-            table = self._metric_table.measure(batch, ready.taken.outputs, outputs, partial(self._exactly, ready))
-            if isinstance(ready.taken, Recording) and closed is None:
-                if not taped:
-                    taken = ready.taken
-                    check_replay(taken.replay(unablated(taken.site, taken.activation)), taken.outputs)
-                elif not self._intact_is_right(ready):
-                    return self._measured(ready, first)
-        self._executions.add("replay" if closed is None else "closed form")
-        return table
-
-    def _intact_is_right(self, ready: Ready) -> bool:
-        """Check the intact outputs of the chosen strategy; choose the plain tape if they round too much."""
-        strategy = self._choice.strategy
-        assert strategy is not None
-        try:
-            check_intact(ready.program(strategy), self._plan, class_outputs(ready.taken.outputs), ready.device)
-        except CannotReplay:
-            if strategy.is_exact:
+            return self._graphed(captured, batch, first, look)
+        except Differs:
+            if not captured.chooser.demote():
                 raise
-            self._choice.strategy = Strategy()
-            return False
-        return True
+            return self._graphed(captured, batch, first, look)
 
-    def _exactly(self, ready: Ready, number: int) -> Any:
-        """Return the outputs for a mask by the operators of a full forward pass."""
-        return self._under(ready.exact, self._plan.mask(number, ready.device))
+    def _captured(self, batch: Batch, look: Look, batches: float = 1.0) -> Captured | str:
+        """Return the capture for batches like this, or the reason why there is none, which is said once."""
+        known = self._captures.known(batch, look)
+        captured = self._captures.of(batch, look, batches)
+        if known is None and isinstance(captured, str):
+            self._warn(captured)
+        return captured
 
-    def _replays(self, ready: Ready) -> Outputs:
-        for number in range(len(self._plan)):
-            yield (number,), ready.replay(self._plan.mask(number, ready.device))
+    def _replace(self, batch: Batch, first: int) -> list[Callable[[Tensor], Tensor]]:
+        return [partial(reference, target=batch.target, first=first) for reference in self._passes.references]
 
-    def _hooked(self, batch: Batch, first: int) -> Tensor:
-        passes, is_first = self._passes, "hook loop" not in self._executions
-        intact = passes.unablated(batch)
-        if is_first:
-            passes.check_repeats(passes.intact(batch), intact)
+    def _judge(self, batch: Batch, first: int, look: Look) -> _Judge:
+        return _Judge(self._passes, self._plan, batch, first, look)
+
+    def _graphed(self, captured: Captured, batch: Batch, first: int, look: Look) -> Tensor:
+        """Return the metric of one batch by the graph; its intact outputs are checked."""
+        chooser, judge = captured.chooser, self._judge(batch, first, look)
+        known = [ZERO] if captured.is_proven else [ZERO, self._plan.half]
+        with torch.no_grad():
+            opened = captured.opened(batch, look, self._replace(batch, first))
+            outputs = opened.closed_form(judge)
+            name = "graph" if outputs is None else "closed form"
+            if outputs is None:
+                outputs = chooser.outputs(opened, known, judge, TOLERANCE if captured.is_proven else CLOSE)
+                outputs = self._rest_hooked(outputs, batch, first)
+            table = self._metric_table.measure(batch, look.outputs, outputs, opened.exactly)
+        captured.is_proven = True
+        details = chooser.description if name == "graph" else ""
+        self._executions[f"{name} ({details})" if details else name] = None
+        return table
+
+    def _rest_hooked(self, outputs: Outputs, batch: Batch, first: int) -> Outputs:
+        """Yield ``outputs``, and those of all other masks by full passes: the graph may have turned out slower."""
+        left = dict.fromkeys(range(len(self._plan)))
+        for numbers, found in outputs:
+            for number in numbers:
+                del left[number]
+            yield numbers, found
+        for number in left:
+            yield [number], self._passes.ablated(batch, self._plan.mask(number, batch.target.device), first)
+            self._executions[f"hook loop ({SLOW})"] = None
+
+    def _hooked(self, batch: Batch, first: int, look: Look, reason: str) -> Tensor:
+        passes, name = self._passes, f"hook loop ({reason})"
 
         def outputs() -> Outputs:
             for number in range(len(self._plan)):
                 yield (number,), passes.ablated(batch, self._plan.mask(number, batch.target.device), first)
 
-        table = self._metric_table.measure(batch, intact, outputs())
-        if is_first:
-            passes.check_repeats(intact, passes.unablated(batch))
-        self._executions.add("hook loop")
+        table = self._metric_table.measure(batch, look.outputs, outputs())
+        if name not in self._executions:
+            passes.check_repeats(batch, look.outputs)
+        self._executions[name] = None
         return table
 
-    def _largest_is_right(self, batch: Batch, first: int) -> bool:
+    def _fall_back(self, reason: str) -> None:
+        """Run full passes from now on."""
+        self._why_hooks = reason
+        self._warn(reason)
+
+    def _warn(self, reason: str) -> None:
+        if os.environ.get("CAPTUM_ABLATE_STRICT") == "1":
+            raise RuntimeError(f"{self._passes.names}: no graph ({reason})")
+        warn(
+            f"{self._passes.names}: no graph ({reason}); full forward passes are used instead, which are exact but "
+            "slower"
+        )
+
+    def _largest_is_right(self, batch: Batch, first: int, intact: Any) -> bool:
         """Check the largest step of the last batch against a full forward pass."""
-        few = slice(TRIAL_SAMPLES)
-        return self._passes.is_right(batch, self._plan, self._plan.largest, first, self._metric_table.largest, few)
+        if all(name.startswith("hook loop") for name in self._executions):
+            return True
+        mask = self._plan.mask(self._plan.largest, batch.target.device)
+        return self._passes.is_right(batch, mask, first, self._metric_table.largest, intact)
+
+
+def _why_hooks(forward_func: ForwardFunc) -> str | None:
+    if not isinstance(forward_func, nn.Module):
+        return "forward_func is not an nn.Module"
+    return "modules have hooks, which must see their calls" if has_hooks(forward_func) else None
+
+
+def _batches_left(batches: Iterable[Batch], done: int) -> float:
+    """Return how many batches are left, this one included; 1 if that is not known."""
+    try:
+        return max(1.0, len(batches) - done)  # type: ignore[arg-type]  # TypeError says that it is not known
+    except TypeError:
+        return 1.0
+
+
+def _under(opened: Opened, mask: Tensor) -> Any:
+    """Return the outputs under ``mask``, ``[units]`` or ``[n, units]``, by the operators of a full pass."""
+    by_row = mask.ndim == 2
+    with torch.no_grad():
+        return opened.outputs(mask.cpu() if by_row else mask.cpu()[None], by_row=by_row)

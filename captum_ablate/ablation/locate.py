@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from captum_ablate.ablation.hook_loop import Probe
+from captum_ablate.ablation.hooked import Probe, probe_few
 from captum_ablate.ablation.site import Site
-from captum_ablate.ablation.trial import probe_few
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.calling import call
 from captum_ablate.inputs.model import ForwardFunc, layer_name

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from captum_ablate.ablation.agreement import TOLERANCE
+from captum_ablate.ablation.checks import TOLERANCE
 from captum_ablate.ablation.metrics import Metric, accuracy, check_labels, class_outputs, columns_of, is_named
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.inputs.batch import Batch
@@ -87,11 +87,6 @@ def own_rows(outputs: Any, k: int, n: int, masks: int) -> Any:
 
 def _cut(some: slice, value: Any) -> Any:
     return value[some] if isinstance(value, Tensor) else value
-
-
-def sample_rows(outputs: Any, some: slice, n: int) -> Any:
-    """Return ``some`` of n samples of every tensor that has a row a sample."""
-    return tree_map(lambda x: x[some] if isinstance(x, Tensor) and x.ndim and len(x) == n else x, outputs)
 
 
 def _near_ties(outputs: Tensor, target: Tensor) -> Tensor:

@@ -212,7 +212,7 @@ class DeficitCurve:
 
     @property
     def engine(self) -> str:
-        """Execution that computed the outputs: "replay", "closed form" or "hook loop (reason)"."""
+        """Execution that computed the outputs: "graph (...)", "closed form" or "hook loop (reason)"."""
         return self.provenance.engine
 
     @property

@@ -80,7 +80,7 @@ class Provenance:
         n_random: number of random orders.
         seed: seed of random orders, ties and donors.
         in_sample: whether units were ranked on all of the samples that were evaluated, told by their digests.
-        engine: how the outputs were computed: "replay (...)", "closed form" or "hook loop (reason)".
+        engine: how the outputs were computed: "graph (...)", "closed form" or "hook loop (reason)".
         bounds: smallest and largest value of the metric, where it has them.
         sampled: how samples were drawn, where ``until`` was asked for; else all were evaluated.
         methods: what each method is, by name: its class, "function ...", or "scores" for a ready Tensor.

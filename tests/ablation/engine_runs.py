@@ -15,7 +15,7 @@ from captum_ablate.inputs.units import UnitAxis
 
 GRAPHS = ("graph", "replay")
 """Beginnings of descriptions of an engine that ran the suffix alone."""
-IS_NEW = Engine.__module__.startswith("captum_ablate.ablation.new")
+IS_NEW = Engine.__module__.startswith("captum_ablate.ablation")
 Reference = Tensor | Callable[[Tensor, Tensor], Tensor]
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from captum_ablate.ablation.new.capture import capture
-from captum_ablate.ablation.new.graph import Graph, piece
+from captum_ablate.ablation.capture import capture
+from captum_ablate.ablation.graph import Graph, piece
 from captum_ablate.ablation.site import Site
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.units import UnitAxis

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from graphs import Captured, built
 from test_separate import ENDS, Part, images, sequence
 
-from captum_ablate.ablation.new.closed_form import ClosedForm, has_equal_units, why_not_affine
+from captum_ablate.ablation.closed_form import ClosedForm, has_equal_units, why_not_affine
 from captum_ablate.ablation.plan import Chain, Plan
 from captum_ablate.inputs.units import UnitAxis
 

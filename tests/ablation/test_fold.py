@@ -9,8 +9,8 @@ from graphs import Captured, built
 from test_separate import ENDS, Part, images, sequence
 from torch import nn
 
-from captum_ablate.ablation.new.fold import fold, in_channels_last
-from captum_ablate.ablation.new.graph import name_of, piece
+from captum_ablate.ablation.fold import fold, in_channels_last
+from captum_ablate.ablation.graph import name_of, piece
 from captum_ablate.inputs.units import UnitAxis
 
 FOLDED: dict[str, Part] = {

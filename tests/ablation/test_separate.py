@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from captum_ablate.ablation.new.graph import name_of, needed
-from captum_ablate.ablation.new.separate import Owners, frontier, mixed, separated
+from captum_ablate.ablation.graph import name_of, needed
+from captum_ablate.ablation.separate import Owners, frontier, mixed, separated
 from captum_ablate.inputs.units import UnitAxis
 
 SIDE, N = 6, 3

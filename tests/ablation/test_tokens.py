@@ -14,9 +14,9 @@ from test_token_models import HEADS, KINDS, PICKS, TOKENS, WIDTH, FirstSample, J
 from torch import Tensor, fx, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from captum_ablate.ablation.new.graph import ROWS, name_of, piece, shape_of
-from captum_ablate.ablation.new.one_query import ATTENTION, attend
-from captum_ablate.ablation.new.tokens import Position, narrow
+from captum_ablate.ablation.graph import ROWS, name_of, piece, shape_of
+from captum_ablate.ablation.one_query import ATTENTION, attend
+from captum_ablate.ablation.tokens import Position, narrow
 from captum_ablate.inputs.units import UnitAxis
 
 cut = partial(piece, rows=ROWS)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from test_separate import ENDS, Part, images, sequence
 from torch import Tensor, nn
 
-from captum_ablate.ablation.new.graph import name_of
-from captum_ablate.ablation.new.separate import separated
-from captum_ablate.ablation.new.update import ANCHOR, Affine, Walk, affine_operators
+from captum_ablate.ablation.graph import name_of
+from captum_ablate.ablation.separate import separated
+from captum_ablate.ablation.update import ANCHOR, Affine, Walk, affine_operators
 from captum_ablate.inputs.units import UnitAxis
 
 AFFINE: dict[str, Part] = {

@@ -89,7 +89,6 @@ def test_given_scores_need_one_batch_of_ranking_data_to_see_which_units_live(cou
 
 
 def test_one_recording_of_each_batch_serves_all_methods_directions_orders_and_steps(counted):
-
     def calls(batches, methods, n_random=0, steps=2):
         data = Counting(torch.randn(10 * batches, 5), torch.arange(10 * batches) % 3, 10)
         CountingLinear.calls = 0

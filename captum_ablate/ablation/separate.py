@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from captum_ablate.ablation.new.graph import argument, name_of, resized, samples_first, shape_of
+from captum_ablate.ablation.graph import argument, name_of, resized, samples_first, shape_of
 
 BATCH_NORMS = "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm"
 """Names of batch norms."""

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_ablate.ablation.checks import CLOSE, is_precise
+from captum_ablate.ablation.graph import name_of
+from captum_ablate.ablation.hooked import Look, now
 from captum_ablate.ablation.metric_table import own_rows
-from captum_ablate.ablation.new.checks import CLOSE, is_precise
-from captum_ablate.ablation.new.graph import name_of
-from captum_ablate.ablation.new.hooked import Look, now
-from captum_ablate.ablation.new.suffix import Opened, Suffix, Way
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.ablation.site import Site
+from captum_ablate.ablation.suffix import Opened, Suffix, Way
 
 FORCED: str | None = None
 """For tests: "hook loop", "graph" (operators of a full pass), or "update", "stacked", "folded",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from captum_ablate.ablation.new.graph import ROWS, argument, attribute, name_of, piece, shape_of
+from captum_ablate.ablation.graph import ROWS, argument, attribute, name_of, piece, shape_of
 
 ATTENTION = (
     "_scaled_dot_product_flash_attention_for_cpu",

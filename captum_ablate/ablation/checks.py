@@ -1,17 +1,38 @@
-"""Compare the outputs of two forward passes."""
+"""Compare the outputs of two passes, and tell which graphs must run as they were captured."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, fx
+from torch.utils._pytree import tree_leaves, tree_map
 
+from captum_ablate.ablation.graph import name_of
 from captum_ablate.ablation.metrics import class_outputs
 
 TOLERANCE = 1e-5
 """Largest difference of equal outputs, relative to the largest output: kernels round differently by memory format."""
+CLOSE = TOLERANCE / 5
+"""Largest difference of a way on trial: other masks may round worse, and must stay within ``TOLERANCE``."""
+
+DECIDE = frozenset(
+    """
+    round floor ceil trunc frac sign heaviside floor_divide remainder fmod gt ge lt le eq ne argmax argmin topk sort
+    argsort kthvalue median bucketize searchsorted quantize_per_tensor fake_quantize_per_tensor_affine_cachemask
+    """.split()  # noqa: SIM905  a list of words reads better
+)
+"""Discontinuous operators: a rounding of 1e-7 before them may become a large difference after them."""
+
+
+def is_precise(nodes: Iterable[fx.Node]) -> bool:
+    """Tell whether operators round far below the tolerance: not in half precision, nor where one is discontinuous."""
+    wide = (torch.float32, torch.float64)
+    values = [v for node in nodes for v in tree_leaves(node.meta.get("val")) if isinstance(v, Tensor)]
+    return all(name_of(node) not in DECIDE for node in nodes) and all(
+        v.dtype in wide or not v.dtype.is_floating_point for v in values
+    )
 
 
 def is_finite(*tensors: Tensor) -> bool:
@@ -52,3 +73,8 @@ def _largest(x: Tensor) -> float:
 def _tensors(outputs: Any) -> list[Tensor]:
     logits = class_outputs(outputs)
     return [leaf for leaf in tree_leaves(logits) if isinstance(leaf, Tensor)]
+
+
+def rows_of(outputs: Any, some: slice, n: int) -> Any:
+    """Return ``some`` of n samples of every tensor that has a row a sample."""
+    return tree_map(lambda x: x[some] if isinstance(x, Tensor) and x.ndim and len(x) == n else x, outputs)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from captum_ablate.ablation.new.graph import argument, aten, attribute, name_of
-from captum_ablate.ablation.new.separate import Owners, mixed
+from captum_ablate.ablation.graph import argument, aten, attribute, name_of
+from captum_ablate.ablation.separate import Owners, mixed
 
 ANCHOR = 64
 """Updates after which the result is computed anew, so that rounding does not add up."""

@@ -24,10 +24,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from captum_ablate.ablation.graph import ROWS, CannotCapture, Graph, aten, attribute, free, name_of
 from captum_ablate.ablation.metrics import class_outputs
-from captum_ablate.ablation.new.graph import ROWS, CannotCapture, Graph, aten, attribute, free, name_of
-from captum_ablate.ablation.new.tidy import compute_constants, forget_memory, functional, refuse
 from captum_ablate.ablation.site import Site
+from captum_ablate.ablation.tidy import compute_constants, forget_memory, functional, refuse
 from captum_ablate.inputs.batch import Batch, has_rows
 from captum_ablate.inputs.unchanged import modules_of
 
@@ -67,14 +67,14 @@ def capture(
         given = [torch.empty((ROWS, *a.shape[1:]), dtype=a.dtype, device=a.device) for a in activations]
         arguments = _Arguments(batch, fake=whole)
     one = _Pass(forward_func, sites, arguments, mode, whole)
-    inputs = [*given, *arguments.tensors]
+    inputs = [*given, *arguments.tensors] if whole else given
     try:
         with torch.no_grad(), capturing, _quiet():
             root = _traced(one.run, "real", inputs)
     except ON_FAKES as error:
         raise CannotCapture(f"{type(error).__name__}: {error}".splitlines()[0]) from error
     try:
-        root = _tidied(root, None if whole else held, len(given))
+        root = _tidied(root, None if whole else held)
     except CannotCapture:
         free([root])
         raise
@@ -86,11 +86,11 @@ def capture(
     return Graph(root, tuple(places[:k]), tuple(places[k:]), tuple(came), results, one.rebuilt)
 
 
-def _tidied(root: fx.GraphModule, held: set[int] | None, sites: int) -> fx.GraphModule:
+def _tidied(root: fx.GraphModule, held: set[int] | None) -> fx.GraphModule:
     """Return a captured graph that can be cut, or refuse it; ``held`` are the tensors that a tail may read."""
     root.graph.eliminate_dead_code()
     if held is not None:
-        _refuse_prefix(root, held, sites)
+        _refuse_prefix(root, held)
     root = functional(root, _traced_away)
     if any(n.op == "get_attr" and isinstance(attribute(root, n.target), FakeTensor) for n in root.graph.nodes):
         raise CannotCapture("a tensor of the pass was left elsewhere")
@@ -183,7 +183,8 @@ class _Pass:
 
         ``tensors`` are the placeholders of the sites, followed by the inputs.
         """
-        given, inputs = tensors[: len(self._sites)], tensors[len(self._sites) :]
+        given = tensors[: len(self._sites)]
+        inputs = tensors[len(self._sites) :] if self._whole else self._arguments.tensors
         came: list[Tensor] = []
 
         def at(number: int, output: Any) -> Any:
@@ -226,11 +227,8 @@ def tensors_of(forward_func: Any) -> set[int]:
     return held
 
 
-def _refuse_prefix(root: fx.GraphModule, held: set[int], sites: int) -> None:
-    """Raise if the graph of a tail reads a tensor of the prefix: one of the inputs, or one that no module held."""
-    places = [node for node in root.graph.nodes if node.op == "placeholder"]
-    if any(node.users for node in places[sites:]):
-        raise CannotCapture("what follows the layer reads the inputs")
+def _refuse_prefix(root: fx.GraphModule, held: set[int]) -> None:
+    """Raise if the graph of a tail reads a tensor of the prefix, or an input: one that no module held."""
     for node in root.graph.nodes:
         lifted = all(name_of(user) in ("lift_fresh", "lift_fresh_copy") for user in node.users)  # torch.tensor(...)
         if node.op == "get_attr" and not lifted and id(attribute(root, node.target)) not in held:

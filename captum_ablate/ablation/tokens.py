@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from captum_ablate.ablation.new.graph import ROWS, argument, aten, first_value, name_of, shape_of
-from captum_ablate.ablation.new.one_query import ATTENTION, without_keys
-from captum_ablate.ablation.new.separate import ELEMENTWISE
+from captum_ablate.ablation.graph import ROWS, argument, aten, first_value, name_of, shape_of
+from captum_ablate.ablation.one_query import ATTENTION, without_keys
+from captum_ablate.ablation.separate import ELEMENTWISE
 
 _shape = partial(shape_of, rows=ROWS)
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from captum_ablate.ablation.new.graph import argument, attribute, name_of
-from captum_ablate.ablation.new.separate import BATCH_NORMS, first_alone
+from captum_ablate.ablation.graph import argument, attribute, name_of
+from captum_ablate.ablation.separate import BATCH_NORMS, first_alone
 
 
 def fold(piece: fx.GraphModule) -> bool:

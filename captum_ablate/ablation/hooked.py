@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_ablate.ablation.hook_loop import Probe
-from captum_ablate.ablation.new.checks import difference, equal, rows_of
+from captum_ablate.ablation.checks import difference, equal, rows_of
 from captum_ablate.ablation.reference import Reference
 from captum_ablate.ablation.site import Site
 from captum_ablate.inputs.batch import Batch
@@ -41,6 +40,18 @@ def full_forward(forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch,
     return outputs
 
 
+class Probe(NamedTuple):
+    """An intact forward pass of ``batch``: the ``outputs``, and the ``shapes`` of the sites' activations.
+
+    ``order`` holds the sites' numbers in running order.
+    """
+
+    batch: Batch
+    shapes: tuple[torch.Size, ...]
+    order: tuple[int, ...]
+    outputs: Any
+
+
 def probe(forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch) -> Probe:
     """Run one intact forward pass; find the order of the sites and the shapes of their activations."""
     shapes = dict[int, torch.Size]()
@@ -50,7 +61,7 @@ def probe(forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch) -> Pro
         return activation
 
     outputs = full_forward(forward_func, sites, batch, [partial(note, k) for k in range(len(sites))])
-    return Probe(batch, None, tuple(shapes[k] for k in range(len(sites))), tuple(shapes), outputs)
+    return Probe(batch, tuple(shapes[k] for k in range(len(sites))), tuple(shapes), outputs)
 
 
 def probe_few(forward_func: ForwardFunc, sites: Sequence[Site], batch: Batch) -> Probe:

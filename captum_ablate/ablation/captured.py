@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from captum_ablate.ablation.capture import capture
+from captum_ablate.ablation.checks import equal, is_finite
+from captum_ablate.ablation.choose import Chooser, Differs, Judge
+from captum_ablate.ablation.closed_form import LARGEST, ClosedForm, has_equal_units, why_not_affine
+from captum_ablate.ablation.graph import CannotCapture, piece, shape_of
+from captum_ablate.ablation.hooked import FEW, FullPasses, Look
 from captum_ablate.ablation.metric_table import Outputs
 from captum_ablate.ablation.metrics import class_outputs
-from captum_ablate.ablation.new.capture import capture
-from captum_ablate.ablation.new.checks import equal, is_finite
-from captum_ablate.ablation.new.choose import Chooser, Differs, Judge
-from captum_ablate.ablation.new.closed_form import LARGEST, ClosedForm, has_equal_units, why_not_affine
-from captum_ablate.ablation.new.graph import CannotCapture, piece, shape_of
-from captum_ablate.ablation.new.hooked import FEW, FullPasses, Look
-from captum_ablate.ablation.new.suffix import Opened, Suffix, Values, Way, without_autocast
 from captum_ablate.ablation.plan import Plan
+from captum_ablate.ablation.suffix import Opened, Suffix, Values, Way, without_autocast
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.unchanged import unchanged
 
@@ -40,8 +40,8 @@ class Captured:
 
     def opened(self, batch: Batch, look: Look, replace: Sequence[Callable[[Tensor], Tensor]]) -> Batches:
         """Return a batch, ready to run under any way."""
-        inputs = [leaf for leaf in tree_flatten(batch.arguments)[0] if isinstance(leaf, Tensor)]
-        graph = self.suffix.graph
+        graph, leaves = self.suffix.graph, tree_flatten(batch.arguments)[0]
+        inputs = [] if graph.is_tail else [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         try:
             known = self.suffix.prefix(inputs, len(batch.target)) | dict(zip(graph.inputs, inputs, strict=True))
         except RuntimeError as error:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from captum_ablate.ablation.new.fold import fold, in_channels_last
-from captum_ablate.ablation.new.graph import (
+from captum_ablate.ablation.fold import fold, in_channels_last
+from captum_ablate.ablation.graph import (
     ROWS,
     CannotCapture,
     Graph,
@@ -28,10 +28,10 @@ from captum_ablate.ablation.new.graph import (
     piece,
     shape_of,
 )
-from captum_ablate.ablation.new.separate import frontier, mixed, separated
-from captum_ablate.ablation.new.tokens import narrow
-from captum_ablate.ablation.new.update import Affine, Walk, affine_operators
+from captum_ablate.ablation.separate import frontier, mixed, separated
 from captum_ablate.ablation.site import Site
+from captum_ablate.ablation.tokens import narrow
+from captum_ablate.ablation.update import Affine, Walk, affine_operators
 
 Values = dict[fx.Node, Tensor]
 Replace = Callable[[Tensor], Tensor]

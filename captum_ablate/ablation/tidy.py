@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from captum_ablate.ablation.new.graph import CannotCapture, argument, aten, attribute, name_of, resized
+from captum_ablate.ablation.graph import CannotCapture, argument, aten, attribute, name_of, resized
 
 IN_PLACE = frozenset(
     "relu_ hardtanh_ silu_ hardswish_ hardsigmoid_ leaky_relu_ elu_ sigmoid_ tanh_ add_ sub_ mul_".split()  # noqa: SIM905
@@ -24,6 +24,14 @@ def functional(root: fx.GraphModule, trace_away: Callable[[fx.GraphModule], fx.G
 
     Those whose writing nobody else sees are replaced; if there are others, ``trace_away`` traces the graph once more.
     """
+    if not _replaced(root):
+        root = trace_away(root)
+        _replaced(root)  # what is made of constants alone is none of PyTorch's business
+    return root
+
+
+def _replaced(root: fx.GraphModule) -> bool:
+    """Replace in-place operators whose writing nobody else sees; tell whether these were all."""
     nodes = list(root.graph.nodes)
     place = {node: k for k, node in enumerate(nodes)}
     aliases: dict[int, list[fx.Node]] = {}
@@ -35,9 +43,9 @@ def functional(root: fx.GraphModule, trace_away: Callable[[fx.GraphModule], fx.G
                 aliases.setdefault(_memory(value), []).append(node)
     for node in filter(writes, nodes):
         if not _is_plain(node) or _is_seen(node, aliases, place):
-            return trace_away(root)
+            return False
         node.target = getattr(getattr(aten, name_of(node)[:-1]), node.target._overloadname)
-    return root
+    return True
 
 
 def _is_seen(node: Any, aliases: dict[int, list[fx.Node]], place: dict[fx.Node, int]) -> bool:

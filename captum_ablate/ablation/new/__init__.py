@@ -1,1 +1,0 @@
-"""The engine on a captured graph, while it grows beside the one that replays."""
