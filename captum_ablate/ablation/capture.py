@@ -91,6 +91,7 @@ def _tidied(root: fx.GraphModule, held: set[int] | None) -> fx.GraphModule:
     root.graph.eliminate_dead_code()
     if held is not None:
         _refuse_prefix(root, held)
+    compute_constants(root)
     root = functional(root, _traced_away)
     if any(n.op == "get_attr" and isinstance(attribute(root, n.target), FakeTensor) for n in root.graph.nodes):
         raise CannotCapture("a tensor of the pass was left elsewhere")
@@ -238,6 +239,7 @@ def _refuse_prefix(root: fx.GraphModule, held: set[int]) -> None:
 def _traced_away(root: fx.GraphModule) -> fx.GraphModule:
     """Trace a graph once more, with PyTorch's functionalisation."""
     before, fakes = root, [node.meta["val"] for node in root.graph.nodes if node.op == "placeholder"]
+    root.recompile()
     pure = torch.func.functionalize(root, remove="mutations")
     try:
         with torch.no_grad(), capturing:

@@ -24,10 +24,7 @@ def functional(root: fx.GraphModule, trace_away: Callable[[fx.GraphModule], fx.G
 
     Those whose writing nobody else sees are replaced; if there are others, ``trace_away`` traces the graph once more.
     """
-    if not _replaced(root):
-        root = trace_away(root)
-        _replaced(root)  # what is made of constants alone is none of PyTorch's business
-    return root
+    return root if _replaced(root) else trace_away(root)
 
 
 def _replaced(root: fx.GraphModule) -> bool:
@@ -110,21 +107,55 @@ def _is_alike(a: Tensor, b: Tensor) -> bool:
 
 
 def compute_constants(root: fx.GraphModule) -> None:
-    """Put the value of every operator that no input reaches (the transpose of a weight, say) in its place."""
+    """Compute what depends on constants alone (the transpose of a weight, say), and put the values in its place.
+
+    These operators run for real, in order, those in place too. Where others write to their memory, nothing is done.
+    """
     known: dict[fx.Node, Any] = {}
-    for node in list(root.graph.nodes):
-        if node.op == "get_attr":
-            known[node] = attribute(root, node.target)
-        elif node.op == "call_function" and all(a in known for a in node.all_input_nodes):
-            if resized(node.args, 1) != node.args:
-                continue  # made for each sample
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+    nodes = list(root.graph.nodes)
+    constant = _constant(nodes)
+    held = {_memory(node.meta["val"]) for node in constant if node.op == "get_attr" and "val" in node.meta}
+    inside = {_memory(v) for node in constant for v in tree_leaves(node.meta.get("val")) if isinstance(v, Tensor)}
+    written = [node for node in nodes if writes(node) and isinstance(node.args[0], fx.Node)]
+    if any(_memory(node.args[0].meta["val"]) in (held if node in constant else inside) for node in written):
+        return
+    made: dict[tuple[fx.Node, int], fx.Node] = {}
+    writings = 0
+    for node in nodes:
+        if node in constant:
+            arguments = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
             with torch.no_grad():
-                known[node] = value = node.target(*args, **kwargs)
-            if isinstance(value, Tensor):
-                root.register_buffer(f"constant_{node.name}", value)
-                with root.graph.inserting_before(node):
-                    new = root.graph.get_attr(f"constant_{node.name}")
-                new.meta, known[new] = node.meta, value
-                node.replace_all_uses_with(new)
-    root.graph.eliminate_dead_code()
+                is_held = node.op == "get_attr"
+                known[node] = attribute(root, node.target) if is_held else node.target(*arguments[0], **arguments[1])
+            writings += writes(node)
+            continue
+        for source in [a for a in node.all_input_nodes if a in constant and a.op != "get_attr"]:
+            if isinstance(known[source], Tensor):
+                if (source, writings) not in made:
+                    made[source, writings] = _buffer(
+                        root, source, node, known[source].clone() if written else known[source]
+                    )
+                node.replace_input_with(source, made[source, writings])
+    for node in reversed(nodes):
+        if node in constant and not node.users:
+            root.graph.erase_node(node)
+
+
+def _constant(nodes: list[fx.Node]) -> set[fx.Node]:
+    """Return the weights and buffers, and the operators that read nothing else and are not made for each sample."""
+    found: set[fx.Node] = set()
+    for node in nodes:
+        reads_constants = node.op == "call_function" and all(a in found for a in node.all_input_nodes)
+        if node.op == "get_attr" or (reads_constants and resized(node.args, 1) == node.args):
+            found.add(node)
+    return found
+
+
+def _buffer(root: fx.GraphModule, node: fx.Node, reader: fx.Node, value: Tensor) -> fx.Node:
+    """Return a new node before ``reader`` with the value of a constant node."""
+    name = f"constant_{node.name}_{len(list(root.buffers()))}"
+    root.register_buffer(name, value)
+    with root.graph.inserting_before(reader):
+        new = root.graph.get_attr(name)
+    new.meta = node.meta
+    return new
