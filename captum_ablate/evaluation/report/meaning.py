@@ -18,7 +18,7 @@ MEANINGS = {
     "partly by construction.",
     "z": "Gap over the root mean square of the gaps of the random orders, each run with its reverse.",
     "p": "Chance of such a z for a random order (one-sided, Student's t), corrected for the number of methods (Holm). "
-    "There is none in-sample, or where the number of samples was chosen by results.",
+    "There is none for a ranking that knew the evaluated samples, or where results chose the number of samples.",
     "p_within": "As p, for the order within each layer alone: knowing only which layer matters earns nothing.",
     "deletion": "Mean area between the intact metric and the curve with the most important units ablated first: larger "
     "is better. Under the zero reference the reverse of a good order scores well too, so deletion alone flatters.",
