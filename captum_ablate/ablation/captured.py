@@ -19,8 +19,9 @@ from captum_ablate.ablation.graph import CannotCapture, piece, shape_of
 from captum_ablate.ablation.hooked import FEW, FullPasses, Look
 from captum_ablate.ablation.metric_table import Outputs
 from captum_ablate.ablation.metrics import class_outputs
+from captum_ablate.ablation.opened import Opened
 from captum_ablate.ablation.plan import Plan
-from captum_ablate.ablation.suffix import Opened, Suffix, Values, Way, without_autocast
+from captum_ablate.ablation.suffix import Suffix, Values, Way, without_autocast
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.unchanged import unchanged
 
@@ -38,7 +39,7 @@ class Captured:
     may_close: bool = True
     closed: ClosedForm | None = field(default=None)
 
-    def opened(self, batch: Batch, look: Look, replace: Sequence[Callable[[Tensor], Tensor]]) -> Batches:
+    def opened(self, batch: Batch, look: Look, replace: Sequence[Callable[[Tensor], Tensor]]) -> OpenBatch:
         """Return a batch, ready to run under any way."""
         graph, leaves = self.suffix.graph, tree_flatten(batch.arguments)[0]
         inputs = [] if graph.is_tail else [leaf for leaf in leaves if isinstance(leaf, Tensor)]
@@ -46,10 +47,10 @@ class Captured:
             known = self.suffix.prefix(inputs, len(batch.target)) | dict(zip(graph.inputs, inputs, strict=True))
         except RuntimeError as error:
             raise _does_not_take(error) from error
-        return Batches(self, known, look, replace)
+        return OpenBatch(self, known, look, replace)
 
 
-class Batches:
+class OpenBatch:
     """One batch of a capture, opened under each way that is asked for."""
 
     def __init__(

@@ -17,9 +17,10 @@ from captum_ablate.ablation.checks import CLOSE, is_precise
 from captum_ablate.ablation.graph import name_of
 from captum_ablate.ablation.hooked import Look, now
 from captum_ablate.ablation.metric_table import own_rows
+from captum_ablate.ablation.opened import Opened
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.ablation.site import Site
-from captum_ablate.ablation.suffix import Opened, Suffix, Way
+from captum_ablate.ablation.suffix import Suffix, Way
 
 FORCED: str | None = None
 """For tests: "hook loop", "graph" (operators of a full pass), or "update", "stacked", "folded",

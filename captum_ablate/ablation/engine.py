@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.ablation.captured import CPU, Batches, Captured, Captures
+from captum_ablate.ablation.captured import CPU, Captured, Captures, OpenBatch
 from captum_ablate.ablation.checks import CLOSE, TOLERANCE, equal
 from captum_ablate.ablation.choose import ZERO, Differs, modules_around, repays
 from captum_ablate.ablation.hooked import FullPasses, Look, Probe
 from captum_ablate.ablation.metric_table import MetricTable, Outputs
 from captum_ablate.ablation.metrics import Metric, class_outputs
+from captum_ablate.ablation.opened import Opened
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.ablation.reference import Reference
 from captum_ablate.ablation.site import Site
-from captum_ablate.ablation.suffix import Opened, Way
+from captum_ablate.ablation.suffix import Way
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.model import ForwardFunc, has_hooks
 from captum_ablate.inputs.unchanged import has_drawn, random_states
@@ -147,7 +148,7 @@ class Engine:
                 self._fall_back(str(error))
         return BatchOutputs(look.outputs, lambda mask: passes.ablated(batch, mask, first))
 
-    def _check(self, captured: Captured, opened: Batches, judge: _Judge) -> None:
+    def _check(self, captured: Captured, opened: OpenBatch, judge: _Judge) -> None:
         """Check the intact outputs of a batch, and once the half-ablated ones."""
         numbers = {ZERO: torch.zeros(1, self._plan.units, dtype=torch.bool)}
         if not captured.is_proven:
