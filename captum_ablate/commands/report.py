@@ -27,7 +27,7 @@ def _run(options: argparse.Namespace) -> None:
     for number, (folder, comparison) in enumerate(found):
         write_report(comparison, folder)
         if options.latex:
-            print(f"% {comparison.setting}\n{comparison.to_latex()}")
+            print(comparison.to_latex())
             continue
         print(
             f"{printed(comparison)}\n\n{comparison.verdict}\n\nreport: {folder / REPORT}"

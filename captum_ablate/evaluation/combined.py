@@ -141,7 +141,7 @@ class Combined:
 
     def to_latex(self) -> str:
         """Return a table for LaTeX for each block (needs the package booktabs), its best set in bold."""
-        return "\n".join(f"% {_heading(block)}\n{text.as_latex(_shown(block))}" for block in self.blocks)
+        return "\n".join(text.as_latex(_shown(block), comments=[_heading(block)]) for block in self.blocks)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the mean rank of each method with its interval, a dot for each network; return the axes."""

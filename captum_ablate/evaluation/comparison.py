@@ -159,7 +159,8 @@ class Comparison:
         """Return by how much the gap of ``method`` exceeds that of ``other``, on the same samples.
 
         ``other`` may be ``of`` another comparison, ranked on other data and evaluated on the same samples: the noise of
-        both rankings counts, if both were ranked again on resamples. Its p is not corrected.
+        both rankings counts, if both were ranked again on resamples. Its p is not corrected. Without ``of``, ``p`` is
+        corrected for all pairs of the comparison, and ``p_raw`` is that of this pair alone.
 
         Raises:
             KeyError: if one of them is not in the comparison, or not applicable.
@@ -172,17 +173,21 @@ class Comparison:
         return self._pairs.difference(a, b)
 
     def pairwise(self) -> pd.DataFrame:
-        """Return one row per pair of methods, the larger gap first: method, other, difference with ends, p, p_raw."""
+        """Return one row per pair of methods, best methods first: method, other, difference with ends, p, p_raw."""
         return self._pairs.to_frame()
 
     @property
     def verdict(self) -> str:
-        """Who finds the units best, and whether chance does as well, in one or two sentences."""
-        return text.verdict(self._board, self._pairs, self.provenance)
+        """Who finds the units best, and whether chance does as well, in one to three sentences."""
+        return text.verdict(self._board, self._pairs, self.provenance, at_chance=bool(self._any.chance_notes))
 
     def to_latex(self) -> str:
-        """Return the printed table for LaTeX (needs the package booktabs), the best set in bold."""
-        return text.as_latex(self._shown(), Headings.of(self.provenance))
+        """Return the printed table for LaTeX (needs the package booktabs), the best set in bold.
+
+        What is printed around the table stands above it, in comments.
+        """
+        around = [self.setting, *self.notes, *footnotes(self.provenance, GAP_MEANING)]
+        return text.as_latex(self._shown(), Headings.of(self.provenance), around)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per method, direction and step: method, direction, n_ablated, fraction, score, low, high."""

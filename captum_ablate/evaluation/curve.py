@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from captum_ablate.evaluation import plots
 from captum_ablate.evaluation.areas import deficit_areas
+from captum_ablate.evaluation.claims import order_only_notes, plot_notes
 from captum_ablate.evaluation.notes import chance_notes, gap_notes, overlap_notes, step_notes, tie_notes
-from captum_ablate.evaluation.provenance import Provenance
+from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.ranked_again import NEVER, RankedAgain
 from captum_ablate.inputs.targets import as_target
 from captum_ablate.statistics.confidence_sequence import Sampled
@@ -245,27 +246,39 @@ class DeficitCurve:
             self.random_band,
             orders=self.provenance.n_random,
             title=self.setting,
-            notes=self.notes,
+            notes=plot_notes(self.notes, self.provenance),
             metric=self.provenance.metric,
             ax=ax,
         )
 
     @property
     def setting(self) -> str:
-        """Layer, reference, metric and data, in a line."""
-        return self.provenance.setting
+        """Layer, reference, metric and data, in a line; what it says of methods is of this one."""
+        return self._own.setting
+
+    @property
+    def _own(self) -> Provenance:
+        """The provenance as if this method had been the only one."""
+        one, every = self.name, self.provenance
+        kinds = {one: every.methods[one]} if one in every.methods else {}
+        reasons = {one: every.order_only[one]} if one in every.order_only else {}
+        return replace(every, methods=Frozen(kinds), order_only=Frozen(reasons))
 
     @property
     def notes(self) -> list[str]:
         """Sentences to read before the numbers: chance accuracy, few steps, all ties, a gap of 0."""
         found = tie_notes({self.name: self.ties}, len(self.order)) or gap_notes([self.gap])
-        return [*self.setting_notes, *found]
+        return [*self.setting_notes, *order_only_notes(self._own), *found]
 
     @property
     def setting_notes(self) -> list[str]:
         """Sentences of the setting, whatever the method: samples ranked on, chance accuracy, few steps."""
-        chance = chance_notes(self.values[0], self.target, self.provenance.metric)
-        return [*overlap_notes(self.provenance), *chance, *step_notes(self.n_ablated)]
+        return [*overlap_notes(self.provenance), *self.chance_notes, *step_notes(self.n_ablated)]
+
+    @property
+    def chance_notes(self) -> list[str]:
+        """A sentence where the intact network is no better than chance, by accuracy: else none."""
+        return chance_notes(self.values[0], self.target, self.provenance.metric)
 
     def __repr__(self) -> str:
         low, high = self.gap_interval

@@ -98,12 +98,19 @@ class RankingFunction:
                 found = self.function(forward_func, site.layer, _Copies(batches))
         except Exception as error:
             text = str(error).splitlines()[0] if str(error) else ""
-            raise ValueError(f"the function raised {type(error).__name__}: {text}") from error
+            hint = "; it is called as f(forward_func, layer, data)" if _was_not_entered(error) else ""
+            raise ValueError(f"the function raised {type(error).__name__}: {text}{hint}") from error
         if not isinstance(found, (Tensor, list, tuple, *ARRAYS)):
             raise TypeError(
                 f"the function must return a Tensor [units], one score for each; got {type(found).__name__}"
             )
         return _given(found)
+
+
+def _was_not_entered(error: Exception) -> bool:
+    """Tell whether a call failed for its arguments: the traceback has the frame of the caller alone."""
+    trace = error.__traceback__
+    return isinstance(error, TypeError) and trace is not None and trace.tb_next is None
 
 
 class _Copies:

@@ -52,7 +52,7 @@ def overlap_notes(provenance: Provenance) -> list[str]:
         return ["overlap unknown: it cannot be told whether evaluated samples were ranked on too"]
     if not overlap:
         return []
-    end = "; no p holds" if provenance.overlaps else ""
+    end = "; no p against random orders holds" if provenance.overlaps else ""
     verb = "was" if overlap == 1 else "were"
     return [f"overlap: {overlap:,} of {counted(n, 'evaluated sample')} {verb} ranked on too{end}"]
 

@@ -27,7 +27,7 @@ class Difference:
     ``interval`` is ``statistics.intervals.bounded_interval`` over samples where the metric has bounds, else Student's t
     (or the confidence sequence, where samples were drawn ``until``). ``p_raw``, two-sided, is 0.05 where the interval
     ends at 0; ``p`` is corrected for all pairs of the comparison (Holm). Both are NaN where samples were drawn by
-    results.
+    results, and of a method and itself.
     """
 
     value: float
@@ -37,7 +37,9 @@ class Difference:
 
     def __repr__(self) -> str:
         low, high = self.interval
-        return f"Difference({self.value:.3f} [{low:.3f}, {high:.3f}], p {number('p', self.p) or 'unknown'})"
+        p = f"p {number('p', self.p)}" if number("p", self.p) else "no p"
+        raw = f", p_raw {number('p', self.p_raw)}" if self.p_raw < self.p else ""
+        return f"Difference({self.value:.3f} [{low:.3f}, {high:.3f}], {p}{raw})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +73,10 @@ class Pairs:
         return Difference(float(apart.mean()), interval, float(p_raw), float(p))
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per pair, the larger gap first: method, other, difference, low, high, p, p_raw."""
-        means = self.gaps.mean(axis=1)
+        """Return one row per pair, best methods first: method, other, difference, low, high, p, p_raw."""
+        best_first = np.argsort(-self.gaps.mean(axis=1), kind="stable").tolist()
         rows: list[dict[str, Any]] = []
-        for a, b in combinations(range(len(self.names)), 2):
-            first, second = (a, b) if means[a] >= means[b] else (b, a)
+        for first, second in combinations(best_first, 2):
             one = self.difference(first, second)
             names = {"method": self.names[first], "other": self.names[second]}
             value = {"difference": one.value, "difference_low": one.interval.low, "difference_high": one.interval.high}

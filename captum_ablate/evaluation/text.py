@@ -54,10 +54,14 @@ def as_text(shown: pd.DataFrame, headings: Headings = PLAIN, width: int | None =
     return "\n".join("  ".join(row).rstrip() for row in zip(*parts, strict=True))
 
 
-def as_latex(shown: pd.DataFrame, headings: Headings = PLAIN) -> str:
-    """Return the table for LaTeX with booktabs' rules; rows whose rank may be the first are bold."""
+def as_latex(shown: pd.DataFrame, headings: Headings = PLAIN, comments: Sequence[str] = ()) -> str:
+    """Return the table for LaTeX with booktabs' rules; rows whose rank may be the first are bold.
+
+    ``comments`` stand above it, for the author to read.
+    """
     names = [name for name in shown.columns if not name.endswith(("_low", "_high"))]
     lines = [
+        *(f"% {comment}" for comment in comments),
         r"\begin{tabular}{" + "".join("l" if name in ("rank", "method") else "r" for name in names) + "}",
         r"\toprule",
         " & ".join(_heading(shown, name, headings) for name in names) + r" \\",
@@ -97,8 +101,8 @@ def _latex_number(name: str, value: float) -> str:
     return f"${text}$" if text else "--"
 
 
-def verdict(board: pd.DataFrame, pairs: Pairs, provenance: Provenance) -> str:
-    """Return who finds the units best, and how many methods beat random orders, in one or two sentences."""
+def verdict(board: pd.DataFrame, pairs: Pairs, provenance: Provenance, at_chance: bool = False) -> str:
+    """Return who finds the units best, and how many methods beat random orders, in one to three sentences."""
     best = [row["method"] for row in board.to_dict("records") if row["rank"].split("-")[0] == "1"]
     sentences = [_winners(best, board, pairs, "" if provenance.ranking_resamples else " in these rankings")]
     if provenance.in_sample:
@@ -114,6 +118,8 @@ def verdict(board: pd.DataFrame, pairs: Pairs, provenance: Provenance) -> str:
         if len(board) == 1 and not beyond:
             beats = "beat"
         sentences.append(f"{of} {beats} random orders (5 %, corrected for the number of methods).")
+    if at_chance:
+        sentences.append("The intact network is at chance, so this says nothing about what its units do.")
     return " ".join(sentences)
 
 

@@ -200,11 +200,13 @@ def test_a_network_at_chance_is_named_in_print_plot_and_report(tmp_path):
     sentence = "at chance: the intact network's accuracy 0.333 is not above 0.333, the share of the most frequent class"
     assert sentence in str(comparison)
     assert sentence in repr(comparison["a"])
+    assert comparison.verdict.endswith("The intact network is at chance, so this says nothing about what its units do.")
     assert sentence in html.unescape(comparison.report(tmp_path / "r.html").read_text())
     for ax in (comparison.plot(Figure().subplots()), comparison["a"].plot(Figure().subplots())):
         assert sentence in " ".join(ax.texts[0].get_text().split())
     other = CumulativeAblationEvaluator(net, "inner.relu", steps=2, metric="logit")
     assert "at chance" not in str(other.compare({"a": torch.rand(6)}, (x, y)))
+    assert "at chance" not in other.compare({"a": torch.rand(6)}, (x, y)).verdict
 
 
 def test_chance_is_of_accuracies_over_several_classes():

@@ -70,7 +70,7 @@ def test_an_overlap_is_counted_said_and_withholds_p(net, samples, tmp_path):
     comparison = compared(net, samples, slice(0, 200), slice(150, 350))
     about = comparison.provenance
     assert (about.overlap, about.in_sample, about.overlaps) == (50, False, True)
-    sentence = "overlap: 50 of 200 evaluated samples were ranked on too; no p holds"
+    sentence = "overlap: 50 of 200 evaluated samples were ranked on too; no p against random orders holds"
     assert [sentence in text for text in shown(comparison, tmp_path)] == [True] * 5
     curve = comparison["activity"]
     assert np.isnan([curve.p, curve.p_raw, curve.p_exact]).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 
 import numpy as np
 import oracles
@@ -36,6 +37,16 @@ def test_equal_methods_are_never_told_apart_and_a_constant_lead_of_many_samples_
     assert not better_of(values).any()
     values = np.stack([values[0], values[0] + 0.5])
     np.testing.assert_array_equal(better_of(values), [[False, False], [True, False]])
+
+
+def test_a_difference_says_whether_its_p_is_corrected():
+    gaps = np.random.default_rng(1).normal(size=(3, 30)) + np.array([[0.0], [0.4], [0.8]])
+    three, two = (Pairs([*"abc"][:k], gaps[:k], None) for k in (3, 2))
+    assert re.fullmatch(
+        r"Difference\(-[\d.]+ \[-[\d.]+, -?[\d.]+\], p [\d.]+, p_raw [\d.]+\)", repr(three.difference(0, 1))
+    )
+    assert "p_raw" not in repr(two.difference(0, 1))
+    assert repr(two.difference(0, 0)).endswith(", no p)")
 
 
 def test_two_samples_without_spread_decide_nothing():
@@ -77,6 +88,8 @@ def test_all_pairs_stand_in_one_frame_with_holms_p(comparison):
     frame = comparison.pairwise()
     assert len(frame) == 10
     assert (frame["difference"] >= 0).all()
+    best_first = comparison.leaderboard["method"].tolist()
+    assert list(zip(frame["method"], frame["other"], strict=True)) == list(combinations(best_first, 2))
     np.testing.assert_allclose(frame["p"], oracles.holm(frame["p_raw"].tolist()))
     for row in frame.to_dict("records"):
         one = comparison.versus(row["method"], row["other"])
@@ -120,7 +133,10 @@ def test_the_verdict_on_one_method_is_of_chance_alone(setting):
 
 def test_latex_has_the_printed_columns_and_the_best_in_bold(comparison):
     text = comparison.to_latex()
-    lines = text.splitlines()
+    around = [line[2:] for line in text.splitlines() if line.startswith("% ")]
+    printed = str(comparison).splitlines()
+    assert around == [*printed[: 1 + len(comparison.notes)], *printed[-2:]]
+    lines = text.splitlines()[len(around) :]
     assert lines[0] == r"\begin{tabular}{llrrrrr}"
     assert lines[2].startswith(
         r"rank of these orders & method & gap [95\,\% for these rankings] & z & p & deletion & insertion"

@@ -174,6 +174,9 @@ def test_a_method_that_keeps_its_order_is_marked_and_named(pair):
     assert note in again.notes
     assert "given *" in str(again)
     assert "given *" in again.to_latex()
+    assert f"% {note}\n" in again.to_latex()
+    assert again["given"].notes == [note]
+    assert "given" not in " ".join([again["norm"].setting, *again["norm"].notes])
     assert "given *" in again._repr_html_()
     assert "given *" not in str(plain)
     assert again.provenance.order_only == {"given": "its scores are given"}
