@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -15,10 +14,6 @@ from test_families import images, model_of, small_swin, small_vit, vgg11_trunk, 
 from torch import Tensor, nn
 
 from captum_ablate import CumulativeAblationEvaluator
-
-pytestmark = pytest.mark.skipif(
-    os.environ.get("CAPTUM_ABLATE_ENGINE") != "new", reason="the engine of today has other executions"
-)
 
 
 @pytest.fixture(autouse=True, scope="module")
