@@ -291,7 +291,7 @@ class CumulativeAblationEvaluator:
         }  # few samples do not tell which units are dead: all are counted
         try:
             ranking = self._rank(quick, located, self._batches([few], {}), options, **own)
-        except ValueError:  # no method can rank on so few
+        except Exception:  # no method can rank on so few, or the model takes no batch of them
             few = batch
             ranking = self._rank(quick, located, self._batches([few], {}), options, **own)
         ratio = times * len(batch.target) / len(few.target) if ranking.uses_data else 1.0

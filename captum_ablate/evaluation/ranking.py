@@ -306,9 +306,21 @@ def _seed_everything(*seed: int) -> None:
 
 
 def _add(scoring: PerSampleScores, batch: Batch, weights: Tensor | None, done: Callable[[int], None]) -> None:
-    """Add the batch in pieces that a path method can hold; ``done`` hears how many samples each has."""
-    for start in range(0, len(batch.target), SAMPLES_AT_A_TIME):
-        piece = slice(start, start + SAMPLES_AT_A_TIME)
+    """Add the batch in pieces that a path method can hold; ``done`` hears how many samples each has.
+
+    It is added whole where it cannot be cut, or the model takes no smaller one.
+    """
+    n = len(batch.target)
+    size = n if batch.why_whole() is not None else SAMPLES_AT_A_TIME
+    for start in range(0, n, size):
+        piece = slice(start, start + size)
         part = batch.take(piece)
-        scoring.add(part, None if weights is None else weights[piece])
+        try:
+            scoring.add(part, None if weights is None else weights[piece])
+        except Exception:
+            if start > 0 or len(part.target) == n:
+                raise
+            scoring.add(batch, weights)  # a model made for one size of batch; any other error comes again
+            done(n)
+            return
         done(len(part.target))

@@ -147,16 +147,19 @@ def additive_redundancy(
         ]
         plan = Plan.singles(located.units)
         engine = Engine(model, located.sites, known, metric, plan)
-        additive = _additive_values(engine, metric, batches, curve, tick)
+        additive, target = _additive_values(engine, metric, batches, curve, tick)
     values = curve.values.to(torch.float64)
-    _check_samples(values, additive)
+    _check_samples(values, additive, torch.equal(target, curve.target))
     areas = deficit_areas(values, curve.fraction) - deficit_areas(additive, curve.fraction)
     means = values.mean(dim=1), additive.mean(dim=1)
     return AdditiveRedundancy(curve.fraction, *means, areas, curve.provenance.metric, curve.provenance.bounds)
 
 
-def _check_samples(values: Tensor, additive: Tensor) -> None:
-    """Raise unless the intact metric of the curve's ``values [steps+1, n]`` is that of ``additive [steps+1, n]``."""
+def _check_samples(values: Tensor, additive: Tensor, has_target: bool) -> None:
+    """Raise unless the intact metric of the curve's ``values [steps+1, n]`` is that of ``additive [steps+1, n]``.
+
+    ``has_target`` says that the targets are the curve's.
+    """
     same = additive.shape == values.shape
     apart = float((additive[0] - values[0]).abs().max()) if same else float("nan")
     if not apart <= SAME * max(1.0, float(values[0].abs().max())):
@@ -164,17 +167,25 @@ def _check_samples(values: Tensor, additive: Tensor) -> None:
         raise ValueError(
             f"data must be the {values.shape[1]} samples that the curve was evaluated on, in the same order; got {what}"
         )
+    if not has_target:
+        raise ValueError(
+            f"data must be the {values.shape[1]} samples that the curve was evaluated on, in the same order; got other "
+            "targets"
+        )
 
 
-def _additive_values(engine: Engine, metric: Metric, batches: Batches, curve: DeficitCurve, tick: Any) -> Tensor:
-    """Return the metric of the additive network along the curve's order, ``[steps+1, n]``."""
-    parts, first = [], 0
+def _additive_values(
+    engine: Engine, metric: Metric, batches: Batches, curve: DeficitCurve, tick: Any
+) -> tuple[Tensor, Tensor]:
+    """Return the metric of the additive network along the curve's order, ``[steps+1, n]``, and the target."""
+    parts, targets, first = [], [], 0
     for batch in batches:
         opened = engine.outputs_of(batch, first)
         parts.append(torch.stack([metric(one, batch.target) for one in _sums(opened, curve)]).to(torch.float64).cpu())
+        targets.append(batch.target.cpu())
         first += len(batch.target)
         tick(len(batch.target))
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1), torch.cat(targets)
 
 
 def _sums(opened: BatchOutputs, curve: DeficitCurve) -> list[Tensor]:

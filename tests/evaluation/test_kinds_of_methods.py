@@ -275,3 +275,43 @@ def test_feature_ablation_in_a_tunnel_has_units_for_features(digits_net, small_d
     by_hand = seeded(lambda: tunnel.attribute(x, target=y, layer_mask=mask, nt_samples=2)).double().sum((2, 3)).mean(0)
     close(seeded(lambda: unit_scores(tunnel, (x, y), nt_samples=2)), by_hand)
     assert isinstance(digits_net, nn.Module)
+
+
+class Neighbours:
+    """Values beside the samples that nobody can cut."""
+
+    def __init__(self, values):
+        self.values = values
+
+
+class WithNeighbours(nn.Module):
+    def __init__(self, net, size=None):
+        super().__init__()
+        self.net, self.size = net, size
+
+    def forward(self, x, beside=None):
+        if self.size is not None:
+            x = x.view(self.size, 5)
+        return self.net(x if beside is None else x + beside.values)
+
+
+@pytest.mark.may_fall_back
+@pytest.mark.filterwarnings("ignore:.*full forward passes are used instead:UserWarning")
+@pytest.mark.parametrize("kind", ["cannot be cut", "one size of batch"])
+def test_large_batches_that_run_whole_are_ranked_whole(dense, kind):
+    x, y = torch.randn(200, 5), torch.arange(200) % 3
+    if kind == "cannot be cut":
+        model, data = (
+            WithNeighbours(dense).eval(),
+            [Batch((a,), b, (Neighbours(0 * a),)) for a, b in zip(x.split(100), y.split(100), strict=True)],
+        )
+    else:
+        model, data = WithNeighbours(dense, 100).eval(), list(zip(x.split(100), y.split(100), strict=True))
+    method = LayerGradientXActivation(model, model.net[1])
+    evaluator = CumulativeAblationEvaluator(model, "net.1", n_random=2)
+    plain = unit_scores(LayerGradientXActivation(dense, dense[1]), (x, y))
+    for resamples in (0, 3):
+        found = evaluator.compare({"a": method}, data, ranking_resamples=resamples)
+        torch.testing.assert_close(found["a"].scores, plain)
+        assert len(found["a"].resampled_areas) == resamples
+    assert evaluator.estimate({"a": method}, data).seconds > 0

@@ -145,3 +145,8 @@ def test_other_samples_are_refused(digits_net, small_digits):
         additive_redundancy(evaluator, curve, (x[:20], y[:20]))
     with pytest.raises(ValueError, match="got metrics that differ by up to"):
         additive_redundancy(evaluator, curve, (x.flip(0), y.flip(0)))
+    order = torch.arange(len(y)).roll(1)
+    evaluator = CumulativeAblationEvaluator(digits_net, "relu3", metric=lambda outputs, _: 0 * outputs[:, 0])
+    curve = evaluator.evaluate(torch.rand(24), small_digits)
+    with pytest.raises(ValueError, match="in the same order; got other targets"):  # the metric is that of any order
+        additive_redundancy(evaluator, curve, (x[order], y[order]))
