@@ -10,6 +10,7 @@ import oracles
 import pytest
 import torch
 from captum.attr import LayerConductance
+from pages import parsed
 from torch import nn
 
 from captum_ablate import (
@@ -152,10 +153,11 @@ def test_words_are_of_the_methods_only_where_they_were_ranked_again(pair):
 
 
 def test_bars_say_what_their_intervals_are(pair, tmp_path):
-    titles = [one._bars().axes[0].get_title(loc="left") for one in pair]
+    gaps = [parsed(one.report(tmp_path / "page.html").read_text(encoding="utf-8")).by_id("gaps") for one in pair]
+    titles = [one.all("figcaption")[0].text for one in gaps]
     assert "95 % intervals for these rankings" in titles[0]
     assert "95 % intervals" in titles[1]
-    labels = [[label.get_text() for label in one._bars().axes[0].get_yticklabels()] for one in pair]
+    labels = [[label.text.split(" ", 1)[-1] for label in one.all("text")] for one in gaps]
     assert "given" in labels[0]
     assert "given *" in labels[1]
     assert "these rankings" not in titles[1]

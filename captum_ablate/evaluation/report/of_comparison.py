@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from captum_ablate.evaluation import plots
-from captum_ablate.evaluation.claims import Headings, footnotes
+from captum_ablate.evaluation.claims import BANDS, Headings, footnotes
 from captum_ablate.evaluation.curve import GAP_MEANING
 from captum_ablate.evaluation.report import classes, pictures, settings
 from captum_ablate.evaluation.report.downloads import Download, downloads
@@ -48,6 +48,8 @@ def report(comparison: Comparison, shown: pd.DataFrame, file: str | Path, comman
         failed=[(visible(name), reason) for name, reason in comparison.failed.items()],
         meanings=meanings(shown.columns, headings, RANK if about.sampled is None else RANK_UNTIL),
         metric=about.metric_words,
+        intervals=headings.intervals,
+        bands=BANDS if about.ranking_resamples else "95 % over samples",
         gaps=pictures.gaps(comparison),
         curves=pictures.curves(comparison),
         gap_area=plots.GAP_AREA,
