@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from captum_ablate.ablation.capture import capture
-from captum_ablate.ablation.checks import equal, is_finite
-from captum_ablate.ablation.choose import Chooser, Differs, Judge
+from captum_ablate.ablation.checks import equal, is_finite, taking_batch
+from captum_ablate.ablation.choose import Chooser, Judge
 from captum_ablate.ablation.closed_form import LARGEST, ClosedForm, has_equal_units, why_not_affine
 from captum_ablate.ablation.graph import CannotCapture, piece, shape_of
 from captum_ablate.ablation.hooked import FEW, FullPasses, Look
@@ -43,10 +43,8 @@ class Captured:
         """Return a batch, ready to run under any way."""
         graph, leaves = self.suffix.graph, tree_flatten(batch.arguments)[0]
         inputs = [] if graph.is_tail else [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        try:
+        with taking_batch():
             known = self.suffix.prefix(inputs, len(batch.target)) | dict(zip(graph.inputs, inputs, strict=True))
-        except RuntimeError as error:
-            raise _does_not_take(error) from error
         return OpenBatch(self, known, look, replace)
 
 
@@ -62,11 +60,9 @@ class OpenBatch:
     def __call__(self, way: Way) -> Opened:
         """Return the batch under a way."""
         if way not in self._kept:
-            try:
-                activation = self._look.activations[0]
+            activation = self._look.activations[0]
+            with taking_batch():
                 self._kept[way] = Opened(self._captured.suffix, way, self._known, activation, self._replace)
-            except RuntimeError as error:  # a size that is none of a batch like this
-                raise _does_not_take(error) from error
         return self._kept[way]
 
     def exactly(self, number: int) -> Any:
@@ -113,7 +109,7 @@ class OpenBatch:
         made = piece(suffix.graph.root, segments[0].inside, [segments[0].start, *given], results[0], n)
 
         def run(start: Tensor) -> Tensor:
-            with without_autocast(start.device):
+            with without_autocast(start.device), taking_batch():
                 return made(start, *(self._known[node] for node in given))
 
         return ClosedForm(run, activation, classes, owner)
@@ -155,10 +151,6 @@ class Captures:
         suffix = Suffix(graph, passes.sites)
         chooser = Chooser(suffix, self._plan, n, (len(self._plan) + 1) * batches, look.before + look.after)
         return Captured(suffix, chooser, self._plan)
-
-
-def _does_not_take(error: RuntimeError) -> Differs:
-    return Differs(f"the graph does not take this batch: {error}".splitlines()[0])
 
 
 def _key(batch: Batch, look: Look) -> Any:

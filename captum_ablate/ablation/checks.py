@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +34,19 @@ def is_precise(nodes: Iterable[fx.Node]) -> bool:
     return all(name_of(node) not in DECIDE for node in nodes) and all(
         v.dtype in wide or not v.dtype.is_floating_point for v in values
     )
+
+
+class Differs(Exception):
+    """A way returned other outputs than a full pass, or failed. The message says which."""
+
+
+@contextmanager
+def taking_batch() -> Iterator[None]:
+    """Turn an error of a graph's operators into ``Differs``: a size that is none of this batch, or no such kernel."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Differs(f"the graph does not take this batch: {error}".splitlines()[0]) from error
 
 
 def is_finite(*tensors: Tensor) -> bool:

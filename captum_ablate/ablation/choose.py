@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_ablate.ablation.checks import CLOSE, is_precise
+from captum_ablate.ablation.checks import CLOSE, Differs, is_precise
 from captum_ablate.ablation.graph import name_of
 from captum_ablate.ablation.hooked import Look, now
 from captum_ablate.ablation.metric_table import own_rows
@@ -51,10 +51,6 @@ ZERO = -1
 Judge = Callable[[int, Any, float], bool]
 Found = tuple[int, Any]
 """A mask's number and its outputs."""
-
-
-class Differs(Exception):
-    """A way returned other outputs than a full pass, or failed. The message says by how much."""
 
 
 def modules_around(model: nn.Module, site: Site) -> tuple[int, int]:
@@ -206,13 +202,10 @@ class Chooser:
         device = self._suffix.device
         start = now(device)
         masks = [self._mask(number) for number in numbers]
-        try:
-            own = opened(way)
-            if len(masks) > 1:
-                masks += [masks[-1]] * (way.stack - len(masks))
-            outputs = own.outputs(torch.stack(masks))
-        except RuntimeError as error:  # a size that does not stack, or no kernel for a memory format
-            raise Differs(f"{way or 'graph'}: {error}".splitlines()[0]) from error
+        own = opened(way)
+        if len(masks) > 1:
+            masks += [masks[-1]] * (way.stack - len(masks))
+        outputs = own.outputs(torch.stack(masks))
         seconds = (now(device) - start) / len(masks)
         n = own.n
         self._left -= len(numbers)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_ablate.ablation.captured import CPU, Captured, Captures, OpenBatch
-from captum_ablate.ablation.checks import CLOSE, TOLERANCE, equal
-from captum_ablate.ablation.choose import ZERO, Differs, modules_around, repays
+from captum_ablate.ablation.checks import CLOSE, TOLERANCE, Differs, equal
+from captum_ablate.ablation.choose import ZERO, modules_around, repays
 from captum_ablate.ablation.hooked import FullPasses, Look, Probe
 from captum_ablate.ablation.metric_table import MetricTable, Outputs
 from captum_ablate.ablation.metrics import Metric, class_outputs

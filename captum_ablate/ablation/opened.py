@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from captum_ablate.ablation.checks import taking_batch
 from captum_ablate.ablation.fold import in_channels_last
 from captum_ablate.ablation.graph import ROWS, shape_of
 from captum_ablate.ablation.separate import mixed
@@ -105,6 +106,10 @@ class Opened:
 
     def outputs(self, masks: Tensor, *, by_row: bool = False) -> Any:
         """Return the outputs for ``masks [k, units]`` on the CPU: k n rows. ``by_row``, one mask a sample, n rows."""
+        with taking_batch():
+            return self._outputs(masks, by_row)
+
+    def _outputs(self, masks: Tensor, by_row: bool) -> Any:
         started, sites = self._first, self.suffix.sites
         for number in range(1, len(sites)):
             started = self._at(number, started, masks, by_row)
