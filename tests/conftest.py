@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,11 +13,10 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from captum_ablate.ablation import Engine
+from captum_ablate.ablation import choose
 
 DATA_VARIABLE = "CAPTUM_ABLATE_DATA"
 STRICT_VARIABLE = "CAPTUM_ABLATE_STRICT"
-CHOOSE = Engine.__module__.rpartition(".")[0] + ".choose"
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +41,8 @@ def _execution(request, monkeypatch):
     if request.node.get_closest_marker("may_fall_back") is None:
         monkeypatch.setenv(STRICT_VARIABLE, "1")
     asked = request.node.get_closest_marker("execution")
-    if asked is not None and CHOOSE in sys.modules:
-        monkeypatch.setattr(sys.modules[CHOOSE], "FORCED", asked.args[0])
+    if asked is not None:
+        monkeypatch.setattr(choose, "FORCED", asked.args[0])
 
 
 @pytest.fixture(scope="session")

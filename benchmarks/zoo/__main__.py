@@ -6,7 +6,6 @@ By cost, many of these small jobs would run full passes, which the sweep compare
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from benchmarks import zoo
 from benchmarks.zoo.networks import names
 from benchmarks.zoo.report import table_of
 from benchmarks.zoo.sweep import CACHE, sweep
-from captum_ablate.ablation import Engine
+from captum_ablate.ablation import choose
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,17 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help='what the engine runs where it can, such as "graph"; "" lets it choose',
     )
     options = parser.parse_args(arguments)
-    ask_for(options.execution)
+    choose.FORCED = options.execution or None
     if options.fresh:
         options.state.unlink(missing_ok=True)
     print("\n" + table_of(sweep(options.networks or names(), options.state, options.memory, quick=options.quick)))
-
-
-def ask_for(execution: str) -> None:
-    """Make the engine run ``execution`` wherever it can, whatever it costs."""
-    choose = sys.modules.get(Engine.__module__.rpartition(".")[0] + ".choose")
-    if choose is not None:
-        choose.FORCED = execution or None  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

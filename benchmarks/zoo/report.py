@@ -14,7 +14,7 @@ def table_of(rows: pd.DataFrame) -> str:
     done = rows[rows.result != "not run"]
     executions = done.execution.str.replace(r" \(.*", "", regex=True).where(done.result != "refused", "refused")
     counts = pd.crosstab(executions, done.result)
-    by_graph = executions.isin(["graph", "replay"])
+    by_graph = executions == "graph"
     engine = (by_graph | (executions == "closed form")) & (done.result != "wrong")
     detailed = done.execution[by_graph].str.replace(r"\d+ masks", "masks", regex=True).value_counts()
     lines = [

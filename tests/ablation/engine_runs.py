@@ -13,9 +13,6 @@ from captum_ablate.ablation.metrics import as_metric
 from captum_ablate.inputs.batch import Batch
 from captum_ablate.inputs.units import UnitAxis
 
-GRAPHS = ("graph", "replay")
-"""Beginnings of descriptions of an engine that ran the suffix alone."""
-IS_NEW = Engine.__module__.startswith("captum_ablate.ablation")
 Reference = Tensor | Callable[[Tensor, Tensor], Tensor]
 
 

@@ -1,4 +1,4 @@
-"""Small adversarial networks; the first line of each says which careless replay it breaks."""
+"""Small adversarial networks; the first line of each says which careless engine it breaks."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_ablate import CumulativeAblationEvaluator
-from captum_ablate.ablation import Engine
+from captum_ablate.ablation import choose
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -240,18 +238,6 @@ def assert_order(curve: Any, scores: Tensor) -> None:
     assert counts == sorted(set(counts))
 
 
-REWRITES = re.compile(
-    r"\d+ masks stacked|(prefix )?channels last|folded batch norm|only the tokens that are read"
-    r"|first affine operator updated incrementally"
-)
-"""Rewrites that may change the rounding of a replay."""
-
-
-def asked() -> str | None:
-    """Return the execution that the test asks for; None if the engine chooses."""
-    return getattr(sys.modules.get(Engine.__module__.rpartition(".")[0] + ".choose"), "FORCED", None)
-
-
 def is_exact(curve: Any, reference: Any = "zero") -> bool:
     """Tell whether the operators of full passes were asked for, so that every bit must agree.
 
@@ -259,13 +245,7 @@ def is_exact(curve: Any, reference: Any = "zero") -> bool:
     """
     if isinstance(reference, str) and reference == "mean":
         return False
-    if not curve.engine.startswith("replay"):
-        return asked() in ("graph", "hook loop") or curve.engine.startswith("hook loop")
-    replays = re.findall(r"replay \(([^)]*)\)", curve.engine)
-    named = [name for replay in replays for name in re.split("[,;] ", replay)]
-    unknown = [name for name in named if not REWRITES.fullmatch(name)]
-    assert not unknown, f"a wrong name would loosen the tolerance: {unknown}"
-    return not named
+    return choose.FORCED in ("graph", "hook loop") or curve.engine.startswith("hook loop")
 
 
 def assert_matches(
@@ -277,7 +257,7 @@ def assert_matches(
     exact: bool = True,
 ) -> None:
     """Compare ``curve.values`` with the hook loop: to the bit where a full pass's operators were asked for."""
-    assert curve.engine.startswith(("graph", "replay", "closed form", "hook loop")), curve.engine
+    assert curve.engine.startswith(("graph", "closed form", "hook loop")), curve.engine
     values = torch.as_tensor(curve.values).double()
     expected = expected.double()
     assert values.shape == expected.shape

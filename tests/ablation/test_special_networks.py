@@ -10,7 +10,6 @@ from typing import Any
 import networks
 import pytest
 import torch
-from engine_runs import GRAPHS, IS_NEW
 from networks import NETWORKS, NO_GRAPH, WIDTH, Network, built, data
 from oracle import assert_matches, assert_order, check, evaluated, hook_loop, is_exact, one_thread, scores_for
 from torch import Tensor, nn
@@ -54,8 +53,7 @@ def test_curve_equals_hook_loop(name: str, reference: str) -> None:
     make = NETWORKS[name]
     x, y = data()
     curve = check(partial(built, make), built(make).target_layer, x, y, reference=REFERENCES[reference])
-    if IS_NEW:
-        assert curve.engine.startswith("hook loop" if name in NO_GRAPH else GRAPHS)
+    assert curve.engine.startswith("hook loop" if name in NO_GRAPH else "graph")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_ablated_outputs_equal_plain_hooks(name):
     assert len(rows) == networks.LAYERS
     for row in rows:
         assert row.result in ("to the bit", "to 1e-5"), row
-        assert row.execution.startswith(("graph", "replay", "closed form")), row
+        assert row.execution.startswith(("graph", "closed form")), row
         assert row.effect > check.VISIBLE, f"an ablation without effect proves nothing: {row}"
         assert row.hooks_left == 0, row
 
@@ -73,7 +73,7 @@ def test_a_stopped_sweep_resumes_where_it_was(tmp_path, monkeypatch, capsys):
         assert not quick
         asked.append(name)
         yield check.Row(
-            name, 1, 64, "layer", "Conv2d", result="to the bit", execution="replay", effect=1.0, difference=0.0
+            name, 1, 64, "layer", "Conv2d", result="to the bit", execution="graph", effect=1.0, difference=0.0
         )
 
     monkeypatch.setattr(sweep, "check", checked)

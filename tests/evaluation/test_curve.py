@@ -47,7 +47,7 @@ def made(counts, units, values, ascending, target=None, in_sample=False, **about
                 "n_random": 0,
                 "seed": 0,
                 "in_sample": in_sample,
-                "engine": "replay",
+                "engine": "graph",
                 **about,
             }
         ),
