@@ -14,6 +14,7 @@ from captum_ablate.commands.run_folder import REPORT, RunFolder
 from captum_ablate.commands.summary import printed, summary
 from captum_ablate.evaluation.combined import combine
 from captum_ablate.evaluation.evaluator import CumulativeAblationEvaluator
+from captum_ablate.evaluation.ranked_again import checked_resamples
 from captum_ablate.inputs.fingerprint import weights_digest
 
 DESCRIPTION = """\
@@ -84,6 +85,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    checked_resamples(options.resamples or 0, None)  # before anything is read or written
     methods = chosen_methods.chosen(options.methods or ["default"])
     model = model_source.read(options.model)
     module = model.module.to(_device(options.device))

@@ -107,6 +107,13 @@ def test_methods_are_ranked_again_on_resamples():
     assert main([*BASE, *QUICK, "--resume"]) == 2
 
 
+@pytest.mark.parametrize("number", ["1", "-3"])
+def test_resamples_that_cannot_be_leave_no_folder(here, capsys, number):
+    assert main([*BASE, *QUICK, "--resamples", number]) == 2
+    assert "ranking_resamples must be" in capsys.readouterr().err
+    assert not (here / "run").exists()
+
+
 def test_a_finished_run_is_kept_and_a_layer_added(here, capsys, monkeypatch):
     assert main([*BASE, *QUICK]) == 0
     written = (here / "run" / "1--zero" / "comparison.npz").stat().st_mtime_ns
