@@ -40,12 +40,27 @@ _TENSOR = object()
 
 
 class _QuickFake(FakeTensorMode):
-    """Fake tensors with a rule for batch norm in evaluation mode, whose own is Python that takes most of a capture."""
+    """Fake tensors with rules for convolution and for batch norm in evaluation mode.
+
+    PyTorch's own are Python that takes most of a capture, and makes a fake of each weight.
+    """
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is aten.native_batch_norm.default and not args[5]:
             return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+        if func is aten.convolution.default and (size := _size_of_convolution(*args)):
+            return args[0].new_empty(size)
         return super().dispatch(func, types, args, kwargs)
+
+
+def _size_of_convolution(x: Tensor, weight: Tensor, _bias: Any, *settings: Any) -> list[int] | None:
+    """Return the size of an ordinary convolution's result, or None."""
+    *steps, is_transposed, _, groups = settings
+    is_ordinary = x.ndim == weight.ndim > 2 and not is_transposed and x.shape[1] == groups * weight.shape[1]
+    if not is_ordinary or {len(s) for s in steps} != {x.ndim - 2} or not (x.is_contiguous() and weight.is_contiguous()):
+        return None
+    places = zip(x.shape[2:], weight.shape[2:], *steps, strict=True)
+    return [len(x), len(weight), *((n + 2 * pad - wide * (k - 1) - 1) // step + 1 for n, k, step, pad, wide in places)]
 
 
 def capture(
@@ -137,18 +152,22 @@ capturing = threading.RLock()
 
 
 class _Arguments:
-    """The arguments of a model, their tensors, and the way back; ``fake``, with fake tensors in the place of these."""
+    """The arguments of a model: with ``fake`` tensors in the place of its own, or copies of its own.
+
+    ``tensors`` are the placeholders of the capture, which copies are not.
+    """
 
     def __init__(self, batch: Batch, *, fake: bool) -> None:
         rows: set[int] = set()
         batch.mapped(lambda value: rows.add(id(value)) if has_rows(value, len(batch.target)) else None)
         self._leaves, self._spec = tree_flatten(batch.arguments)
-        tensors = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
-        self.tensors = [_fake(one, id(one) in rows) for one in tensors] if fake else [one.clone() for one in tensors]
+        self._own = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
+        self._is_fake = fake
+        self.tensors = [_fake(one, id(one) in rows) if fake else torch.empty(0) for one in self._own]
 
     def filled(self, tensors: Sequence[Tensor]) -> Any:
-        """Return the arguments with ``tensors`` in the place of their tensors."""
-        left = iter(tensors)
+        """Return the arguments with ``tensors`` in the place of their tensors, or with copies of these."""
+        left = iter(tensors if self._is_fake else [one.clone() for one in self._own])
         return tree_unflatten([next(left) if isinstance(x, Tensor) else x for x in self._leaves], self._spec)
 
 
@@ -223,8 +242,9 @@ def tensors_of(forward_func: Any) -> set[int]:
     """Return the identities of the tensors that modules hold: weights, buffers and attributes."""
     held: set[int] = set()
     for module in modules_of([forward_func]):
-        tables = (module._parameters, module._buffers, module.__dict__)
-        held |= {id(leaf) for table in tables for leaf in tree_leaves(dict(table)) if isinstance(leaf, Tensor)}
+        for value in (module._parameters, module._buffers, *module.__dict__.values()):
+            if isinstance(value, Tensor) or (value and isinstance(value, (dict, list, tuple))):
+                held |= {id(leaf) for leaf in tree_leaves(value) if isinstance(leaf, Tensor)}
     return held
 
 

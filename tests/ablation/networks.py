@@ -1307,7 +1307,6 @@ NO_GRAPH = {
     "Returns: array view of a tensor": MEMORY,
     "Returns: numbers": MEMORY,
     "Returns: distribution": "a distribution checks the numbers of its parameters",
-    "PackedStem": "the shape of packed sequences depends on numbers",
     "Threads": "operators run in another thread",
     **dict.fromkeys(("InnerGradient: across", "InnerGradient: across, unused allowed"), OWN_GRADIENT),
     **dict.fromkeys(
