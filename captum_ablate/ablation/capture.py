@@ -83,11 +83,16 @@ def capture(
         arguments = _Arguments(batch, fake=whole)
     one = _Pass(forward_func, sites, arguments, mode, whole)
     inputs = [*given, *arguments.tensors] if whole else given
+    reason = ""
     try:
         with torch.no_grad(), capturing, _quiet():
             root = _traced(one.run, "real", inputs)
-    except ON_FAKES as error:
-        raise CannotCapture(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+    except (*ON_FAKES, CannotCapture) as error:
+        kind = "" if isinstance(error, CannotCapture) else f"{type(error).__name__}: "
+        reason = f"{kind}{error}".splitlines()[0]
+        error.__traceback__ = None  # frames that refer to each other would hold the weights
+    if reason:
+        raise CannotCapture(reason)
     try:
         root = _tidied(root, None if whole else held)
     except CannotCapture:
