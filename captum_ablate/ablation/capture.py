@@ -82,11 +82,10 @@ def capture(
         given = [torch.empty((ROWS, *a.shape[1:]), dtype=a.dtype, device=a.device) for a in activations]
         arguments = _Arguments(batch, fake=whole)
     one = _Pass(forward_func, sites, arguments, mode, whole)
-    inputs = [*given, *arguments.tensors] if whole else given
     reason = ""
     try:
         with torch.no_grad(), capturing, _quiet():
-            root = _traced(one.run, "real", inputs)
+            root = _traced(one.run, "real", [*given, *arguments.tensors])
     except (*ON_FAKES, CannotCapture) as error:
         kind = "" if isinstance(error, CannotCapture) else f"{type(error).__name__}: "
         reason = f"{kind}{error}".splitlines()[0]
@@ -159,7 +158,7 @@ capturing = threading.RLock()
 class _Arguments:
     """The arguments of a model: with ``fake`` tensors in the place of its own, or copies of its own.
 
-    ``tensors`` are the placeholders of the capture, which copies are not.
+    ``tensors`` are the fake ones.
     """
 
     def __init__(self, batch: Batch, *, fake: bool) -> None:
@@ -168,7 +167,7 @@ class _Arguments:
         self._leaves, self._spec = tree_flatten(batch.arguments)
         self._own = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
         self._is_fake = fake
-        self.tensors = [_fake(one, id(one) in rows) if fake else torch.empty(0) for one in self._own]
+        self.tensors = [_fake(one, id(one) in rows) for one in self._own] if fake else []
 
     def filled(self, tensors: Sequence[Tensor]) -> Any:
         """Return the arguments with ``tensors`` in the place of their tensors, or with copies of these."""
@@ -208,8 +207,7 @@ class _Pass:
 
         ``tensors`` are the placeholders of the sites, followed by the inputs.
         """
-        given = tensors[: len(self._sites)]
-        inputs = tensors[len(self._sites) :] if self._whole else self._arguments.tensors
+        given, inputs = tensors[: len(self._sites)], tensors[len(self._sites) :]
         came: list[Tensor] = []
 
         def at(number: int, output: Any) -> Any:
