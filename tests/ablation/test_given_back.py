@@ -144,6 +144,13 @@ def test_model_and_process_are_unchanged(make: Callable[[], nn.Module]) -> None:
     assert torch.equal(x, inputs)
 
 
+COLLECTED_LATER = {
+    "LayerLast": "its layer is named otherwise",
+    "Threads": "the error of its thread, met in a capture, keeps its frames until the garbage collector runs",
+    "InplaceLayerOnPart": "it has fewer units",
+    "InnerGradient: across, unused allowed": "its gradient of a captured pass is freed by the garbage collector",
+}
+"""Networks left out of the test that weights are freed with the model, and why."""
 ONE_OF_EACH = list({name.split(":")[0]: name for name in NETWORKS}.values())
 
 
@@ -333,7 +340,7 @@ def test_weights_are_freed_with_the_model(layers: list[str], reference: str) -> 
 
 @pytest.mark.may_fall_back
 @pytest.mark.filterwarnings("ignore:.*full forward passes are used instead")
-@pytest.mark.parametrize("name", [name for name in ONE_OF_EACH if name not in ("LayerLast", "InplaceLayerOnPart")])
+@pytest.mark.parametrize("name", [name for name in ONE_OF_EACH if name not in COLLECTED_LATER])
 def test_weights_of_special_networks_are_freed_with_the_model(name: str) -> None:
     x, y = data()
 
