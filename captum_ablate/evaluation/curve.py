@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_ablate.evaluation import plots
 from captum_ablate.evaluation.areas import deficit_areas
 from captum_ablate.evaluation.claims import order_only_notes, plot_notes
-from captum_ablate.evaluation.notes import chance_notes, gap_notes, overlap_notes, step_notes, tie_notes
+from captum_ablate.evaluation.notes import chance_notes, gap_notes, layer_notes, overlap_notes, step_notes, tie_notes
 from captum_ablate.evaluation.provenance import Frozen, Provenance
 from captum_ablate.evaluation.ranked_again import NEVER, RankedAgain
 from captum_ablate.inputs.targets import as_target
@@ -273,7 +273,8 @@ class DeficitCurve:
     @property
     def setting_notes(self) -> list[str]:
         """Sentences of the setting, whatever the method: samples ranked on, chance accuracy, few steps."""
-        return [*overlap_notes(self.provenance), *self.chance_notes, *step_notes(self.n_ablated)]
+        about = self.provenance
+        return [*overlap_notes(about), *self.chance_notes, *step_notes(self.n_ablated), *layer_notes(about)]
 
     @property
     def chance_notes(self) -> list[str]:

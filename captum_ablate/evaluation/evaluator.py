@@ -229,6 +229,7 @@ class CumulativeAblationEvaluator:
             in_sample=uses_data and (is_one or overlap.overlap == len(measured.intact)),
             engine=measured.engine,
             dead=int((~ranking.live).sum()),
+            live_units_only=self.live_units_only,
             woken=woken,
             sampled=None if precision is None else precision.sampled(len(ranking.scores)),
             bounds=bounds_of(self.metric),

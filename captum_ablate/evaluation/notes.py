@@ -40,6 +40,16 @@ def step_notes(n_ablated: Tensor) -> list[str]:
     return [f"{counted(steps, 'step')} only: with fewer than {FEW_STEPS}, areas and gaps are coarse"]
 
 
+def layer_notes(provenance: Provenance) -> list[str]:
+    """Return a sentence where later layers may hold dead units, which nobody looked for: else none."""
+    if len(provenance.layers) < 2 or not provenance.live_units_only:
+        return []
+    return [
+        "dead units: only the layer that runs first was looked at for them; later layers keep theirs, since an "
+        "ablation before them can wake them"
+    ]
+
+
 def overlap_notes(provenance: Provenance) -> list[str]:
     """Return a sentence where evaluated samples were ranked on too, or nobody can tell: else none.
 

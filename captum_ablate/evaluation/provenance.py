@@ -72,6 +72,7 @@ class Provenance:
     Args:
         layers: number of units by layer; the units of several layers count on from one to the next.
         dead: units that never differ from their reference in the ranking data, and are left out of all orders.
+        live_units_only: whether dead units were looked for; of several layers, in the one that runs first.
         woken: those of them that differ in the evaluation data; not looked for if samples were drawn ``until``.
         reference: name of what stood in an ablated unit's place.
         metric: name of the metric.
@@ -108,6 +109,7 @@ class Provenance:
     in_sample: bool
     engine: str
     dead: int = 0
+    live_units_only: bool = True
     woken: int = 0
     sampled: Sampled | None = None
     bounds: tuple[float, float] | None = None

@@ -53,6 +53,21 @@ def test_what_holds_is_said_wherever_a_comparison_is_shown(setting, tmp_path, sc
     assert [sentence in text for text in shown(comparison, tmp_path)] == [True] * 5
 
 
+def test_layers_whose_dead_units_nobody_looked_for_are_said(setting, tmp_path):
+    model, data, rank = setting
+    sentence = (
+        "dead units: only the layer that runs first was looked at for them; later layers keep theirs, since an "
+        "ablation before them can wake them"
+    )
+
+    def of(layer, **options):
+        evaluator = CumulativeAblationEvaluator(model, layer, metric="logit", n_random=3, **options)
+        return evaluator.compare({"a": torch.arange(16.0 if len(layer) == 2 else 8.0)}, data, ranking_data=rank)
+
+    assert [sentence in text for text in shown(of(["0", "1"]), tmp_path)] == [True] * 5
+    assert sentence not in of(["0", "1"], live_units_only=False).notes + of(["1"]).notes
+
+
 def test_an_ordinary_comparison_has_no_notes(setting):
     comparison = compared(setting, {"a": RISING, "b": -RISING, "some ties": RISING // 2})
     assert comparison.notes == []
