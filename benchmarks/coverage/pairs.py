@@ -10,6 +10,7 @@ import pandas as pd
 from benchmarks.coverage.rules import Floats
 from captum_ablate.evaluation.across_networks import AcrossNetworks
 from captum_ablate.evaluation.pairs import Pairs
+from captum_ablate.statistics.intervals import over_networks
 
 Draw = Callable[[np.random.Generator, int], Floats]
 
@@ -121,7 +122,11 @@ def combined(repeats: int) -> pd.DataFrame:
                 one = block.versus("method 0", "method 1").interval
                 gap = (board["gap_low"] <= true) & (true <= board["gap_high"])
                 rank = (board["mean_rank_low"] <= mean_ranks) & (mean_ranks <= board["mean_rank_high"])
-                inside.append([float(gap.mean()), float(rank.mean()), float(one.low <= 0.1 <= one.high)])
-            figures = dict(zip(("mean gap", "mean rank", "difference"), np.mean(inside, axis=0).tolist(), strict=True))
+                by_t = np.array([over_networks(ranks) for ranks in block.means("rank")]).clip(1, len(true))
+                former = (by_t[:, 0] <= mean_ranks) & (mean_ranks <= by_t[:, 1])
+                held = one.low <= 0.1 <= one.high
+                inside.append([float(gap.mean()), float(former.mean()), float(rank.mean()), float(held)])
+            names = ("mean gap", "mean rank, before (t)", "mean rank", "difference")
+            figures = dict(zip(names, np.mean(inside, axis=0).tolist(), strict=True))
             rows.append({"networks": networks, "gaps": shape, **figures})
     return pd.DataFrame(rows)
