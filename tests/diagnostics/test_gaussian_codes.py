@@ -110,13 +110,13 @@ def test_heavy_tails_and_too_few_samples_get_a_reason_in_place_of_an_interval():
     rng = np.random.default_rng(0)
     heavy = code(1.0, units=64, n=640) * torch.from_numpy(np.sqrt(1 / rng.chisquare(3, (640, 1))))
     found = activation_spectrum(identity(), "0", heavy, replicates=20)
-    assert found.no_interval.startswith("heavy tails: the mixed fourth moment is")
+    assert found.no_interval.startswith("heavy tails: fourth moments are ")
     assert np.isnan(found.interval).all()
     assert found.verdict == "undecided"
     assert "(no interval)" in found.finding
     assert found.no_interval in repr(found)
     few = activation_spectrum(identity(), "0", code(1.0, units=64, n=150), replicates=20)
-    assert few.no_interval == "too few samples: bring 3 for each unit, more where tails are heavy"
+    assert few.no_interval == "too few samples: bring 5 for each unit, more where tails are heavy"
     assert few.alpha == pytest.approx(2 * few.fit.alpha - float(few.replicates.mean()))
     assert few.summary()["no_interval"] == few.no_interval
 

@@ -30,7 +30,7 @@ def test_few_samples_steepen_the_fit_and_the_bootstrap_takes_it_off():
     true, fits, corrected, covered = 1.0, [], [], 0
     for seed in range(8):
         spectrum = activation_spectrum(
-            identity(), "0", code(true, units=100, n=300, seed=seed), fit_range=(10, 50), replicates=30
+            identity(), "0", code(true, units=100, n=520, seed=seed), fit_range=(10, 50), replicates=30
         )
         fits.append(spectrum.fit.alpha)
         corrected.append(spectrum.alpha)
