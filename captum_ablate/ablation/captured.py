@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten
 from captum_ablate.ablation.capture import capture
 from captum_ablate.ablation.checks import equal, is_finite, taking_batch
 from captum_ablate.ablation.choose import Chooser, Judge
-from captum_ablate.ablation.closed_form import LARGEST, ClosedForm, has_equal_units, why_not_affine
+from captum_ablate.ablation.closed_form import LARGEST, ClosedForm, has_equal_units, joined, why_not_affine
 from captum_ablate.ablation.graph import CannotCapture, piece, shape_of
 from captum_ablate.ablation.hooked import FEW, FullPasses, Look
 from captum_ablate.ablation.metric_table import Outputs
@@ -91,7 +91,7 @@ class OpenBatch:
         captured.may_close = right
         if not right:
             return None
-        return (([number], o) for number, o in closed.outputs(activation, replaced, intact, ablated, plan))
+        return joined(closed.outputs(activation, replaced, intact, ablated, plan))
 
     def _affine(self, activation: Tensor, intact: Any) -> ClosedForm | None:
         """Return the closed form if it exists and pays."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from captum_ablate.ablation.graph import argument, name_of, reached_by, samples_first, shape_of
+from captum_ablate.ablation.metric_table import Outputs
 from captum_ablate.ablation.plan import Plan
 from captum_ablate.ablation.separate import BATCH_NORMS
 
@@ -73,6 +74,24 @@ def _is_affine(node: fx.Node, after: set[fx.Node]) -> bool:
         return False
     tensors = [a for a in factors if isinstance(a, fx.Node)]
     return sum(a in after for a in tensors) <= 1 and all(a in after or a.op == "get_attr" for a in tensors)
+
+
+JOINED = 2**16
+"""Numbers of outputs that the metric takes at once: below, the calls cost more than the work."""
+
+
+def joined(outputs: Iterator[tuple[int, Tensor]]) -> Outputs:
+    """Yield the outputs of several masks together, one after the other, as many as make ``JOINED`` numbers."""
+    numbers: list[int] = []
+    found: list[Tensor] = []
+    for number, one in outputs:
+        numbers.append(number)
+        found.append(one)
+        if one.numel() * len(found) >= JOINED:
+            yield numbers, torch.cat(found)
+            numbers, found = [], []
+    if found:
+        yield numbers, torch.cat(found)
 
 
 class ClosedForm:
