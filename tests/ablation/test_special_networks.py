@@ -59,8 +59,11 @@ def test_curve_equals_hook_loop(name: str, reference: str) -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        pytest.param(execution, marks=pytest.mark.execution(execution))
-        for execution in ("stacked", "closed form, update, stacked", "update, stacked, folded")
+        pytest.param("update, stacked, folded", marks=pytest.mark.execution("update, stacked, folded")),
+        *(
+            pytest.param(execution, marks=[pytest.mark.execution(execution), pytest.mark.slow])
+            for execution in ("stacked", "closed form, update, stacked")
+        ),
     ],
 )
 @pytest.mark.parametrize("name", SOME_FALL_BACK)
